@@ -1,0 +1,1 @@
+//! The stateless gateway: identify, route, estimate, reserve, call upstream, settle.

@@ -1,0 +1,68 @@
+//! Read models: what operators and tests see of the ledger. Plain data, computed as of a given time.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Amount, BudgetRule, Charge, ProviderState, ReservationId, TimestampMs, WindowSpan};
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyView {
+    pub version: u64,
+    pub rules: Vec<BudgetRule>,
+    pub document: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TenantView {
+    pub name: String,
+    pub accounts: u64,
+    pub open_reservations: u64,
+    pub granted_total: u64,
+    pub denied_total: u64,
+    pub expired_total: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountView {
+    pub tenant: String,
+    pub budget: String,
+    pub subject: String,
+    pub limit: Amount,
+    pub spent: Amount,
+    pub reserved: Amount,
+    pub available: Amount,
+    pub overdraft: Amount,
+    pub topped_up: Amount,
+    pub window: WindowSpan,
+    /// Newest first.
+    pub closed_windows: Vec<ClosedWindowView>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClosedWindowView {
+    pub window: WindowSpan,
+    pub limit: Amount,
+    pub spent: Amount,
+    pub reserved: Amount,
+    pub overdraft: Amount,
+}
+
+/// An open reservation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReservationView {
+    pub tenant: String,
+    pub id: ReservationId,
+    /// As held: `amount` is what was granted.
+    pub charges: Vec<Charge>,
+    pub made_at: TimestampMs,
+    pub deadline: TimestampMs,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProviderView {
+    pub backend: String,
+    pub state: ProviderState,
+    pub since: TimestampMs,
+    pub until: Option<TimestampMs>,
+    pub reason: String,
+    pub reporter: String,
+}

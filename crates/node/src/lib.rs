@@ -1,0 +1,1 @@
+//! A budget node: tenant actors, the batching proposer and the gRPC services.

@@ -1,0 +1,1 @@
+//! Policy files: parsing, checking and matching requests to budgets.

@@ -1,0 +1,1 @@
+//! One binary: node, gateway, dev cluster, operator commands, benchmark and simulated provider.

@@ -1,0 +1,1 @@
+//! Test tools: in-process cluster, seeded clock, history recorder. Never shipped.
