@@ -1,1 +1,3 @@
 //! The stateless gateway: identify, route, estimate, reserve, call upstream, settle.
+mod provider;
+mod tokenizer;

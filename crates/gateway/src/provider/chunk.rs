@@ -1,0 +1,66 @@
+//! What to do with one event of a stream: pass it on, or hide the usage that the client did not ask for.
+
+use super::{
+    answer::{self, Usage},
+    sse,
+};
+
+/// One event, understood as far as the gateway must.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Chunk {
+    pub(crate) kind: ChunkKind,
+    /// Usage so far: the last one counts.
+    pub(crate) usage: Option<Usage>,
+    /// Generated text in it.
+    pub(crate) text: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ChunkKind {
+    /// Goes to the client.
+    Passed,
+    /// Carries usage and nothing else: hidden unless the client asked for it.
+    UsageOnly,
+    /// `[DONE]`
+    Done,
+}
+
+/// Looks into one event. Whatever is not understood is passed on.
+pub(crate) fn inspect(event: &[u8]) -> Chunk {
+    let passed = Chunk { kind: ChunkKind::Passed, usage: None, text: String::new() };
+    let Some(data) = sse::data(event) else { return passed };
+    if data.trim_ascii() == b"[DONE]" {
+        return Chunk { kind: ChunkKind::Done, ..passed };
+    }
+    let Some(answer) = answer::decode(&data, true) else { return passed };
+    let usage_only = answer.choices_empty && answer.usage.is_some();
+    let kind = if usage_only { ChunkKind::UsageOnly } else { ChunkKind::Passed };
+    Chunk { kind, usage: answer.usage, text: answer.text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_of_events() {
+        let usage = r#""usage":{"prompt_tokens":3,"completion_tokens":4,"total_tokens":7}"#;
+        for (event, kind, total, text) in [
+            ("data: [DONE]\n\n".to_owned(), ChunkKind::Done, None, ""),
+            (": ping\n\n".to_owned(), ChunkKind::Passed, None, ""),
+            (format!("data: {{\"choices\":[],{usage}}}\n\n"), ChunkKind::UsageOnly, Some(7), ""),
+            (
+                format!("data: {{\"choices\":[{{\"delta\":{{\"content\":\"x\"}}}}],{usage}}}\n\n"),
+                ChunkKind::Passed,
+                Some(7),
+                "x",
+            ),
+            ("data: {\"choices\":[],\"usage\":null}\n\n".to_owned(), ChunkKind::Passed, None, ""),
+            ("data: {\"error\":{\"message\":\"boom\"}}\n\n".to_owned(), ChunkKind::Passed, None, ""),
+            ("data: oops\n\n".to_owned(), ChunkKind::Passed, None, ""),
+        ] {
+            let chunk = inspect(event.as_bytes());
+            assert_eq!((chunk.kind, chunk.usage.map(|u| u.total), chunk.text.as_str()), (kind, total, text), "{event}");
+        }
+    }
+}

@@ -1,0 +1,433 @@
+//! The facts of a request that the gateway acts on, read in one pass over the body.
+
+use std::{borrow::Cow, fmt, ops::Range};
+
+use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::{
+    error_body::BadRequest,
+    tally::{Input, Place, Tally, Walk},
+};
+
+/// The largest number of output tokens that a request may name.
+pub(crate) const OUTPUT_TOKENS_MAX: u64 = 1_000_000_000;
+/// The largest `n` and `best_of`.
+const CHOICES_MAX: u64 = 1024;
+
+/// The endpoints that cost tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Endpoint {
+    Chat,
+    Completions,
+    Embeddings,
+}
+
+impl Endpoint {
+    /// The path below the base URL, which ends in `/v1`.
+    pub(crate) fn path(self) -> &'static str {
+        match self {
+            Self::Chat => "/chat/completions",
+            Self::Completions => "/completions",
+            Self::Embeddings => "/embeddings",
+        }
+    }
+}
+
+/// What a request body says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Facts {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) model: Option<String>,
+    pub(crate) stream: bool,
+    /// The client asked for the usage of a stream itself.
+    pub(crate) usage_asked: bool,
+    /// `max_completion_tokens` or `max_tokens`, the larger if both are there: tokens of one choice.
+    pub(crate) output_named: Option<u64>,
+    /// How many answers are generated: prompts × the larger of `n` and `best_of`.
+    pub(crate) answers: u64,
+    /// Measured in bytes: an upper bound of its tokens.
+    pub(crate) input: Input,
+    pub(crate) places: Places,
+}
+
+/// Where in the body edits go: byte ranges of values.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Places {
+    /// Just after the opening brace.
+    pub(crate) start: usize,
+    /// The object has no member.
+    pub(crate) empty: bool,
+    /// Values that are there but null (or, for the model, an empty string).
+    pub(crate) model_null: Option<Range<usize>>,
+    pub(crate) max_tokens_null: Option<Range<usize>>,
+    pub(crate) max_completion_tokens_null: Option<Range<usize>>,
+    pub(crate) stream_options: Option<StreamOptions>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum StreamOptions {
+    Null(Range<usize>),
+    /// `include_usage` is there, with another value than true.
+    Off(Range<usize>),
+    /// An object without `include_usage`: the place after its brace, and whether it is empty.
+    Without(usize, bool),
+    On,
+}
+
+impl Facts {
+    /// Reads a body of at most a few MiB. Errors name the line and column or the field.
+    pub(crate) fn decode(endpoint: Endpoint, body: &[u8]) -> Result<Self, BadRequest> {
+        let (fields, input) = walk(endpoint, body, |text| text.len() as u64)?;
+        let output_named = fields.max_tokens.max(fields.max_completion_tokens);
+        let per_prompt = fields.n.unwrap_or(1).max(fields.best_of.unwrap_or(1)).max(1);
+        Ok(Self {
+            endpoint,
+            model: fields.model,
+            stream: fields.stream,
+            usage_asked: matches!(fields.places.stream_options, Some(StreamOptions::On)),
+            output_named,
+            answers: fields.prompts.max(1).saturating_mul(per_prompt),
+            input,
+            places: fields.places,
+        })
+    }
+}
+
+/// Measures the input again, now with `measure` (a tokenizer). The body has been decoded before.
+pub(crate) fn measure_input(
+    endpoint: Endpoint,
+    body: &[u8],
+    measure: impl FnMut(&str) -> u64,
+) -> Result<Input, BadRequest> {
+    walk(endpoint, body, measure).map(|(_, input)| input)
+}
+
+fn walk<F: FnMut(&str) -> u64>(
+    endpoint: Endpoint,
+    body: &[u8],
+    measure: F,
+) -> Result<(Fields, Input), BadRequest> {
+    let mut tally = Tally::new(measure);
+    let mut bad = None;
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let fields = json
+        .deserialize_any(Body { endpoint, body, tally: &mut tally, bad: &mut bad })
+        .and_then(|fields| json.end().map(|()| fields));
+    match fields {
+        Ok(fields) => Ok((fields, tally.input)),
+        Err(error) => Err(bad.unwrap_or_else(|| BadRequest {
+            message: format!("the request body is not a valid JSON object: {error}"),
+            param: None,
+        })),
+    }
+}
+
+#[derive(Default)]
+struct Fields {
+    model: Option<String>,
+    stream: bool,
+    max_tokens: Option<u64>,
+    max_completion_tokens: Option<u64>,
+    n: Option<u64>,
+    best_of: Option<u64>,
+    prompts: u64,
+    seen: u16,
+    places: Places,
+}
+
+struct Body<'b, 't, F> {
+    endpoint: Endpoint,
+    body: &'b [u8],
+    tally: &'t mut Tally<F>,
+    /// Carries a field's own error past serde's text-only errors.
+    bad: &'t mut Option<BadRequest>,
+}
+
+/// Fields that act on the answer or on the gateway and never become tokens.
+const WITHOUT_TOKENS: &[&str] = &[
+    "audio",
+    "dimensions",
+    "echo",
+    "encoding_format",
+    "frequency_penalty",
+    "logit_bias",
+    "logprobs",
+    "metadata",
+    "modalities",
+    "parallel_tool_calls",
+    "presence_penalty",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "reasoning_effort",
+    "safety_identifier",
+    "seed",
+    "service_tier",
+    "stop",
+    "store",
+    "temperature",
+    "tool_choice",
+    "function_call",
+    "top_logprobs",
+    "top_p",
+    "user",
+    "verbosity",
+    "web_search_options",
+];
+
+impl<'de, F: FnMut(&str) -> u64> Visitor<'de> for Body<'_, '_, F> {
+    type Value = Fields;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut entries: A) -> Result<Fields, A::Error> {
+        let mut fields = Fields::default();
+        fields.places.start = self.body.iter().position(|byte| *byte == b'{').map_or(0, |at| at + 1);
+        fields.places.empty = true;
+        while let Some(key) = entries.next_key::<Cow<'de, str>>()? {
+            fields.places.empty = false;
+            self.field(&key, &mut entries, &mut fields)?;
+        }
+        Ok(fields)
+    }
+}
+
+impl<F: FnMut(&str) -> u64> Body<'_, '_, F> {
+    fn field<'de, A: MapAccess<'de>>(
+        &mut self,
+        key: &str,
+        entries: &mut A,
+        fields: &mut Fields,
+    ) -> Result<(), A::Error> {
+        const NAMES: [&str; 12] = [
+            "model",
+            "stream",
+            "stream_options",
+            "max_tokens",
+            "max_completion_tokens",
+            "n",
+            "best_of",
+            "messages",
+            "prompt",
+            "input",
+            "tools",
+            "functions",
+        ];
+        let Some(index) = NAMES.iter().position(|name| *name == key) else {
+            return self.other(key, entries);
+        };
+        // Two values for one field: the provider might act on the one that was not measured.
+        if fields.seen & (1 << index) != 0 {
+            return Err(self.refuse(NAMES[index], format!("`{key}` is there twice; send it once")));
+        }
+        fields.seen |= 1 << index;
+        let place = match NAMES[index] {
+            "messages" => Place::Messages,
+            "prompt" | "input" => Place::Prompt,
+            "tools" | "functions" => Place::Tools,
+            name => return self.setting(name, entries.next_value()?, fields),
+        };
+        let texts = entries.next_value_seed(Walk { tally: &mut *self.tally, place })?;
+        if key == "prompt" && self.endpoint == Endpoint::Completions {
+            fields.prompts = texts;
+        }
+        Ok(())
+    }
+
+    fn other<'de, A: MapAccess<'de>>(&mut self, key: &str, entries: &mut A) -> Result<(), A::Error> {
+        if WITHOUT_TOKENS.contains(&key) {
+            return entries.next_value::<IgnoredAny>().map(drop);
+        }
+        if key == "response_format" {
+            self.tally.input.tools += 2;
+        }
+        entries.next_value_seed(Walk { tally: &mut *self.tally, place: Place::Structure }).map(drop)
+    }
+
+    fn setting<E: Error>(&mut self, name: &'static str, raw: &RawValue, fields: &mut Fields) -> Result<(), E> {
+        let range = self.range(raw);
+        let null = raw.get() == "null";
+        match name {
+            "model" if null || raw.get() == "\"\"" => fields.places.model_null = Some(range),
+            "model" => match serde_json::from_str::<String>(raw.get()) {
+                Ok(model) => fields.model = Some(model),
+                Err(_) => return Err(self.refuse(name, "`model` must be a string".to_owned())),
+            },
+            "stream" => match raw.get() {
+                "true" => fields.stream = true,
+                "false" | "null" => {}
+                _ => return Err(self.refuse(name, "`stream` must be true or false".to_owned())),
+            },
+            "stream_options" if null => fields.places.stream_options = Some(StreamOptions::Null(range)),
+            "stream_options" => match stream_options(raw.get(), range.start) {
+                Some(options) => fields.places.stream_options = Some(options),
+                None => {
+                    let message = "`stream_options` must be an object, with `include_usage` at most once".to_owned();
+                    return Err(self.refuse(name, message));
+                }
+            },
+            "max_tokens" => {
+                fields.max_tokens = self.whole(name, raw, OUTPUT_TOKENS_MAX)?;
+                fields.places.max_tokens_null = null.then_some(range);
+            }
+            "max_completion_tokens" => {
+                fields.max_completion_tokens = self.whole(name, raw, OUTPUT_TOKENS_MAX)?;
+                fields.places.max_completion_tokens_null = null.then_some(range);
+            }
+            "n" => fields.n = self.whole(name, raw, CHOICES_MAX)?,
+            _ => fields.best_of = self.whole(name, raw, CHOICES_MAX)?,
+        }
+        Ok(())
+    }
+
+    fn whole<E: Error>(&mut self, name: &'static str, raw: &RawValue, max: u64) -> Result<Option<u64>, E> {
+        if raw.get() == "null" {
+            return Ok(None);
+        }
+        match raw.get().parse::<u64>() {
+            Ok(value) if value <= max => Ok(Some(value)),
+            _ => {
+                let shown: String = raw.get().chars().take(40).collect();
+                Err(self.refuse(name, format!("`{name}` must be a whole number from 0 to {max}, not {shown}")))
+            }
+        }
+    }
+
+    fn refuse<E: Error>(&mut self, name: &'static str, message: String) -> E {
+        *self.bad = Some(BadRequest::of(name, message));
+        E::custom("refused")
+    }
+
+    /// Where a value stands in the body: raw values borrow from it.
+    fn range(&self, raw: &RawValue) -> Range<usize> {
+        let start = (raw.get().as_ptr() as usize).saturating_sub(self.body.as_ptr() as usize);
+        start..start + raw.get().len()
+    }
+}
+
+/// `None` unless this is an object that names `include_usage` at most once. `offset`: where it stands in the body.
+fn stream_options(raw: &str, offset: usize) -> Option<StreamOptions> {
+    #[derive(Default)]
+    struct Options {
+        usage: Option<(Range<usize>, bool)>,
+        times: usize,
+        members: usize,
+    }
+    struct OptionsVisitor<'r>(&'r str);
+    impl<'de> Visitor<'de> for OptionsVisitor<'de> {
+        type Value = Options;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+        fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Options, A::Error> {
+            let mut options = Options::default();
+            while let Some(key) = entries.next_key::<Cow<'de, str>>()? {
+                options.members += 1;
+                let value: &RawValue = entries.next_value()?;
+                if key == "include_usage" {
+                    let start = (value.get().as_ptr() as usize).saturating_sub(self.0.as_ptr() as usize);
+                    options.usage = Some((start..start + value.get().len(), value.get() == "true"));
+                    options.times += 1;
+                }
+            }
+            Ok(options)
+        }
+    }
+    let options = serde_json::Deserializer::from_str(raw).deserialize_any(OptionsVisitor(raw)).ok()?;
+    match options.usage {
+        _ if options.times > 1 => None,
+        Some((_, true)) => Some(StreamOptions::On),
+        Some((range, false)) => Some(StreamOptions::Off(range.start + offset..range.end + offset)),
+        None => Some(StreamOptions::Without(offset + 1, options.members == 0)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chat(body: &str) -> Result<Facts, BadRequest> {
+        Facts::decode(Endpoint::Chat, body.as_bytes())
+    }
+
+    #[test]
+    fn reads_what_matters() {
+        let facts = chat(
+            r#" {"model":"gpt-4o","messages":[{"role":"user","content":"Hi"}],"n":2,
+                "max_tokens":5,"max_completion_tokens":7,"stream":true,"stream_options":{"include_usage":true}}"#,
+        )
+        .unwrap();
+        assert_eq!(facts.model.as_deref(), Some("gpt-4o"));
+        assert_eq!((facts.output_named, facts.answers), (Some(7), 2));
+        assert!(facts.stream && facts.usage_asked);
+        assert_eq!(facts.places.start, 2);
+    }
+
+    #[test]
+    fn amounts_that_are_no_amounts_are_refused_by_name() {
+        for value in ["-1", "1.5", "1e3", "\"9\"", "99999999999999999999999999", "1000000001", "[]"] {
+            let error = chat(&format!(r#"{{"model":"m","max_tokens":{value}}}"#)).unwrap_err();
+            assert_eq!(error.param, Some("max_tokens"), "{value}");
+            assert!(error.message.contains(value), "{error}");
+        }
+        assert_eq!(chat(r#"{"max_tokens":0}"#).unwrap().output_named, Some(0));
+        assert_eq!(chat(r#"{"n":-2}"#).unwrap_err().param, Some("n"));
+    }
+
+    #[test]
+    fn malformed_json_names_the_place() {
+        let error = chat("{\"model\": \"m\",\n  oops}").unwrap_err();
+        assert!(error.message.contains("line 2 column"), "{error}");
+        for body in ["", "[]", "null", "\"x\"", "{} x", "{\"a\":", "\u{feff}{}"] {
+            assert!(chat(body).is_err(), "{body}");
+        }
+        assert!(Facts::decode(Endpoint::Chat, b"{\"messages\":\"\xff\"}").is_err());
+        let deep = format!("{{\"messages\":{}", "[".repeat(100_000));
+        assert!(chat(&deep).is_err(), "nesting is bounded");
+    }
+
+    #[test]
+    fn a_field_that_counts_is_accepted_once_only() {
+        for body in [
+            r#"{"max_tokens":1,"max_tokens":100}"#,
+            r#"{"messages":[],"messages":[]}"#,
+            r#"{"n":1,"\u006e":9}"#,
+            r#"{"stream_options":{"include_usage":true,"include_usage":false}}"#,
+        ] {
+            assert!(chat(body).is_err(), "{body}");
+        }
+    }
+
+    #[test]
+    fn prompts_multiply_the_answers() {
+        let answers = |body: &str| Facts::decode(Endpoint::Completions, body.as_bytes()).unwrap().answers;
+        assert_eq!(answers(r#"{"prompt":"a"}"#), 1);
+        assert_eq!(answers(r#"{"prompt":["a","b","c"],"best_of":2}"#), 6);
+        assert_eq!(answers(r#"{"prompt":[1,2,3]}"#), 1);
+        assert_eq!(answers(r#"{"prompt":[[1,2,3],[4]],"n":2}"#), 4);
+        assert_eq!(answers(r#"{}"#), 1);
+    }
+
+    #[test]
+    fn unknown_fields_count_as_text_and_settings_do_not() {
+        let text = |body: &str| chat(body).unwrap().input.text;
+        assert_eq!(text(r#"{"temperature":1,"stop":["abc"],"metadata":{"a":"b"}}"#), 0);
+        assert!(text(r#"{"documents":[{"title":"0123456789"}]}"#) >= 15);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn never_panics(body in ".{0,200}") {
+            let _ = chat(&body);
+        }
+
+        #[test]
+        fn never_panics_on_json_like_text(parts in proptest::collection::vec(
+            proptest::sample::select(vec!["{", "}", "[", "]", ":", ",", "\"n\"", "\"stream_options\"",
+                "\"include_usage\"", "null", "true", "1", "\"prompt\"", "\"messages\"", "\"content\"", " "]), 0..24)) {
+            let _ = Facts::decode(Endpoint::Completions, parts.concat().as_bytes());
+        }
+    }
+}

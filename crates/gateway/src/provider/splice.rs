@@ -1,0 +1,158 @@
+//! Edits of a request body that leave every other byte as the client sent it.
+
+use std::ops::Range;
+
+use bytes::{Bytes, BytesMut};
+
+use super::facts::{Endpoint, Facts, StreamOptions};
+
+/// What the gateway puts into a request before it goes upstream.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Edits<'a> {
+    /// For a body without a model.
+    pub(crate) model: Option<&'a str>,
+    /// Tokens of one answer, for a body that names none.
+    pub(crate) output_limit: Option<(OutputField, u64)>,
+    pub(crate) include_usage: bool,
+}
+
+/// The name under which the output limit is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OutputField {
+    /// What OpenAI wants: its reasoning models refuse the older name.
+    MaxCompletionTokens,
+    /// What every compatible server knows.
+    MaxTokens,
+}
+
+impl OutputField {
+    fn name(self) -> &'static str {
+        match self {
+            Self::MaxCompletionTokens => "max_completion_tokens",
+            Self::MaxTokens => "max_tokens",
+        }
+    }
+
+    /// OpenAI's own chat models get the new name, all others the old one.
+    pub(crate) fn for_model(endpoint: Endpoint, model: &str) -> Self {
+        if endpoint == Endpoint::Chat && crate::tokenizer::is_openai(model) {
+            Self::MaxCompletionTokens
+        } else {
+            Self::MaxTokens
+        }
+    }
+}
+
+/// The body with the edits in it; the same bytes (and allocation) if there is nothing to edit.
+pub(crate) fn apply(body: &Bytes, facts: &Facts, edits: &Edits<'_>) -> Bytes {
+    let mut splices: Vec<(Range<usize>, String)> = Vec::new();
+    let mut head = String::new();
+    let mut member = |name: &str, value: &str| {
+        head.push_str(&format!("\"{name}\":{value},"));
+    };
+    if let Some(model) = edits.model {
+        let quoted = serde_json::Value::from(model).to_string();
+        match &facts.places.model_null {
+            Some(range) => splices.push((range.clone(), quoted)),
+            None => member("model", &quoted),
+        }
+    }
+    if let Some((field, tokens)) = edits.output_limit {
+        let null = match field {
+            OutputField::MaxTokens => &facts.places.max_tokens_null,
+            OutputField::MaxCompletionTokens => &facts.places.max_completion_tokens_null,
+        };
+        match null {
+            Some(range) => splices.push((range.clone(), tokens.to_string())),
+            None => member(field.name(), &tokens.to_string()),
+        }
+    }
+    if edits.include_usage {
+        match &facts.places.stream_options {
+            None => member("stream_options", "{\"include_usage\":true}"),
+            Some(StreamOptions::Null(range)) => splices.push((range.clone(), "{\"include_usage\":true}".to_owned())),
+            Some(StreamOptions::Off(range)) => splices.push((range.clone(), "true".to_owned())),
+            Some(StreamOptions::Without(at, empty)) => {
+                let comma = if *empty { "" } else { "," };
+                splices.push((*at..*at, format!("\"include_usage\":true{comma}")));
+            }
+            Some(StreamOptions::On) => {}
+        }
+    }
+    if !head.is_empty() {
+        if facts.places.empty {
+            head.pop();
+        }
+        splices.push((facts.places.start..facts.places.start, head));
+    }
+    cut_and_join(body, splices)
+}
+
+fn cut_and_join(body: &Bytes, mut splices: Vec<(Range<usize>, String)>) -> Bytes {
+    if splices.is_empty() {
+        return body.clone();
+    }
+    splices.sort_by_key(|(range, _)| range.start);
+    let added: usize = splices.iter().map(|(_, text)| text.len()).sum();
+    let mut out = BytesMut::with_capacity(body.len() + added);
+    let mut from = 0;
+    for (range, text) in splices {
+        out.extend_from_slice(&body[from..range.start]);
+        out.extend_from_slice(text.as_bytes());
+        from = range.end;
+    }
+    out.extend_from_slice(&body[from..]);
+    out.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn edited(body: &'static str, edits: &Edits<'_>) -> String {
+        let facts = Facts::decode(Endpoint::Chat, body.as_bytes()).unwrap();
+        let out = apply(&Bytes::from_static(body.as_bytes()), &facts, edits);
+        serde_json::from_slice::<serde_json::Value>(&out).unwrap();
+        Facts::decode(Endpoint::Chat, &out).unwrap();
+        String::from_utf8(out.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn without_edits_the_bytes_are_the_same() {
+        assert_eq!(edited(" {\"a\" : 1}\n", &Edits::default()), " {\"a\" : 1}\n");
+    }
+
+    #[test]
+    fn every_edit_in_every_shape() {
+        let usage = Edits { include_usage: true, ..Edits::default() };
+        let limit = Edits { output_limit: Some((OutputField::MaxTokens, 9)), ..Edits::default() };
+        let model = Edits { model: Some("a\"b"), ..Edits::default() };
+        for (body, edits, expected) in [
+            ("{}", &usage, r#"{"stream_options":{"include_usage":true}}"#),
+            (r#"{"stop":"é" }"#, &usage, r#"{"stream_options":{"include_usage":true},"stop":"é" }"#),
+            (r#"{"stream_options":null}"#, &usage, r#"{"stream_options":{"include_usage":true}}"#),
+            (r#"{"stream_options": { }}"#, &usage, r#"{"stream_options": {"include_usage":true }}"#),
+            (r#"{"stream_options":{"x":1}}"#, &usage, r#"{"stream_options":{"include_usage":true,"x":1}}"#),
+            (r#"{"stream_options":{"x":1,"include_usage": false}}"#, &usage,
+             r#"{"stream_options":{"x":1,"include_usage": true}}"#),
+            (r#"{"stream_options":{"include_usage":true}}"#, &usage, r#"{"stream_options":{"include_usage":true}}"#),
+            (r#"{"max_tokens": null,"n":1}"#, &limit, r#"{"max_tokens": 9,"n":1}"#),
+            (r#"{"n":1}"#, &limit, r#"{"max_tokens":9,"n":1}"#),
+            (r#"{"model":"","n":1}"#, &model, r#"{"model":"a\"b","n":1}"#),
+            ("\n{\"n\":1}", &model, "\n{\"model\":\"a\\\"b\",\"n\":1}"),
+        ] {
+            assert_eq!(edited(body, edits), expected);
+        }
+    }
+
+    #[test]
+    fn several_edits_at_once() {
+        let edits =
+            Edits { model: Some("m"), output_limit: Some((OutputField::MaxCompletionTokens, 7)), include_usage: true };
+        assert_eq!(
+            edited(r#"{"stream_options":{},"max_completion_tokens":null}"#, &edits),
+            r#"{"model":"m","stream_options":{"include_usage":true},"max_completion_tokens":7}"#
+        );
+    }
+}

@@ -1,0 +1,171 @@
+//! Splits a stream of server-sent events into whole events, wherever the network cut it. Every byte comes out again,
+//! in order: an event carries its own terminators.
+//!
+//! Line ends are LF, CRLF or CR, and an empty line ends an event (WHATWG HTML, "Parsing an event stream").
+
+use std::borrow::Cow;
+
+use bytes::{Bytes, BytesMut};
+use thiserror::Error;
+
+/// An event (or something without any empty line) larger than the gateway is willing to hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the backend sent an event of more than {max} bytes")]
+pub(crate) struct EventTooLarge {
+    pub(crate) max: usize,
+}
+
+/// Holds at most one unfinished event.
+#[derive(Debug)]
+pub(crate) struct Splitter {
+    buffer: BytesMut,
+    /// Bytes of `buffer` already looked at.
+    scanned: usize,
+    line_start: usize,
+    event_bytes_max: usize,
+}
+
+impl Splitter {
+    pub(crate) fn new(event_bytes_max: usize) -> Self {
+        Self { buffer: BytesMut::new(), scanned: 0, line_start: 0, event_bytes_max }
+    }
+
+    /// Takes what arrived. Call [`Self::next_event`] until it returns `None` before the next push.
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The next whole event.
+    pub(crate) fn next_event(&mut self) -> Result<Option<Bytes>, EventTooLarge> {
+        while let Some(at) = memchr::memchr2(b'\n', b'\r', &self.buffer[self.scanned..]) {
+            let at = self.scanned + at;
+            let end = match (self.buffer[at], self.buffer.get(at + 1)) {
+                // A CR at the very end: whether an LF belongs to it is not known yet.
+                (b'\r', None) => {
+                    self.scanned = at;
+                    return self.bounded();
+                }
+                (b'\r', Some(b'\n')) => at + 2,
+                _ => at + 1,
+            };
+            let empty_line = at == self.line_start;
+            self.scanned = end;
+            self.line_start = end;
+            if empty_line {
+                self.scanned = 0;
+                self.line_start = 0;
+                return Ok(Some(self.buffer.split_to(end).freeze()));
+            }
+        }
+        self.scanned = self.buffer.len();
+        self.bounded()
+    }
+
+    fn bounded(&self) -> Result<Option<Bytes>, EventTooLarge> {
+        if self.buffer.len() > self.event_bytes_max {
+            return Err(EventTooLarge { max: self.event_bytes_max });
+        }
+        Ok(None)
+    }
+
+    /// At the end of the stream: what is left, an event that was not finished.
+    pub(crate) fn rest(&mut self) -> Option<Bytes> {
+        self.scanned = 0;
+        self.line_start = 0;
+        (!self.buffer.is_empty()).then(|| self.buffer.split().freeze())
+    }
+}
+
+/// The data of an event: its `data` lines joined with LF; `None` if it has none (a comment, a keep-alive).
+pub(crate) fn data(event: &[u8]) -> Option<Cow<'_, [u8]>> {
+    let mut found: Option<Cow<'_, [u8]>> = None;
+    for line in event.split(|byte| matches!(byte, b'\n' | b'\r')) {
+        let Some(value) = line.strip_prefix(b"data") else { continue };
+        let value = match value {
+            [] => value,
+            [b':', b' ', value @ ..] | [b':', value @ ..] => value,
+            _ => continue,
+        };
+        found = Some(match found {
+            None => Cow::Borrowed(value),
+            Some(before) => {
+                let mut joined = before.into_owned();
+                joined.push(b'\n');
+                joined.extend_from_slice(value);
+                Cow::Owned(joined)
+            }
+        });
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Pushes the pieces one after the other; the remainder comes last.
+    fn split(pieces: &[&[u8]]) -> (Vec<Bytes>, Option<Bytes>) {
+        let mut splitter = Splitter::new(1 << 20);
+        let mut events = Vec::new();
+        for piece in pieces {
+            splitter.push(piece);
+            while let Some(event) = splitter.next_event().unwrap() {
+                events.push(event);
+            }
+        }
+        (events, splitter.rest())
+    }
+
+    #[test]
+    fn every_kind_of_line_end() {
+        for stream in ["data: a\n\ndata: b\n\n", "data: a\r\n\r\ndata: b\r\n\r\n", "data: a\n\r\ndata: b\n\n"] {
+            let (events, rest) = split(&[stream.as_bytes()]);
+            assert_eq!((events.len(), rest), (2, None), "{stream:?}");
+        }
+        let (events, rest) = split(&[b"data: a\r\rdata: b\r\r"]);
+        assert_eq!(events.len(), 1);
+        assert_eq!(rest.unwrap().as_ref(), b"data: b\r\r");
+    }
+
+    #[test]
+    fn data_lines() {
+        assert_eq!(data(b"data: [DONE]\n\n").unwrap().as_ref(), b"[DONE]");
+        assert_eq!(data(b"event: x\ndata:{\"a\":\ndata: 1}\n\n").unwrap().as_ref(), b"{\"a\":\n1}");
+        assert_eq!(data(b": ping\n\n"), None);
+        assert_eq!(data(b"database: 1\n\n"), None);
+        assert_eq!(data(b"data\n\n").unwrap().as_ref(), b"");
+    }
+
+    #[test]
+    fn an_endless_event_is_refused() {
+        let mut splitter = Splitter::new(100);
+        splitter.push(&[b'x'; 101]);
+        assert_eq!(splitter.next_event(), Err(EventTooLarge { max: 100 }));
+    }
+
+    proptest! {
+        #[test]
+        fn the_cut_does_not_matter(
+            parts in proptest::collection::vec(
+                proptest::sample::select(vec!["data: {\"a\":1}", "\n", "\r\n", "\r", "\n\n", ": ping", "data: [DONE]", "é"]),
+                0..24,
+            ),
+            cuts in proptest::collection::vec(0usize..400, 0..6),
+        ) {
+            let stream = parts.concat().into_bytes();
+            let whole = split(&[&stream]);
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut % (stream.len() + 1)).collect();
+            cuts.extend([0, stream.len()]);
+            cuts.sort_unstable();
+            let pieces: Vec<&[u8]> = cuts.windows(2).map(|pair| &stream[pair[0]..pair[1]]).collect();
+            prop_assert_eq!(&whole, &split(&pieces));
+            let bytes: Vec<&[u8]> = stream.chunks(1).collect();
+            prop_assert_eq!(&whole, &split(&bytes));
+            let mut joined: Vec<u8> = whole.0.concat();
+            joined.extend(whole.1.iter().flatten());
+            prop_assert_eq!(joined, stream);
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! Measures the text of a JSON value while it is parsed: in bytes for a quick bound, or in tokens with a tokenizer.
+//!
+//! Only what a provider can turn into tokens is counted. The walk allocates nothing for strings without escapes.
+
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+/// What a body holds, measured by `measure`, which must give an upper bound of the tokens of one piece of text.
+pub(crate) struct Tally<F> {
+    measure: F,
+    pub(crate) input: Input,
+}
+
+/// The measured input of one request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Input {
+    /// Tokens (or bytes) of all text, plus one for each token id.
+    pub(crate) text: u64,
+    /// Bytes of all text: what counting exactly would have to read.
+    pub(crate) text_bytes: u64,
+    pub(crate) messages: u64,
+    /// Tool definitions, functions and response formats.
+    pub(crate) tools: u64,
+    pub(crate) images: u64,
+    /// Parts whose size cannot be bounded (files, by content or by id).
+    pub(crate) files: u64,
+}
+
+/// A number in text position is rendered as at most this many bytes.
+const NUMBER_BYTES_MAX: u64 = 24;
+/// Punctuation around one key and value of a structure, wherever a provider renders it into the prompt.
+const ENTRY_TOKENS: u64 = 3;
+/// Audio costs ten tokens a second; no codec in use is below 1,000 base64 bytes a second. A generous margin on that.
+const AUDIO_BYTES_PER_TOKEN: u64 = 32;
+
+impl<F: FnMut(&str) -> u64> Tally<F> {
+    pub(crate) fn new(measure: F) -> Self {
+        Self { measure, input: Input::default() }
+    }
+
+    fn text(&mut self, text: &str) {
+        let bytes = text.len() as u64;
+        self.input.text_bytes = self.input.text_bytes.saturating_add(bytes);
+        self.input.text = self.input.text.saturating_add((self.measure)(text));
+    }
+
+    fn tokens(&mut self, tokens: u64) {
+        self.input.text = self.input.text.saturating_add(tokens);
+    }
+}
+
+/// What the value under the cursor is, and so how its members count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// `messages`: a list of messages.
+    Messages,
+    Message,
+    /// `content` of a message: text, or a list of parts.
+    Content,
+    Part,
+    /// `prompt` and `input`: text, token ids, or lists of these.
+    Prompt,
+    /// `tools`, `functions`: a list of definitions.
+    Tools,
+    /// Anything else that a provider may render into the prompt.
+    Structure,
+    /// Base64 audio.
+    Audio,
+}
+
+/// Walks one JSON value in the role of `place`.
+pub(crate) struct Walk<'t, F> {
+    pub(crate) tally: &'t mut Tally<F>,
+    pub(crate) place: Place,
+}
+
+impl<'de, F: FnMut(&str) -> u64> DeserializeSeed<'de> for Walk<'_, F> {
+    /// How many texts the value holds: 0 for a number, the sum of its members (at least 1) for a list, else 1.
+    type Value = u64;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<u64, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de, F: FnMut(&str) -> u64> Visitor<'de> for Walk<'_, F> {
+    type Value = u64;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<u64, E> {
+        Ok(1)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<u64, E> {
+        self.number();
+        Ok(0)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<u64, E> {
+        self.number();
+        Ok(0)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<u64, E> {
+        self.number();
+        Ok(0)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<u64, E> {
+        self.number();
+        Ok(0)
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<u64, E> {
+        match self.place {
+            Place::Audio => self.tally.tokens(text.len() as u64 / AUDIO_BYTES_PER_TOKEN + 1),
+            _ => self.tally.text(text),
+        }
+        Ok(1)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<u64, A::Error> {
+        let Walk { tally, place } = self;
+        let member = match place {
+            Place::Messages => Place::Message,
+            Place::Content => Place::Part,
+            Place::Tools => Place::Structure,
+            other => other,
+        };
+        let mut texts = 0_u64;
+        while let Some(found) = items.next_element_seed(Walk { tally: &mut *tally, place: member })? {
+            texts = texts.saturating_add(found);
+            match place {
+                Place::Messages => tally.input.messages += 1,
+                Place::Tools => tally.input.tools += 1,
+                Place::Structure => tally.tokens(1),
+                _ => {}
+            }
+        }
+        Ok(texts.max(1))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<u64, A::Error> {
+        let Walk { tally, place } = self;
+        while let Some(key) = entries.next_key_seed(Key { tally: &mut *tally, place })? {
+            match key {
+                Member::Walked(place) => {
+                    entries.next_value_seed(Walk { tally: &mut *tally, place })?;
+                }
+                Member::Image => {
+                    entries.next_value::<IgnoredAny>()?;
+                    tally.input.images += 1;
+                }
+                Member::File => {
+                    entries.next_value::<IgnoredAny>()?;
+                    tally.input.files += 1;
+                }
+            }
+        }
+        Ok(1)
+    }
+}
+
+impl<F: FnMut(&str) -> u64> Walk<'_, F> {
+    fn number(self) {
+        match self.place {
+            Place::Prompt => self.tally.tokens(1),
+            _ => self.tally.tokens(NUMBER_BYTES_MAX),
+        }
+    }
+}
+
+enum Member {
+    Walked(Place),
+    Image,
+    File,
+}
+
+/// Reads a key: decides what its value is, and counts the key itself unless it is part of the known schema.
+struct Key<'t, F> {
+    tally: &'t mut Tally<F>,
+    place: Place,
+}
+
+impl<'de, F: FnMut(&str) -> u64> DeserializeSeed<'de> for Key<'_, F> {
+    type Value = Member;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Member, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl<F: FnMut(&str) -> u64> Visitor<'_> for Key<'_, F> {
+    type Value = Member;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E>(self, key: &str) -> Result<Member, E> {
+        let known = match (self.place, key) {
+            (Place::Message, "content") => Member::Walked(Place::Content),
+            (Place::Message, "role" | "name" | "refusal" | "tool_call_id") => Member::Walked(Place::Structure),
+            (Place::Message, "audio") => Member::Walked(Place::Audio),
+            (Place::Part, "text" | "type" | "refusal") => Member::Walked(Place::Structure),
+            (Place::Part, "image_url") => Member::Image,
+            (Place::Part, "input_audio") => Member::Walked(Place::Audio),
+            (Place::Part, "file") => Member::File,
+            (Place::Audio, _) => Member::Walked(self.place),
+            _ => {
+                self.tally.text(key);
+                self.tally.tokens(ENTRY_TOKENS);
+                Member::Walked(Place::Structure)
+            }
+        };
+        Ok(known)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn measured(place: Place, json: &str) -> Input {
+        let mut tally = Tally::new(|text: &str| text.len() as u64);
+        Walk { tally: &mut tally, place }.deserialize(&mut serde_json::Deserializer::from_str(json)).unwrap();
+        tally.input
+    }
+
+    #[test]
+    fn messages_count_their_strings_and_not_their_schema() {
+        let input = measured(Place::Messages, r#"[{"role":"user","content":"Hello!"},{"role":"assistant"}]"#);
+        assert_eq!((input.text, input.text_bytes, input.messages), (4 + 6 + 9, 19, 2));
+    }
+
+    #[test]
+    fn escapes_count_as_the_text_they_stand_for() {
+        assert_eq!(measured(Place::Prompt, r#""\u00e9\n""#).text, 3);
+    }
+
+    #[test]
+    fn token_ids_count_as_one_each() {
+        assert_eq!(measured(Place::Prompt, "[[1,2,3],[4]]").text, 4);
+    }
+
+    #[test]
+    fn images_and_files_are_numbered_and_audio_is_bounded_by_its_length() {
+        let image = r#"[{"role":"user","content":[{"type":"image_url","image_url":{"url":"data:AAAA"}}]}]"#;
+        let input = measured(Place::Messages, image);
+        assert_eq!((input.images, input.text), (1, 4 + 9));
+        let file = r#"[{"role":"user","content":[{"type":"file","file":{"file_id":"x"}}]}]"#;
+        assert_eq!(measured(Place::Messages, file).files, 1);
+        let audio = format!(r#"[{{"content":[{{"input_audio":{{"data":"{}"}}}}]}}]"#, "A".repeat(3200));
+        assert_eq!(measured(Place::Messages, &audio).text, 101);
+    }
+
+    #[test]
+    fn an_image_key_outside_a_content_part_hides_nothing() {
+        let input = measured(Place::Messages, r#"[{"role":"user","image_url":"0123456789"}]"#);
+        assert_eq!(input.images, 0);
+        assert!(input.text >= 4 + 9 + 10);
+    }
+
+    #[test]
+    fn tools_are_at_least_their_compact_json_without_quotes() {
+        let input = measured(Place::Tools, r#"[{"type":"function","function":{"name":"f","strict":true}}]"#);
+        assert_eq!(input.tools, 1);
+        assert!(input.text >= "typefunctionfunctionnamefstricttrue".len() as u64);
+    }
+}
