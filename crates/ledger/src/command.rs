@@ -34,13 +34,33 @@ pub enum Command {
         ttl_ms: u64,
     },
     /// Deadline to now + ttl, never earlier than it is.
-    Extend { tenant: String, id: ReservationId, ttl_ms: u64 },
+    Extend {
+        tenant: String,
+        id: ReservationId,
+        ttl_ms: u64,
+    },
     /// One amount for each charge, in their order. Accepted after an expiry too, which it corrects.
-    Settle { tenant: String, id: ReservationId, actual: Vec<Amount> },
-    Release { tenant: String, id: ReservationId },
+    Settle {
+        tenant: String,
+        id: ReservationId,
+        actual: Vec<Amount>,
+    },
+    Release {
+        tenant: String,
+        id: ReservationId,
+    },
     /// Proposed when deadlines have passed; the ledger decides for each whether it is due, and skips the others.
-    Expire { tenant: String, ids: Vec<ReservationId> },
-    AdjustAccount { tenant: String, id: ReservationId, budget: String, subject: String, adjustment: Adjustment },
+    Expire {
+        tenant: String,
+        ids: Vec<ReservationId>,
+    },
+    AdjustAccount {
+        tenant: String,
+        id: ReservationId,
+        budget: String,
+        subject: String,
+        adjustment: Adjustment,
+    },
     ReportProvider(ProviderReport),
 }
 

@@ -3,12 +3,19 @@
 //! [`Ledger::apply`] takes a time and a [`Command`] and returns an [`Outcome`]; it never fails, never waits and reads
 //! neither clock nor randomness. What is deliberately absent: async, IO, logging, floating point.
 
+mod account;
+mod adjust;
 mod amount;
+mod check;
 mod command;
+mod cow_map;
 mod id;
 mod ledger;
 mod outcome;
+mod reserve;
+mod resolve;
 mod rule;
+mod tenant;
 mod view;
 mod window;
 

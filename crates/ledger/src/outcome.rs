@@ -7,16 +7,25 @@ use crate::{Amount, ReservationId, TimestampMs};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
-    PolicyPut { version: u64, changed: bool },
+    PolicyPut {
+        version: u64,
+        changed: bool,
+    },
     Granted(Grant),
     Denied(Denial),
-    Extended { deadline: TimestampMs },
+    Extended {
+        deadline: TimestampMs,
+    },
     Settled(Settlement),
     Released,
     /// Those that really expired now.
-    Expired { ids: Vec<ReservationId> },
+    Expired {
+        ids: Vec<ReservationId>,
+    },
     Adjusted(Balance),
-    ProviderReported { changed: bool },
+    ProviderReported {
+        changed: bool,
+    },
     Refused(Refusal),
 }
 
@@ -70,7 +79,9 @@ pub enum Refusal {
     Invalid(String),
     #[error("reservation {id} was used before with other fields; make a new id for a new request")]
     IdReused { id: ReservationId },
-    #[error("reservation id {id} is {age_ms} ms old, more than the retention; make a new id (is the client's clock right?)")]
+    #[error(
+        "reservation id {id} is {age_ms} ms old, more than the retention; make a new id (is the client's clock right?)"
+    )]
     StaleId { id: ReservationId, age_ms: u64 },
     #[error("reservation id {id} is {ahead_ms} ms ahead of the ledger's time; check the client's clock")]
     FutureId { id: ReservationId, ahead_ms: u64 },
