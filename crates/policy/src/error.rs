@@ -1,0 +1,91 @@
+//! What can be wrong with a policy file, or with a request that meets it.
+
+use thiserror::Error;
+
+/// A policy file that was refused. Nothing of it was taken.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum PolicyError {
+    #[error("policy file has {bytes} bytes, more than {max}; split the tenants over fewer budgets", max = crate::DOCUMENT_MAX_BYTES)]
+    TooLong { bytes: usize },
+    /// `place` is "document 2, line 7, column 3" as far as it is known.
+    #[error("policy file, {place}: {message}{hint}", hint = hint(.nearest))]
+    At { place: String, message: String, nearest: Option<String> },
+}
+
+/// A request that a policy cannot place.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum MatchError {
+    #[error("header {header} is missing: it names the tenant, and the policy has no default tenant")]
+    NoTenant { header: String },
+    #[error(
+        "header {header} names a tenant of {bytes} bytes or with control characters; 1 to 128 bytes are allowed"
+    )]
+    BadTenant { header: String, bytes: usize },
+    #[error(
+        "the subject of budget {budget} has {bytes} bytes; at most 512 are allowed (shorten the headers it is made of)"
+    )]
+    SubjectTooLong { budget: String, bytes: usize },
+}
+
+fn hint(nearest: &Option<String>) -> String {
+    nearest.as_ref().map(|name| format!(" (did you mean {name}?)")).unwrap_or_default()
+}
+
+impl PolicyError {
+    /// `lines_before`: lines of the file before the document that the error counts from.
+    pub(crate) fn yaml(document: usize, lines_before: usize, error: &serde_yaml_ng::Error) -> Self {
+        let message = error.to_string();
+        // The library ends its message with the line inside the document; ours counts from the start of the file.
+        let message = message.split(" at line ").next().unwrap_or(&message).to_owned();
+        let place = match error.location() {
+            Some(at) => {
+                format!("document {document}, line {}, column {}", lines_before + at.line(), at.column())
+            }
+            None => format!("document {document}"),
+        };
+        let nearest = unknown_name(&message).and_then(|(name, known)| nearest(name, &known));
+        Self::At { place, message, nearest }
+    }
+
+    pub(crate) fn field(document: usize, path: &str, message: impl Into<String>) -> Self {
+        Self::At { place: format!("document {document}, {path}"), message: message.into(), nearest: None }
+    }
+
+    pub(crate) fn unknown(document: usize, path: &str, what: &str, name: &str, known: &[&str]) -> Self {
+        Self::At {
+            place: format!("document {document}, {path}"),
+            message: format!("unknown {what} {name:?}, expected one of {}", known.join(", ")),
+            nearest: nearest(name, known),
+        }
+    }
+}
+
+/// Takes "unknown field `a`, expected one of `b`, `c`" apart: serde's wording for fields and variants.
+fn unknown_name(message: &str) -> Option<(&str, Vec<&str>)> {
+    let (_, rest) = message.split_once("unknown ")?;
+    let mut names = rest.split('`').skip(1).step_by(2);
+    let name = names.next()?;
+    Some((name, names.collect()))
+}
+
+/// The known name that is fewest edits away, if it is near at all.
+fn nearest(name: &str, known: &[&str]) -> Option<String> {
+    let distance = |other: &&&str| edit_distance(&name.to_lowercase(), &other.to_lowercase());
+    let best = known.iter().min_by_key(distance)?;
+    (distance(&best) <= 1 + name.len() / 3).then(|| (*best).to_owned())
+}
+
+/// Levenshtein's distance, in bytes.
+fn edit_distance(left: &str, right: &str) -> usize {
+    let mut row: Vec<usize> = (0..=right.len()).collect();
+    for (i, a) in left.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, b) in right.bytes().enumerate() {
+            let substituted = diagonal + usize::from(a != b);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[right.len()]
+}
