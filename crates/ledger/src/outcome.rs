@@ -93,4 +93,7 @@ pub enum Refusal {
     UnknownBudget { tenant: String, budget: String },
     #[error("policy is at version {actual}, not {expected}; read it again and repeat the change")]
     VersionConflict { expected: u64, actual: u64 },
+    /// One of the others, as a client was told it over the wire.
+    #[error("{0}")]
+    Told(String),
 }

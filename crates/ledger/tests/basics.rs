@@ -1,6 +1,8 @@
 //! The promise in its smallest form: 250 tokens, 20 requests of 100, two admitted.
 
-use quorate_ledger::{Amount, BudgetRule, Charge, Command, Ledger, Outcome, ReservationId, TimestampMs, Unit, Window, invariant};
+use quorate_ledger::{
+    Amount, BudgetRule, Charge, Command, Ledger, Outcome, ReservationId, TimestampMs, Unit, Window, invariant,
+};
 
 const NOW: TimestampMs = TimestampMs(1_790_000_000_000);
 
@@ -14,8 +16,12 @@ fn id(number: u128) -> ReservationId {
 
 fn ledger(window: Window) -> Ledger {
     let mut ledger = Ledger::default();
-    let rule = BudgetRule { name: "hourly".into(), tenant: None, unit: Unit::Tokens, limit: tokens(250), window };
-    let outcome = ledger.apply(NOW, &Command::PutPolicy { expected_version: None, rules: vec![rule], document: String::new() });
+    let rule =
+        BudgetRule { name: "hourly".into(), tenant: None, unit: Unit::Tokens, limit: tokens(250), window };
+    let outcome = ledger.apply(
+        NOW,
+        &Command::PutPolicy { expected_version: None, rules: vec![rule], document: String::new() },
+    );
     assert_eq!(outcome, Outcome::PolicyPut { version: 1, changed: true });
     ledger
 }

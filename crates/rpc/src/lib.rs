@@ -24,3 +24,19 @@ pub use quorate::{admin::v1 as admin, budget::v1 as budget, raft::v1 as raft};
 
 /// All of `proto/` as an encoded `FileDescriptorSet`, for gRPC reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+mod admin_client;
+mod client;
+pub mod convert;
+mod error;
+mod routing;
+mod session;
+mod watch;
+
+pub use admin_client::Admin;
+pub use budget::PolicyDocument;
+pub use client::{Client, ClientConfig, ClientStats, Executed};
+pub use error::ClientError;
+pub use routing::{FORWARDED_HEADER, LEADER_HEADER, endpoint};
+pub use session::{Session, SessionLost};
+pub use watch::WatchHandle;

@@ -1,0 +1,283 @@
+//! The client of the budget service: finds the leader, keeps one session, sends the same operation again until it has an
+//! answer or the time is up.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use quorate_ledger::{Command, Outcome, ReservationId};
+use tokio::sync::{Mutex, Semaphore};
+use tokio::time::{Instant, timeout_at};
+
+use crate::admin_client::Admin;
+use crate::budget::result::Kind;
+use crate::budget::{Operation, Result as WireResult, Unavailable, UnavailableReason};
+use crate::convert;
+use crate::error::ClientError;
+use crate::routing::Routes;
+use crate::session::Session;
+use crate::watch::WatchHandle;
+
+/// Operations of one client that may wait for an answer at the same time.
+const IN_FLIGHT_MAX: usize = 16_384;
+/// An attempt that takes longer goes to another node: this one may be stopped.
+const ATTEMPT: Duration = Duration::from_millis(2_500);
+const BACKOFF_MIN: Duration = Duration::from_millis(10);
+const BACKOFF_MAX: Duration = Duration::from_millis(500);
+
+#[derive(Debug, Clone)]
+pub struct ClientConfig {
+    /// Who calls, for the nodes' logs.
+    pub name: String,
+    /// `host:port` of the nodes' gRPC endpoints; one is enough, all are better.
+    pub nodes: Vec<String>,
+    /// How long a node may keep an operation before it answers that it could not decide, in milliseconds.
+    pub operation_timeout_ms: u64,
+}
+
+/// An answer, and where it stands in the log (0: a denial that the leader answered from applied state).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Executed {
+    pub outcome: Outcome,
+    pub log_term: u64,
+    pub log_index: u64,
+}
+
+/// Counters for metrics.
+#[derive(Debug, Default)]
+pub struct ClientStats {
+    pub retries: AtomicU64,
+    pub sessions_opened: AtomicU64,
+}
+
+/// Cheap to clone; all clones share one session.
+#[derive(Debug, Clone)]
+pub struct Client {
+    pub(crate) shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub config: ClientConfig,
+    pub routes: Routes,
+    /// Held while a session is opened, so that callers do not open one each.
+    session: Mutex<Option<Arc<Session>>>,
+    in_flight: Semaphore,
+    /// Ledger time minus local time, in milliseconds, as last seen by a watch.
+    pub clock_offset_ms: AtomicI64,
+    stats: ClientStats,
+}
+
+/// Why an attempt brought no decision.
+struct Attempt {
+    reason: String,
+    wait: Duration,
+    overloaded: bool,
+    /// The node may have taken the operation.
+    maybe_taken: bool,
+}
+
+impl Client {
+    /// Connects when first used.
+    pub fn connect(config: ClientConfig) -> Self {
+        let routes = Routes::new(&config.nodes);
+        let shared = Shared {
+            config,
+            routes,
+            session: Mutex::new(None),
+            in_flight: Semaphore::new(IN_FLIGHT_MAX),
+            clock_offset_ms: AtomicI64::new(0),
+            stats: ClientStats::default(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Executes one command exactly once, sending it again under the same id until there is an answer.
+    ///
+    /// # Errors
+    /// [`ClientError::TimedOut`] leaves the effect unknown; with the others nothing happened.
+    pub async fn execute(&self, command: Command, timeout: Duration) -> Result<Executed, ClientError> {
+        let deadline = Instant::now() + timeout;
+        let timeout_ms = self
+            .shared
+            .config
+            .operation_timeout_ms
+            .min(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
+        let operation = convert::operation(&command, u32::try_from(timeout_ms).unwrap_or(u32::MAX))
+            .ok_or_else(|| ClientError::Rejected {
+                code: tonic::Code::InvalidArgument,
+                message: "this command goes through the admin service".to_owned(),
+            })?;
+        let Ok(Ok(_permit)) = timeout_at(deadline, self.shared.in_flight.acquire()).await else {
+            return Err(ClientError::Overloaded { retry_after_ms: 100 });
+        };
+        let mut backoff = BACKOFF_MIN;
+        let mut maybe_taken = false;
+        loop {
+            let failed = match self.attempt(&operation, deadline).await {
+                Ok(executed) => return Ok(executed),
+                Err(Ok(failed)) => failed,
+                Err(Err(fatal)) => return Err(fatal),
+            };
+            maybe_taken |= failed.maybe_taken;
+            let wake = Instant::now() + failed.wait.max(backoff);
+            if wake >= deadline {
+                return Err(give_up(failed, maybe_taken, timeout));
+            }
+            self.shared.stats.retries.fetch_add(1, Ordering::Relaxed);
+            tokio::time::sleep_until(wake).await;
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+        }
+    }
+
+    /// A UUIDv7 by the ledger's clock, as far as a watch has told it.
+    pub fn new_id(&self) -> ReservationId {
+        let local = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let offset = self.shared.clock_offset_ms.load(Ordering::Relaxed);
+        let ms = u64::try_from(local.as_millis()).unwrap_or(0).saturating_add_signed(offset);
+        let nanos = u32::try_from(ms % 1_000).unwrap_or(0) * 1_000_000;
+        let timestamp = uuid::Timestamp::from_unix(uuid::NoContext, ms / 1_000, nanos);
+        let id = uuid::Uuid::new_v7(timestamp);
+        // A UUIDv7 has the version and variant that the ledger asks for.
+        ReservationId::from_u128(id.as_u128()).unwrap_or_else(|| unreachable!("{id} is a UUIDv7"))
+    }
+
+    /// Follows policy, provider health and the ledger's clock in the background until the handle is dropped.
+    pub fn watch(&self) -> WatchHandle {
+        WatchHandle::start(self.clone())
+    }
+
+    /// The admin calls.
+    pub fn admin(&self) -> Admin {
+        Admin::new(self.clone())
+    }
+
+    pub fn stats(&self) -> &ClientStats {
+        &self.shared.stats
+    }
+
+    /// `Err(Ok(_))`: try again. `Err(Err(_))`: it would not help.
+    async fn attempt(
+        &self,
+        operation: &Operation,
+        deadline: Instant,
+    ) -> Result<Executed, Result<Attempt, ClientError>> {
+        let until = deadline.min(Instant::now() + ATTEMPT);
+        let session = match timeout_at(until, self.session()).await {
+            Ok(Ok(session)) => session,
+            Ok(Err(reason)) => return Err(Ok(Attempt::not_sent(reason))),
+            Err(_) => return Err(Ok(Attempt::not_sent("connecting took too long".to_owned()))),
+        };
+        let result = match timeout_at(until, session.call(operation.clone())).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => {
+                self.abandon(&session).await;
+                return Err(Ok(Attempt::unknown(format!("the session with {} broke", session.address()))));
+            }
+            Err(_) => {
+                self.abandon(&session).await;
+                return Err(Ok(Attempt::unknown(format!("{} did not answer", session.address()))));
+            }
+        };
+        let WireResult { kind, log_index, log_term } = result;
+        match kind {
+            Some(Kind::Unavailable(unavailable)) => {
+                self.redirect(&session, &unavailable).await;
+                Err(Ok(Attempt::unavailable(unavailable)))
+            }
+            Some(kind) => {
+                let outcome = convert::outcome(kind).map_err(|error| Err(error.into()))?;
+                Ok(Executed { outcome, log_term, log_index })
+            }
+            None => {
+                Err(Ok(Attempt::unknown(format!("{} sent an answer of an unknown kind", session.address()))))
+            }
+        }
+    }
+
+    /// The live session, or a new one: with the leader if it is known.
+    async fn session(&self) -> Result<Arc<Session>, String> {
+        let mut slot = self.shared.session.lock().await;
+        if let Some(session) = slot.as_ref().filter(|session| !session.is_over()) {
+            return Ok(session.clone());
+        }
+        let routes = &self.shared.routes;
+        let address = routes.pick().ok_or("no node is configured")?;
+        let session = match self.open(&address).await {
+            Ok(session) => session,
+            Err(reason) => {
+                routes.forget_leader(&address);
+                return Err(reason);
+            }
+        };
+        let session = match session.leader().filter(|leader| *leader != session.address()).map(str::to_owned)
+        {
+            // A follower passes everything on; the leader itself is a hop nearer.
+            Some(leader) => {
+                routes.set_leader(&leader);
+                self.open(&leader).await.unwrap_or(session)
+            }
+            None => session,
+        };
+        let session = Arc::new(session);
+        *slot = Some(session.clone());
+        Ok(session)
+    }
+
+    async fn open(&self, address: &str) -> Result<Session, String> {
+        let channel = self.shared.routes.channel(address).map_err(|error| error.to_string())?;
+        let opened = Session::open(channel, address.to_owned(), false).await;
+        self.shared.stats.sessions_opened.fetch_add(1, Ordering::Relaxed);
+        opened.map_err(|status| format!("{address}: {}", status.message()))
+    }
+
+    async fn abandon(&self, session: &Arc<Session>) {
+        self.shared.routes.forget_leader(session.address());
+        let mut slot = self.shared.session.lock().await;
+        if slot.as_ref().is_some_and(|current| Arc::ptr_eq(current, session)) {
+            *slot = None;
+        }
+    }
+
+    /// Follows what a node says about who leads.
+    async fn redirect(&self, session: &Arc<Session>, unavailable: &Unavailable) {
+        let leaderless =
+            matches!(unavailable.reason(), UnavailableReason::NoLeader | UnavailableReason::ShuttingDown);
+        if leaderless && unavailable.leader_address != session.address() {
+            self.abandon(session).await;
+            self.shared.routes.set_leader(&unavailable.leader_address);
+        }
+    }
+}
+
+impl Attempt {
+    fn not_sent(reason: String) -> Self {
+        Self { reason, wait: Duration::ZERO, overloaded: false, maybe_taken: false }
+    }
+
+    fn unknown(reason: String) -> Self {
+        Self { maybe_taken: true, ..Self::not_sent(reason) }
+    }
+
+    fn unavailable(unavailable: Unavailable) -> Self {
+        let overloaded = unavailable.reason() == UnavailableReason::Overloaded;
+        Self {
+            wait: Duration::from_millis(unavailable.retry_after_ms.min(5_000)),
+            overloaded,
+            maybe_taken: !overloaded,
+            reason: unavailable.message,
+        }
+    }
+}
+
+fn give_up(failed: Attempt, maybe_taken: bool, timeout: Duration) -> ClientError {
+    let retry_after_ms = u64::try_from(failed.wait.as_millis()).unwrap_or(0).max(1_000);
+    if maybe_taken {
+        let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        ClientError::TimedOut { timeout_ms, last: failed.reason }
+    } else if failed.overloaded {
+        ClientError::Overloaded { retry_after_ms }
+    } else {
+        ClientError::Unavailable { message: failed.reason, retry_after_ms }
+    }
+}

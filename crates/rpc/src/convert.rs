@@ -1,0 +1,317 @@
+//! Wire types into the ledger's words and back: bounds are checked here, once, at the edge.
+
+use quorate_ledger::{
+    Amount, Balance, Charge, Command, Denial, Grant, Outcome, ProviderReport, ProviderState, ProviderView,
+    Refusal, ReservationId, Settlement, TimestampMs,
+};
+use thiserror::Error;
+
+use crate::budget as wire;
+
+/// A message that no ledger would understand. Names the field.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{field}: {problem}")]
+pub struct ConvertError {
+    pub field: String,
+    pub problem: String,
+}
+
+impl ConvertError {
+    pub fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self { field: field.into(), problem: problem.into() }
+    }
+}
+
+/// # Errors
+/// Above 10^18.
+pub fn amount(field: &str, micros: u64) -> Result<Amount, ConvertError> {
+    Amount::from_micros(micros).map_err(|error| ConvertError::new(field, error.to_string()))
+}
+
+/// # Errors
+/// Not the 16 bytes of a UUIDv7.
+pub fn id(field: &str, bytes: &[u8]) -> Result<ReservationId, ConvertError> {
+    ReservationId::from_bytes(bytes)
+        .ok_or_else(|| ConvertError::new(field, "wanted the 16 bytes of a UUIDv7"))
+}
+
+impl TryFrom<wire::Operation> for Command {
+    type Error = ConvertError;
+
+    fn try_from(operation: wire::Operation) -> Result<Self, ConvertError> {
+        use wire::operation::Kind;
+        let tenant = operation.tenant;
+        match operation
+            .kind
+            .ok_or_else(|| ConvertError::new("kind", "is missing: reserve, settle, release, …"))?
+        {
+            Kind::Reserve(reserve) => Ok(Self::Reserve {
+                tenant,
+                id: id("reserve.id", &reserve.id)?,
+                charges: reserve
+                    .charges
+                    .into_iter()
+                    .enumerate()
+                    .map(|(index, c)| charge(index, c))
+                    .collect::<Result<_, _>>()?,
+                ttl_ms: reserve.ttl_ms,
+            }),
+            Kind::Extend(extend) => {
+                Ok(Self::Extend { tenant, id: id("extend.id", &extend.id)?, ttl_ms: extend.ttl_ms })
+            }
+            Kind::Settle(settle) => {
+                let amounts = settle.actual_micros.into_iter().enumerate();
+                let actual =
+                    amounts.map(|(index, micros)| amount(&format!("settle.actual_micros[{index}]"), micros));
+                Ok(Self::Settle {
+                    tenant,
+                    id: id("settle.id", &settle.id)?,
+                    actual: actual.collect::<Result<_, _>>()?,
+                })
+            }
+            Kind::Release(release) => Ok(Self::Release { tenant, id: id("release.id", &release.id)? }),
+            Kind::ReportProvider(report) => Ok(Self::ReportProvider(ProviderReport {
+                state: provider_state(report.state())?,
+                backend: report.backend,
+                reason: report.reason,
+                retry_after_ms: report.retry_after_ms,
+                reporter: report.reporter,
+            })),
+        }
+    }
+}
+
+fn charge(index: usize, charge: wire::Charge) -> Result<Charge, ConvertError> {
+    let asked = amount(&format!("reserve.charges[{index}].amount_micros"), charge.amount_micros)?;
+    let at_least = match charge.at_least_micros {
+        0 => asked,
+        micros => amount(&format!("reserve.charges[{index}].at_least_micros"), micros)?,
+    };
+    Ok(Charge { budget: charge.budget, subject: charge.subject, amount: asked, at_least })
+}
+
+fn provider_state(state: wire::ProviderState) -> Result<ProviderState, ConvertError> {
+    match state {
+        wire::ProviderState::Healthy => Ok(ProviderState::Healthy),
+        wire::ProviderState::Limited => Ok(ProviderState::Limited),
+        wire::ProviderState::Failing => Ok(ProviderState::Failing),
+        wire::ProviderState::Unspecified => Err(ConvertError::new("report_provider.state", "is missing")),
+    }
+}
+
+/// The wire form of a command that gateways send. `None` for those that only nodes and the admin service make.
+pub fn operation(command: &Command, timeout_ms: u32) -> Option<wire::Operation> {
+    use wire::operation::Kind;
+    let (tenant, kind) = match command {
+        Command::Reserve { tenant, id, charges, ttl_ms } => (
+            tenant.clone(),
+            Kind::Reserve(wire::Reserve {
+                id: id.to_bytes().to_vec().into(),
+                charges: charges.iter().map(wire::Charge::from).collect(),
+                ttl_ms: *ttl_ms,
+            }),
+        ),
+        Command::Extend { tenant, id, ttl_ms } => (
+            tenant.clone(),
+            Kind::Extend(wire::Extend { id: id.to_bytes().to_vec().into(), ttl_ms: *ttl_ms }),
+        ),
+        Command::Settle { tenant, id, actual } => {
+            let actual_micros = actual.iter().map(|amount| amount.micros()).collect();
+            (tenant.clone(), Kind::Settle(wire::Settle { id: id.to_bytes().to_vec().into(), actual_micros }))
+        }
+        Command::Release { tenant, id } => {
+            (tenant.clone(), Kind::Release(wire::Release { id: id.to_bytes().to_vec().into() }))
+        }
+        Command::ReportProvider(report) => (
+            String::new(),
+            Kind::ReportProvider(wire::ReportProvider {
+                backend: report.backend.clone(),
+                state: wire::ProviderState::from(report.state).into(),
+                reason: report.reason.clone(),
+                retry_after_ms: report.retry_after_ms,
+                reporter: report.reporter.clone(),
+            }),
+        ),
+        Command::PutPolicy { .. } | Command::Expire { .. } | Command::AdjustAccount { .. } => return None,
+    };
+    Some(wire::Operation { tenant, kind: Some(kind), timeout_ms })
+}
+
+impl From<&Charge> for wire::Charge {
+    fn from(charge: &Charge) -> Self {
+        Self {
+            budget: charge.budget.clone(),
+            subject: charge.subject.clone(),
+            amount_micros: charge.amount.micros(),
+            at_least_micros: if charge.at_least == charge.amount { 0 } else { charge.at_least.micros() },
+        }
+    }
+}
+
+impl From<ProviderState> for wire::ProviderState {
+    fn from(state: ProviderState) -> Self {
+        match state {
+            ProviderState::Healthy => Self::Healthy,
+            ProviderState::Limited => Self::Limited,
+            ProviderState::Failing => Self::Failing,
+        }
+    }
+}
+
+impl From<ProviderView> for wire::ProviderHealth {
+    fn from(view: ProviderView) -> Self {
+        Self {
+            backend: view.backend,
+            state: wire::ProviderState::from(view.state).into(),
+            since_ms: view.since.0,
+            reason: view.reason,
+            until_ms: view.until.map_or(0, |until| until.0),
+            reporter: view.reporter,
+        }
+    }
+}
+
+impl TryFrom<wire::ProviderHealth> for ProviderView {
+    type Error = ConvertError;
+
+    fn try_from(health: wire::ProviderHealth) -> Result<Self, ConvertError> {
+        Ok(Self {
+            state: provider_state(health.state())?,
+            backend: health.backend,
+            since: TimestampMs(health.since_ms),
+            until: (health.until_ms > 0).then_some(TimestampMs(health.until_ms)),
+            reason: health.reason,
+            reporter: health.reporter,
+        })
+    }
+}
+
+/// The answer to one operation. Outcomes that only the admin service sees become a refusal that says so.
+pub fn result(outcome: Outcome, log_term: u64, log_index: u64) -> wire::Result {
+    use wire::result::Kind;
+    let kind = match outcome {
+        Outcome::Granted(grant) => Kind::Granted(wire::Granted {
+            deadline_ms: grant.deadline.0,
+            balances: grant.balances.into_iter().map(wire::Balance::from).collect(),
+        }),
+        Outcome::Denied(denial) => Kind::Denied(denial.into()),
+        Outcome::Settled(settlement) => Kind::Settled(wire::Settled {
+            balances: settlement.balances.into_iter().map(wire::Balance::from).collect(),
+            overdraft_micros: settlement.overdraft.into_iter().map(Amount::micros).collect(),
+        }),
+        Outcome::Released => Kind::Released(wire::Released {}),
+        Outcome::Extended { deadline } => Kind::Extended(wire::Extended { deadline_ms: deadline.0 }),
+        Outcome::ProviderReported { .. } => Kind::ProviderReported(wire::ProviderReported {}),
+        Outcome::Refused(refusal) => Kind::Refused(refusal.into()),
+        Outcome::PolicyPut { .. } | Outcome::Expired { .. } | Outcome::Adjusted(_) => {
+            Kind::Refused(Refusal::Invalid("not an operation of the budget service".to_owned()).into())
+        }
+    };
+    wire::Result { kind: Some(kind), log_index, log_term }
+}
+
+impl From<Balance> for wire::Balance {
+    fn from(balance: Balance) -> Self {
+        Self {
+            budget: balance.budget,
+            subject: balance.subject,
+            limit_micros: balance.limit.micros(),
+            spent_micros: balance.spent.micros(),
+            reserved_micros: balance.reserved.micros(),
+            resets_at_ms: balance.resets_at.map_or(0, |at| at.0),
+            amount_micros: balance.amount.micros(),
+        }
+    }
+}
+
+impl TryFrom<wire::Balance> for Balance {
+    type Error = ConvertError;
+
+    fn try_from(balance: wire::Balance) -> Result<Self, ConvertError> {
+        Ok(Self {
+            budget: balance.budget,
+            subject: balance.subject,
+            limit: amount("balance.limit_micros", balance.limit_micros)?,
+            spent: amount("balance.spent_micros", balance.spent_micros)?,
+            reserved: amount("balance.reserved_micros", balance.reserved_micros)?,
+            resets_at: (balance.resets_at_ms > 0).then_some(TimestampMs(balance.resets_at_ms)),
+            amount: amount("balance.amount_micros", balance.amount_micros)?,
+        })
+    }
+}
+
+impl From<Denial> for wire::Denied {
+    fn from(denial: Denial) -> Self {
+        Self {
+            account: Some(denial.account.into()),
+            asked_micros: denial.asked.micros(),
+            available_micros: denial.available.micros(),
+            // 0 on the wire says "never"; a wait of less than a millisecond is one.
+            retry_after_ms: denial.retry_after_ms.map_or(0, |ms| ms.max(1)),
+            held_by_reservations: denial.held_by_reservations,
+        }
+    }
+}
+
+impl TryFrom<wire::Denied> for Denial {
+    type Error = ConvertError;
+
+    fn try_from(denied: wire::Denied) -> Result<Self, ConvertError> {
+        let account = denied.account.ok_or_else(|| ConvertError::new("denied.account", "is missing"))?;
+        Ok(Self {
+            account: account.try_into()?,
+            asked: amount("denied.asked_micros", denied.asked_micros)?,
+            available: amount("denied.available_micros", denied.available_micros)?,
+            retry_after_ms: (denied.retry_after_ms > 0).then_some(denied.retry_after_ms),
+            held_by_reservations: denied.held_by_reservations,
+        })
+    }
+}
+
+impl From<Refusal> for wire::Refused {
+    fn from(refusal: Refusal) -> Self {
+        use wire::RefusalReason as Reason;
+        let reason = match &refusal {
+            Refusal::Invalid(_) | Refusal::Told(_) => Reason::Invalid,
+            Refusal::IdReused { .. } => Reason::IdReused,
+            Refusal::StaleId { .. } => Reason::StaleId,
+            Refusal::FutureId { .. } => Reason::FutureId,
+            Refusal::UnknownReservation { .. } => Reason::UnknownReservation,
+            Refusal::AlreadyResolved { .. } => Reason::AlreadyResolved,
+            Refusal::UnknownBudget { .. } => Reason::UnknownBudget,
+            Refusal::VersionConflict { .. } => Reason::VersionConflict,
+        };
+        Self { reason: reason.into(), message: refusal.to_string() }
+    }
+}
+
+/// What a node answered. A refusal comes back as its text.
+///
+/// # Errors
+/// A result that is none: no decision, or amounts out of bounds.
+pub fn outcome(kind: wire::result::Kind) -> Result<Outcome, ConvertError> {
+    use wire::result::Kind;
+    let balances = |balances: Vec<wire::Balance>| {
+        balances.into_iter().map(Balance::try_from).collect::<Result<Vec<_>, _>>()
+    };
+    Ok(match kind {
+        Kind::Granted(granted) => Outcome::Granted(Grant {
+            deadline: TimestampMs(granted.deadline_ms),
+            balances: balances(granted.balances)?,
+        }),
+        Kind::Denied(denied) => Outcome::Denied(denied.try_into()?),
+        Kind::Settled(settled) => {
+            let overdraft =
+                settled.overdraft_micros.into_iter().map(|micros| amount("settled.overdraft_micros", micros));
+            Outcome::Settled(Settlement {
+                balances: balances(settled.balances)?,
+                overdraft: overdraft.collect::<Result<_, _>>()?,
+            })
+        }
+        Kind::Released(_) => Outcome::Released,
+        Kind::Extended(extended) => Outcome::Extended { deadline: TimestampMs(extended.deadline_ms) },
+        Kind::ProviderReported(_) => Outcome::ProviderReported { changed: true },
+        Kind::Refused(refused) => Outcome::Refused(Refusal::Told(refused.message)),
+        Kind::Unavailable(unavailable) => return Err(ConvertError::new("unavailable", unavailable.message)),
+    })
+}
