@@ -84,7 +84,8 @@ impl<'de> Visitor<'de> for AnswerVisitor {
                 }
                 "choices" => {
                     let text = self.with_text.then_some(&mut answer.text);
-                    answer.choices_empty = entries.next_value_seed(Generated { text, place: Place::Choices })? == 0;
+                    answer.choices_empty =
+                        entries.next_value_seed(Generated { text, place: Place::Choices })? == 0;
                 }
                 _ => drop(entries.next_value::<IgnoredAny>()?),
             }
@@ -167,7 +168,8 @@ impl<'de> Visitor<'de> for Generated<'_> {
                 Place::Choices => false,
             };
             if walked && self.text.is_some() {
-                entries.next_value_seed(Generated { text: self.text.as_deref_mut(), place: Place::Written })?;
+                entries
+                    .next_value_seed(Generated { text: self.text.as_deref_mut(), place: Place::Written })?;
             } else {
                 entries.next_value::<IgnoredAny>()?;
             }
@@ -195,7 +197,10 @@ mod tests {
         assert_eq!(usage("{}"), None);
         assert_eq!(usage("[]"), None);
         assert_eq!(usage(r#"{"total_tokens":-4}"#), None);
-        assert_eq!(usage(r#"{"prompt_tokens":7,"total_tokens":7}"#), Some(Usage { input: 7, output: 0, total: 7 }));
+        assert_eq!(
+            usage(r#"{"prompt_tokens":7,"total_tokens":7}"#),
+            Some(Usage { input: 7, output: 0, total: 7 })
+        );
         assert_eq!(usage(r#"{"prompt_tokens":3,"completion_tokens":4}"#), Some(Usage::of(3, 4)));
     }
 
@@ -204,7 +209,8 @@ mod tests {
         let text = |body: &str| decode(body.as_bytes(), true).unwrap().text;
         assert_eq!(text(r#"{"choices":[{"index":0,"message":{"role":"assistant","content":"Hi"}}]}"#), "Hi");
         assert_eq!(text(r#"{"choices":[{"text":"a"},{"text":"b"}]}"#), "ab");
-        let call = r#"{"choices":[{"delta":{"tool_calls":[{"id":"x","function":{"name":"f","arguments":"{}"}}]}}]}"#;
+        let call =
+            r#"{"choices":[{"delta":{"tool_calls":[{"id":"x","function":{"name":"f","arguments":"{}"}}]}}]}"#;
         assert_eq!(text(call), "f{}");
         assert_eq!(text(r#"{"data":[{"embedding":[0.1]}]}"#), "");
     }

@@ -60,7 +60,11 @@ mod tests {
             ("data: oops\n\n".to_owned(), ChunkKind::Passed, None, ""),
         ] {
             let chunk = inspect(event.as_bytes());
-            assert_eq!((chunk.kind, chunk.usage.map(|u| u.total), chunk.text.as_str()), (kind, total, text), "{event}");
+            assert_eq!(
+                (chunk.kind, chunk.usage.map(|u| u.total), chunk.text.as_str()),
+                (kind, total, text),
+                "{event}"
+            );
         }
     }
 }

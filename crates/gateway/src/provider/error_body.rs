@@ -35,7 +35,8 @@ struct Inner<'a> {
 pub(crate) fn encode(message: &str, kind: &str, param: Option<&str>, code: Option<&str>) -> Vec<u8> {
     let envelope = Envelope { error: Inner { message, r#type: kind, param, code } };
     // Strings always serialize; the fallback keeps the shape all the same.
-    serde_json::to_vec(&envelope).unwrap_or_else(|_| br#"{"error":{"message":"","type":"server_error"}}"#.to_vec())
+    serde_json::to_vec(&envelope)
+        .unwrap_or_else(|_| br#"{"error":{"message":"","type":"server_error"}}"#.to_vec())
 }
 
 /// The same as one event of a stream: the SDKs raise it like an error answer.

@@ -7,11 +7,14 @@ use serde_json::value::RawValue;
 
 use super::{
     error_body::BadRequest,
+    stream_options::{self, StreamOptions},
     tally::{Input, Place, Tally, Walk},
 };
 
 /// The largest number of output tokens that a request may name.
 pub(crate) const OUTPUT_TOKENS_MAX: u64 = 1_000_000_000;
+/// What a provider may add to the schema of a `response_format`.
+const FORMAT_TOKENS: u64 = 16;
 /// The largest `n` and `best_of`.
 const CHOICES_MAX: u64 = 1024;
 
@@ -63,16 +66,6 @@ pub(crate) struct Places {
     pub(crate) max_tokens_null: Option<Range<usize>>,
     pub(crate) max_completion_tokens_null: Option<Range<usize>>,
     pub(crate) stream_options: Option<StreamOptions>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum StreamOptions {
-    Null(Range<usize>),
-    /// `include_usage` is there, with another value than true.
-    Off(Range<usize>),
-    /// An object without `include_usage`: the place after its brace, and whether it is empty.
-    Without(usize, bool),
-    On,
 }
 
 impl Facts {
@@ -241,12 +234,17 @@ impl<F: FnMut(&str) -> u64> Body<'_, '_, F> {
             return entries.next_value::<IgnoredAny>().map(drop);
         }
         if key == "response_format" {
-            self.tally.input.tools += 2;
+            self.tally.tokens(FORMAT_TOKENS);
         }
         entries.next_value_seed(Walk { tally: &mut *self.tally, place: Place::Structure }).map(drop)
     }
 
-    fn setting<E: Error>(&mut self, name: &'static str, raw: &RawValue, fields: &mut Fields) -> Result<(), E> {
+    fn setting<E: Error>(
+        &mut self,
+        name: &'static str,
+        raw: &RawValue,
+        fields: &mut Fields,
+    ) -> Result<(), E> {
         let range = self.range(raw);
         let null = raw.get() == "null";
         match name {
@@ -261,10 +259,11 @@ impl<F: FnMut(&str) -> u64> Body<'_, '_, F> {
                 _ => return Err(self.refuse(name, "`stream` must be true or false".to_owned())),
             },
             "stream_options" if null => fields.places.stream_options = Some(StreamOptions::Null(range)),
-            "stream_options" => match stream_options(raw.get(), range.start) {
+            "stream_options" => match stream_options::decode(raw.get(), range.start) {
                 Some(options) => fields.places.stream_options = Some(options),
                 None => {
-                    let message = "`stream_options` must be an object, with `include_usage` at most once".to_owned();
+                    let message =
+                        "`stream_options` must be an object, with `include_usage` at most once".to_owned();
                     return Err(self.refuse(name, message));
                 }
             },
@@ -290,7 +289,8 @@ impl<F: FnMut(&str) -> u64> Body<'_, '_, F> {
             Ok(value) if value <= max => Ok(Some(value)),
             _ => {
                 let shown: String = raw.get().chars().take(40).collect();
-                Err(self.refuse(name, format!("`{name}` must be a whole number from 0 to {max}, not {shown}")))
+                Err(self
+                    .refuse(name, format!("`{name}` must be a whole number from 0 to {max}, not {shown}")))
             }
         }
     }
@@ -304,43 +304,6 @@ impl<F: FnMut(&str) -> u64> Body<'_, '_, F> {
     fn range(&self, raw: &RawValue) -> Range<usize> {
         let start = (raw.get().as_ptr() as usize).saturating_sub(self.body.as_ptr() as usize);
         start..start + raw.get().len()
-    }
-}
-
-/// `None` unless this is an object that names `include_usage` at most once. `offset`: where it stands in the body.
-fn stream_options(raw: &str, offset: usize) -> Option<StreamOptions> {
-    #[derive(Default)]
-    struct Options {
-        usage: Option<(Range<usize>, bool)>,
-        times: usize,
-        members: usize,
-    }
-    struct OptionsVisitor<'r>(&'r str);
-    impl<'de> Visitor<'de> for OptionsVisitor<'de> {
-        type Value = Options;
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an object")
-        }
-        fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Options, A::Error> {
-            let mut options = Options::default();
-            while let Some(key) = entries.next_key::<Cow<'de, str>>()? {
-                options.members += 1;
-                let value: &RawValue = entries.next_value()?;
-                if key == "include_usage" {
-                    let start = (value.get().as_ptr() as usize).saturating_sub(self.0.as_ptr() as usize);
-                    options.usage = Some((start..start + value.get().len(), value.get() == "true"));
-                    options.times += 1;
-                }
-            }
-            Ok(options)
-        }
-    }
-    let options = serde_json::Deserializer::from_str(raw).deserialize_any(OptionsVisitor(raw)).ok()?;
-    match options.usage {
-        _ if options.times > 1 => None,
-        Some((_, true)) => Some(StreamOptions::On),
-        Some((range, false)) => Some(StreamOptions::Off(range.start + offset..range.end + offset)),
-        None => Some(StreamOptions::Without(offset + 1, options.members == 0)),
     }
 }
 

@@ -7,6 +7,7 @@ pub(crate) mod error_body;
 pub(crate) mod facts;
 pub(crate) mod splice;
 pub(crate) mod sse;
+pub(crate) mod stream_options;
 pub(crate) mod tally;
 
 pub(crate) use answer::Usage;

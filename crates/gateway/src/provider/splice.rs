@@ -4,7 +4,10 @@ use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 
-use super::facts::{Endpoint, Facts, StreamOptions};
+use super::{
+    facts::{Endpoint, Facts},
+    stream_options::StreamOptions,
+};
 
 /// What the gateway puts into a request before it goes upstream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -71,7 +74,9 @@ pub(crate) fn apply(body: &Bytes, facts: &Facts, edits: &Edits<'_>) -> Bytes {
     if edits.include_usage {
         match &facts.places.stream_options {
             None => member("stream_options", "{\"include_usage\":true}"),
-            Some(StreamOptions::Null(range)) => splices.push((range.clone(), "{\"include_usage\":true}".to_owned())),
+            Some(StreamOptions::Null(range)) => {
+                splices.push((range.clone(), "{\"include_usage\":true}".to_owned()))
+            }
             Some(StreamOptions::Off(range)) => splices.push((range.clone(), "true".to_owned())),
             Some(StreamOptions::Without(at, empty)) => {
                 let comma = if *empty { "" } else { "," };
@@ -134,9 +139,16 @@ mod tests {
             (r#"{"stream_options":null}"#, &usage, r#"{"stream_options":{"include_usage":true}}"#),
             (r#"{"stream_options": { }}"#, &usage, r#"{"stream_options": {"include_usage":true }}"#),
             (r#"{"stream_options":{"x":1}}"#, &usage, r#"{"stream_options":{"include_usage":true,"x":1}}"#),
-            (r#"{"stream_options":{"x":1,"include_usage": false}}"#, &usage,
-             r#"{"stream_options":{"x":1,"include_usage": true}}"#),
-            (r#"{"stream_options":{"include_usage":true}}"#, &usage, r#"{"stream_options":{"include_usage":true}}"#),
+            (
+                r#"{"stream_options":{"x":1,"include_usage": false}}"#,
+                &usage,
+                r#"{"stream_options":{"x":1,"include_usage": true}}"#,
+            ),
+            (
+                r#"{"stream_options":{"include_usage":true}}"#,
+                &usage,
+                r#"{"stream_options":{"include_usage":true}}"#,
+            ),
             (r#"{"max_tokens": null,"n":1}"#, &limit, r#"{"max_tokens": 9,"n":1}"#),
             (r#"{"n":1}"#, &limit, r#"{"max_tokens":9,"n":1}"#),
             (r#"{"model":"","n":1}"#, &model, r#"{"model":"a\"b","n":1}"#),
@@ -148,8 +160,11 @@ mod tests {
 
     #[test]
     fn several_edits_at_once() {
-        let edits =
-            Edits { model: Some("m"), output_limit: Some((OutputField::MaxCompletionTokens, 7)), include_usage: true };
+        let edits = Edits {
+            model: Some("m"),
+            output_limit: Some((OutputField::MaxCompletionTokens, 7)),
+            include_usage: true,
+        };
         assert_eq!(
             edited(r#"{"stream_options":{},"max_completion_tokens":null}"#, &edits),
             r#"{"model":"m","stream_options":{"include_usage":true},"max_completion_tokens":7}"#

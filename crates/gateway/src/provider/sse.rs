@@ -120,7 +120,8 @@ mod tests {
 
     #[test]
     fn every_kind_of_line_end() {
-        for stream in ["data: a\n\ndata: b\n\n", "data: a\r\n\r\ndata: b\r\n\r\n", "data: a\n\r\ndata: b\n\n"] {
+        for stream in ["data: a\n\ndata: b\n\n", "data: a\r\n\r\ndata: b\r\n\r\n", "data: a\n\r\ndata: b\n\n"]
+        {
             let (events, rest) = split(&[stream.as_bytes()]);
             assert_eq!((events.len(), rest), (2, None), "{stream:?}");
         }

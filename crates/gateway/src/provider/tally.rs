@@ -20,7 +20,7 @@ pub(crate) struct Input {
     /// Bytes of all text: what counting exactly would have to read.
     pub(crate) text_bytes: u64,
     pub(crate) messages: u64,
-    /// Tool definitions, functions and response formats.
+    /// Tool definitions and functions.
     pub(crate) tools: u64,
     pub(crate) images: u64,
     /// Parts whose size cannot be bounded (files, by content or by id).
@@ -45,7 +45,7 @@ impl<F: FnMut(&str) -> u64> Tally<F> {
         self.input.text = self.input.text.saturating_add((self.measure)(text));
     }
 
-    fn tokens(&mut self, tokens: u64) {
+    pub(crate) fn tokens(&mut self, tokens: u64) {
         self.input.text = self.input.text.saturating_add(tokens);
     }
 }
@@ -204,7 +204,9 @@ impl<F: FnMut(&str) -> u64> Visitor<'_> for Key<'_, F> {
     fn visit_str<E>(self, key: &str) -> Result<Member, E> {
         let known = match (self.place, key) {
             (Place::Message, "content") => Member::Walked(Place::Content),
-            (Place::Message, "role" | "name" | "refusal" | "tool_call_id") => Member::Walked(Place::Structure),
+            (Place::Message, "role" | "name" | "refusal" | "tool_call_id") => {
+                Member::Walked(Place::Structure)
+            }
             (Place::Message, "audio") => Member::Walked(Place::Audio),
             (Place::Part, "text" | "type" | "refusal") => Member::Walked(Place::Structure),
             (Place::Part, "image_url") => Member::Image,
