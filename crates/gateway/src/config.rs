@@ -1,0 +1,259 @@
+//! The configuration of one gateway, as read from its file. Every key has a comment; unknown keys are refused.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use crate::{error::GatewayError, provider::splice::OutputField, tokenizer::Tokenizer};
+
+/// One gateway.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GatewayConfig {
+    /// The name of this gateway in logs, in provider reports and towards the nodes.
+    pub name: String,
+    /// `host:port` where applications connect.
+    pub listen: String,
+    /// `host:port` of `/metrics`, `/healthz` and `/readyz`.
+    pub http_listen: String,
+    /// The budget nodes, `host:port` each; any of them may be down.
+    pub nodes: Vec<String>,
+    /// Where requests go: the first backend that lists the model, else the first that lists none.
+    pub backends: Vec<BackendConfig>,
+    #[serde(default)]
+    pub limits: Limits,
+    #[serde(default)]
+    pub timeouts: Timeouts,
+}
+
+/// One configured endpoint of a provider. Clients can never name another.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackendConfig {
+    /// Unique; the value of `x-ai-provider` in answers.
+    pub name: String,
+    pub provider: Provider,
+    /// Up to and including the version, for example `https://api.openai.com/v1`.
+    pub base_url: String,
+    /// The environment variable that holds the key. At most one of this and `api_key_file`; neither: no key is sent.
+    #[serde(default)]
+    pub api_key_env: Option<String>,
+    /// The file that holds the key; white space around it is ignored.
+    #[serde(default)]
+    pub api_key_file: Option<PathBuf>,
+    /// The models served here; empty: any.
+    #[serde(default)]
+    pub models: Vec<String>,
+    /// Forward the client's own `authorization` header instead of a key of the gateway. Default: false.
+    #[serde(default)]
+    pub pass_client_key: bool,
+    /// Ask for usage in streams (`stream_options.include_usage`). Default: true; false for servers that refuse it,
+    /// whose streams are then counted with the tokenizer.
+    #[serde(default = "yes")]
+    pub stream_usage: bool,
+    /// How the input is counted when the budget is short. Default: by the model's name, bytes if it is not known.
+    #[serde(default)]
+    pub tokenizer: Option<Tokenizer>,
+    /// The name of the output limit sent upstream. Default: `max_completion_tokens` for the chat models of OpenAI,
+    /// `max_tokens` for all others.
+    #[serde(default)]
+    pub output_field: Option<OutputField>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Which API a backend speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum Provider {
+    /// OpenAI's, or a server compatible with it.
+    OpenAI,
+}
+
+/// Bounds on what one gateway holds.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Bytes of a request body; more is 413. Default: 16 MiB.
+    pub body_bytes_max: usize,
+    /// Bytes of all request headers; more is 431. Default: 64 KiB.
+    pub header_bytes_max: usize,
+    /// Bytes of an answer that is not streamed. Default: 32 MiB.
+    pub answer_bytes_max: usize,
+    /// Bytes of one event of a stream. Default: 1 MiB.
+    pub event_bytes_max: usize,
+    /// Open connections; more wait to be accepted. Default: 10,000.
+    pub connections_max: usize,
+    /// Requests at work; more are 503. Default: 4,096.
+    pub in_flight_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes_max: 16 << 20,
+            header_bytes_max: 64 << 10,
+            answer_bytes_max: 32 << 20,
+            event_bytes_max: 1 << 20,
+            connections_max: 10_000,
+            in_flight_max: 4_096,
+        }
+    }
+}
+
+/// How long each wait may last, in milliseconds.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timeouts {
+    /// Until the headers of a request have come, and between two requests of a connection. Default: 30,000.
+    pub header_ms: u64,
+    /// Until the body of a request has come. Default: 60,000.
+    pub body_ms: u64,
+    /// Until the cluster has decided on a reservation; after that 503. Default: 5,000.
+    pub reserve_ms: u64,
+    /// How long the end of an answer waits for its settlement, which goes on without it. Default: 1,000.
+    pub settle_wait_ms: u64,
+    /// Connecting to a backend, TLS included. Default: 10,000.
+    pub connect_ms: u64,
+    /// Until a backend's answer begins. Default: 300,000.
+    pub first_byte_ms: u64,
+    /// Between two pieces of an answer. Default: 120,000.
+    pub idle_ms: u64,
+    /// From the reservation to the end of the answer. Default: 600,000.
+    pub total_ms: u64,
+    /// How long a client may take to accept what is ready for it; then it counts as gone. Default: 30,000.
+    pub write_ms: u64,
+    /// On stop: how long requests in flight may go on. Default: 30,000.
+    pub stop_ms: u64,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            header_ms: 30_000,
+            body_ms: 60_000,
+            reserve_ms: 5_000,
+            settle_wait_ms: 1_000,
+            connect_ms: 10_000,
+            first_byte_ms: 300_000,
+            idle_ms: 120_000,
+            total_ms: 600_000,
+            write_ms: 30_000,
+            stop_ms: 30_000,
+        }
+    }
+}
+
+/// Beyond the deadline of a request: time to settle before its reservation expires.
+pub(crate) const RESERVATION_MARGIN_MS: u64 = 60_000;
+
+impl GatewayConfig {
+    /// What the types cannot say.
+    ///
+    /// # Errors
+    /// [`GatewayError::Config`] naming the key and what to write instead.
+    pub fn check(&self) -> Result<(), GatewayError> {
+        let wrong = |key: &str, message: &str| Err(GatewayError::Config(format!("{key}: {message}")));
+        if self.name.is_empty() || self.name.len() > 128 {
+            return wrong("name", "must be 1 to 128 bytes long");
+        }
+        if self.nodes.is_empty() {
+            return wrong("nodes", "name at least one budget node, as host:port");
+        }
+        if self.backends.is_empty() {
+            return wrong("backends", "name at least one backend");
+        }
+        for (index, backend) in self.backends.iter().enumerate() {
+            let key = format!("backends[{index}]");
+            if backend.name.is_empty() || http::HeaderValue::from_str(&backend.name).is_err() {
+                return wrong(&format!("{key}.name"), "must be one or more printable ASCII characters");
+            }
+            if self.backends[..index].iter().any(|other| other.name == backend.name) {
+                return wrong(&format!("{key}.name"), "another backend has this name");
+            }
+            if backend.api_key_env.is_some() && backend.api_key_file.is_some() {
+                return wrong(&key, "name api_key_env or api_key_file, not both");
+            }
+            if backend.pass_client_key && (backend.api_key_env.is_some() || backend.api_key_file.is_some()) {
+                return wrong(
+                    &key,
+                    "with pass_client_key the gateway has no key of its own; remove one of the two",
+                );
+            }
+        }
+        self.check_numbers()
+    }
+
+    fn check_numbers(&self) -> Result<(), GatewayError> {
+        let Limits {
+            body_bytes_max,
+            header_bytes_max,
+            answer_bytes_max,
+            event_bytes_max,
+            connections_max,
+            in_flight_max,
+        } = self.limits;
+        let at_least = |key: &str, value: usize, least: usize| {
+            if value < least {
+                return Err(GatewayError::Config(format!("limits.{key}: must be at least {least}")));
+            }
+            Ok(())
+        };
+        at_least("body_bytes_max", body_bytes_max, 1)?;
+        at_least("header_bytes_max", header_bytes_max, 8192)?;
+        at_least("answer_bytes_max", answer_bytes_max, 1024)?;
+        at_least("event_bytes_max", event_bytes_max, 1024)?;
+        at_least("connections_max", connections_max, 1)?;
+        at_least("in_flight_max", in_flight_max, 1)?;
+        let ttl_ms = self.timeouts.total_ms.saturating_add(RESERVATION_MARGIN_MS);
+        if self.timeouts.total_ms == 0 || ttl_ms > quorate_ledger::TTL_MAX_MS {
+            return Err(GatewayError::Config(format!(
+                "timeouts.total_ms: must be 1 to {}",
+                quorate_ledger::TTL_MAX_MS - RESERVATION_MARGIN_MS
+            )));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINIMAL: &str = "
+name: g1
+listen: 127.0.0.1:0
+http_listen: 127.0.0.1:0
+nodes: ['127.0.0.1:1']
+backends: [{name: openai, provider: OpenAI, base_url: 'https://api.openai.com/v1', api_key_env: OPENAI_API_KEY}]
+";
+
+    fn parse(text: &str) -> Result<GatewayConfig, String> {
+        let config: GatewayConfig = serde_yaml_ng::from_str(text).map_err(|error| error.to_string())?;
+        config.check().map_err(|error| error.to_string())?;
+        Ok(config)
+    }
+
+    #[test]
+    fn a_minimal_file_has_defaults() {
+        let config = parse(MINIMAL).unwrap();
+        assert_eq!(config.limits.body_bytes_max, 16 << 20);
+        assert!(config.backends[0].stream_usage && !config.backends[0].pass_client_key);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (from, to, said) in [
+            ("name: g1", "nmae: g1", "unknown field `nmae`"),
+            ("provider: OpenAI", "provider: Openai", "Openai"),
+            ("['127.0.0.1:1']", "[]", "nodes"),
+            ("api_key_env: OPENAI_API_KEY", "api_key_env: A, api_key_file: b", "not both"),
+            ("nodes:", "timeouts: {total_ms: 0}\nnodes:", "timeouts.total_ms"),
+            ("nodes:", "limits: {in_flight_max: 0}\nnodes:", "limits.in_flight_max"),
+        ] {
+            let error = parse(&MINIMAL.replace(from, to)).unwrap_err();
+            assert!(error.contains(said), "{to}: {error}");
+        }
+    }
+}

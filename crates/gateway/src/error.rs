@@ -1,0 +1,15 @@
+//! What can go wrong before a gateway serves.
+
+use thiserror::Error;
+
+/// Why a gateway did not start.
+#[derive(Debug, Error)]
+pub enum GatewayError {
+    /// Names the key and the remedy.
+    #[error("wrong configuration: {0}")]
+    Config(String),
+    #[error("cannot listen on {address} ({key}): {source}; choose another address or stop what uses it")]
+    Bind { key: &'static str, address: String, source: std::io::Error },
+    #[error("backend {backend}: {message}")]
+    Backend { backend: String, message: String },
+}
