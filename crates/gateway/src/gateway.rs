@@ -1,0 +1,180 @@
+//! A running gateway: what is started together and stopped in order.
+
+use std::{net::SocketAddr, net::TcpListener, sync::Arc, time::Duration};
+
+use quorate_ledger::ProviderState;
+use quorate_rpc::{Client, ClientConfig};
+use tokio::{
+    sync::watch,
+    task::JoinHandle,
+    time::{Instant, timeout, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    budget::{BudgetKeeper, ClusterKeeper},
+    config::GatewayConfig,
+    core::Core,
+    error::GatewayError,
+    metrics::Metrics,
+    ops, policy, server,
+    tokenizer::Tokenizer,
+};
+
+/// After answers were cut off: time to settle them.
+const SETTLE_ON_STOP: Duration = Duration::from_secs(5);
+
+/// The sockets of a gateway, bound before anything else so that a port in use is an early and clear error.
+#[derive(Debug)]
+pub struct GatewayListeners {
+    pub proxy: TcpListener,
+    pub http: TcpListener,
+}
+
+/// A gateway that serves. Dropping it does not stop it; [`Gateway::stop`] does.
+#[derive(Debug)]
+pub struct Gateway {
+    core: Arc<Core>,
+    proxy_address: SocketAddr,
+    http_address: SocketAddr,
+    proxy: JoinHandle<()>,
+    http: JoinHandle<()>,
+    background_stop: CancellationToken,
+}
+
+impl Gateway {
+    /// Binds both addresses.
+    ///
+    /// # Errors
+    /// [`GatewayError::Bind`] naming the key and the address.
+    pub fn bind(config: &GatewayConfig) -> Result<GatewayListeners, GatewayError> {
+        let bind = |key: &'static str, address: &str| {
+            TcpListener::bind(address).map_err(|source| GatewayError::Bind {
+                key,
+                address: address.to_owned(),
+                source,
+            })
+        };
+        Ok(GatewayListeners {
+            proxy: bind("listen", &config.listen)?,
+            http: bind("http_listen", &config.http_listen)?,
+        })
+    }
+
+    /// Starts serving; must be called inside a tokio runtime. Does not wait for the cluster: until its policy has come,
+    /// requests are answered with 503.
+    ///
+    /// # Errors
+    /// [`GatewayError`] for a wrong configuration, a missing key or unusable sockets.
+    pub fn start(config: GatewayConfig, listeners: GatewayListeners) -> Result<Self, GatewayError> {
+        config.check()?;
+        let client = Client::connect(ClientConfig {
+            name: config.name.clone(),
+            nodes: config.nodes.clone(),
+            operation_timeout_ms: config.timeouts.reserve_ms,
+        });
+        let watched = client.watch();
+        let metrics = Arc::new(Metrics::new());
+        let (active, policies) = watch::channel(None);
+        let background_stop = CancellationToken::new();
+        tokio::spawn(policy::follow(watched.policy(), active, Arc::clone(&metrics), background_stop.clone()));
+        tokio::spawn(follow_providers(watched.providers(), Arc::clone(&metrics), background_stop.clone()));
+        let synced = watched.synced();
+        let keeper: Arc<dyn BudgetKeeper> = Arc::new(ClusterKeeper::new(client));
+        let core = Arc::new(Core::new(config, keeper, policies, metrics)?);
+        // The watch ends with its handle.
+        let stop = background_stop.clone();
+        tokio::spawn(async move {
+            let _held = watched;
+            stop.cancelled().await;
+        });
+        Self::serve(core, listeners, synced, background_stop)
+    }
+
+    /// Serves a core that is already there.
+    pub(crate) fn serve(
+        core: Arc<Core>,
+        listeners: GatewayListeners,
+        synced: watch::Receiver<bool>,
+        background_stop: CancellationToken,
+    ) -> Result<Self, GatewayError> {
+        let listener = |key: &'static str, listener: TcpListener| {
+            let unusable = |source| GatewayError::Bind { key, address: String::new(), source };
+            listener.set_nonblocking(true).map_err(unusable)?;
+            let address = listener.local_addr().map_err(unusable)?;
+            Ok((tokio::net::TcpListener::from_std(listener).map_err(unusable)?, address))
+        };
+        let (proxy, proxy_address) = listener("listen", listeners.proxy)?;
+        let (http, http_address) = listener("http_listen", listeners.http)?;
+        // Loading takes a moment and nobody waits for it.
+        drop(tokio::task::spawn_blocking(Tokenizer::warm_up));
+        tracing::info!(name = core.config.name, %proxy_address, %http_address, "gateway serves");
+        Ok(Self {
+            proxy: tokio::spawn(server::serve(proxy, Arc::clone(&core))),
+            http: tokio::spawn(ops::serve(http, Arc::clone(&core), synced, background_stop.clone())),
+            core,
+            proxy_address,
+            http_address,
+            background_stop,
+        })
+    }
+
+    /// Where applications connect.
+    pub fn proxy_address(&self) -> SocketAddr {
+        self.proxy_address
+    }
+
+    /// Where `/metrics`, `/healthz` and `/readyz` are.
+    pub fn http_address(&self) -> SocketAddr {
+        self.http_address
+    }
+
+    /// Accepts nothing new, lets what is at work finish within `stop_ms`, cuts off the rest, and settles everything.
+    pub async fn stop(self) {
+        let core = self.core;
+        let deadline = Instant::now() + Duration::from_millis(core.config.timeouts.stop_ms);
+        core.stop.cancel();
+        core.tasks.close();
+        // Connections end when their answers are complete; the listener's task bounds that by stop_ms.
+        let ended = self.proxy.await;
+        if let Err(error) = ended {
+            tracing::error!(%error, "the listener's task failed");
+        }
+        if timeout_at(deadline, core.tasks.wait()).await.is_err() {
+            tracing::warn!("answers still running are cut off");
+            core.cut.cancel();
+            if timeout(SETTLE_ON_STOP, core.tasks.wait()).await.is_err() {
+                core.give_up.cancel();
+                let ended = timeout(SETTLE_ON_STOP, core.tasks.wait()).await;
+                let left = if ended.is_ok() { 0 } else { core.tasks.len() };
+                tracing::error!(left, "some reservations could not be settled; they expire as reserved");
+            }
+        }
+        self.background_stop.cancel();
+        // Ends at once with the token.
+        let _ = self.http.await;
+        tracing::info!(name = core.config.name, "gateway stopped");
+    }
+}
+
+/// Shows the cluster's view of the providers in the metrics.
+async fn follow_providers(
+    mut providers: watch::Receiver<Arc<std::collections::BTreeMap<String, quorate_ledger::ProviderView>>>,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+) {
+    loop {
+        for (backend, view) in providers.borrow_and_update().iter() {
+            let state = match view.state {
+                ProviderState::Healthy => 0,
+                ProviderState::Limited => 1,
+                ProviderState::Failing => 2,
+            };
+            metrics.provider_state.set(backend, state);
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = providers.changed() => if changed.is_err() { return },
+        }
+    }
+}

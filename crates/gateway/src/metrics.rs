@@ -1,0 +1,223 @@
+//! What a gateway counts. Label values are bounded: they come from the config, the policy or from here.
+
+use std::sync::atomic::AtomicU64;
+
+use parking_lot::Mutex;
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+
+/// Budgets that get a label of their own; a policy has fewer, this bounds a long life with many policies.
+const BUDGET_LABELS_MAX: usize = 256;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    endpoint: &'static str,
+    status: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Labelled {
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BudgetLabel {
+    budget: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BackendLabel {
+    backend: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BackendKind {
+    backend: String,
+    kind: &'static str,
+}
+
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    tokens: Family<Labelled, Counter>,
+    denials: Family<BudgetLabel, Counter>,
+    budgets_seen: Mutex<std::collections::HashSet<String>>,
+    /// Usage that the provider did not send.
+    usage_estimated: Family<Labelled, Counter>,
+    first_byte: Family<BackendLabel, Histogram, fn() -> Histogram>,
+    upstream_errors: Family<BackendKind, Counter>,
+    pub(crate) provider_state: ProviderStates,
+    pub(crate) overdrafts: Counter,
+    pub(crate) overdraft_tokens: Counter,
+    pub(crate) hang_ups: Counter,
+    pub(crate) exact_counts: Counter,
+    pub(crate) unresolved: Counter,
+    pub(crate) policy_errors: Counter,
+    pub(crate) policy_version: Gauge<u64, AtomicU64>,
+    pub(crate) in_flight: Gauge,
+    pub(crate) connections: Gauge,
+    pub(crate) reserve_seconds: Histogram,
+    pub(crate) resolve_seconds: Histogram,
+}
+
+/// 0 healthy, 1 limited, 2 failing; as the ledger says.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ProviderStates(Family<BackendLabel, Gauge>);
+
+impl ProviderStates {
+    pub(crate) fn set(&self, backend: &str, state: i64) {
+        self.0.get_or_create(&BackendLabel { backend: backend.to_owned() }).set(state);
+    }
+}
+
+/// From 100 µs to 13 s.
+fn latency() -> Histogram {
+    Histogram::new((0..18).map(|step| 0.0001 * f64::from(1 << step)))
+}
+
+/// From 1 ms to 500 s.
+fn long_latency() -> Histogram {
+    Histogram::new((0..20).map(|step| 0.001 * f64::from(1 << step)))
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("quorate_gateway"),
+            requests: Family::default(),
+            tokens: Family::default(),
+            denials: Family::default(),
+            budgets_seen: Mutex::default(),
+            usage_estimated: Family::default(),
+            first_byte: Family::new_with_constructor(long_latency),
+            upstream_errors: Family::default(),
+            provider_state: ProviderStates::default(),
+            overdrafts: Counter::default(),
+            overdraft_tokens: Counter::default(),
+            hang_ups: Counter::default(),
+            exact_counts: Counter::default(),
+            unresolved: Counter::default(),
+            policy_errors: Counter::default(),
+            policy_version: Gauge::default(),
+            in_flight: Gauge::default(),
+            connections: Gauge::default(),
+            reserve_seconds: latency(),
+            resolve_seconds: latency(),
+        };
+        metrics.register();
+        metrics
+    }
+
+    fn register(&mut self) {
+        let r = &mut self.registry;
+        r.register("requests", "Requests by endpoint and class of status", self.requests.clone());
+        r.register("tokens", "Tokens charged, input and output", self.tokens.clone());
+        r.register("denials", "Requests denied, by the budget that was short", self.denials.clone());
+        r.register(
+            "usage_estimated",
+            "Answers without usage, counted here instead",
+            self.usage_estimated.clone(),
+        );
+        r.register("upstream_errors", "Calls that failed, by backend", self.upstream_errors.clone());
+        r.register("provider_state", "0 healthy, 1 limited, 2 failing", self.provider_state.0.clone());
+        r.register("overdrafts", "Answers that used more than was reserved", self.overdrafts.clone());
+        r.register("overdraft_tokens", "Tokens used beyond reservations", self.overdraft_tokens.clone());
+        r.register("hang_ups", "Clients that left before their answer was complete", self.hang_ups.clone());
+        r.register("exact_counts", "Inputs counted with a tokenizer", self.exact_counts.clone());
+        r.register("unresolved", "Reservations left to expire, charged as reserved", self.unresolved.clone());
+        r.register(
+            "policy_errors",
+            "Policies received that this gateway cannot read",
+            self.policy_errors.clone(),
+        );
+        r.register("policy_version", "The policy in force here", self.policy_version.clone());
+        r.register("in_flight", "Requests at work", self.in_flight.clone());
+        r.register("connections", "Open client connections", self.connections.clone());
+        let seconds = Unit::Seconds;
+        r.register_with_unit("reserve", "Time to a decision", seconds.clone(), self.reserve_seconds.clone());
+        r.register_with_unit(
+            "resolve",
+            "Time to settle or release",
+            seconds.clone(),
+            self.resolve_seconds.clone(),
+        );
+        r.register_with_unit(
+            "first_byte",
+            "Time to the head of the backend's answer",
+            seconds,
+            self.first_byte.clone(),
+        );
+    }
+
+    pub(crate) fn request(&self, endpoint: &'static str, status: u16) {
+        let status = match status / 100 {
+            2 => "2xx",
+            3 => "3xx",
+            4 if status == 429 => "429",
+            4 => "4xx",
+            _ => "5xx",
+        };
+        self.requests.get_or_create(&RequestLabels { endpoint, status }).inc();
+    }
+
+    pub(crate) fn charged(&self, input: u64, output: u64) {
+        self.tokens.get_or_create(&Labelled { kind: "input" }).inc_by(input);
+        self.tokens.get_or_create(&Labelled { kind: "output" }).inc_by(output);
+    }
+
+    pub(crate) fn denied(&self, budget: &str) {
+        let mut seen = self.budgets_seen.lock();
+        if !seen.contains(budget) && seen.len() < BUDGET_LABELS_MAX {
+            seen.insert(budget.to_owned());
+        }
+        let budget = if seen.contains(budget) { budget } else { "other" };
+        self.denials.get_or_create(&BudgetLabel { budget: budget.to_owned() }).inc();
+    }
+
+    /// `kind`: why there is no usage (`missing`, `hang_up`, `upstream_died`, `unanswered`).
+    pub(crate) fn estimated(&self, kind: &'static str) {
+        self.usage_estimated.get_or_create(&Labelled { kind }).inc();
+    }
+
+    pub(crate) fn first_byte(&self, backend: &str, seconds: f64) {
+        self.first_byte.get_or_create(&BackendLabel { backend: backend.to_owned() }).observe(seconds);
+    }
+
+    pub(crate) fn upstream_error(&self, backend: &str, kind: &'static str) {
+        self.upstream_errors.get_or_create(&BackendKind { backend: backend.to_owned(), kind }).inc();
+    }
+
+    /// OpenMetrics text.
+    pub(crate) fn encode(&self) -> String {
+        let mut out = String::new();
+        // Writing into a String cannot fail.
+        let _ = text::encode(&mut out, &self.registry);
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_bounded_and_text_comes_out() {
+        let metrics = Metrics::new();
+        for index in 0..1000 {
+            metrics.denied(&format!("budget-{index}"));
+        }
+        metrics.request("chat", 429);
+        metrics.first_byte("openai", 0.2);
+        let text = metrics.encode();
+        assert!(
+            text.contains("quorate_gateway_requests_total{endpoint=\"chat\",status=\"429\"} 1"),
+            "{text}"
+        );
+        assert!(text.contains("quorate_gateway_denials_total{budget=\"other\"} 744"), "{text}");
+        assert!(text.contains("quorate_gateway_first_byte_seconds_count{backend=\"openai\"} 1"));
+    }
+}

@@ -1,0 +1,188 @@
+//! Every answer that the gateway gives in its own name, and the one table from errors to HTTP.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use quorate_ledger::Denial;
+use thiserror::Error;
+
+use crate::{
+    body::ResponseBody,
+    provider::{error_body, error_body::BadRequest},
+    ratelimit,
+};
+
+/// Why a request is not (or no longer) served. The text is what the client reads.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub(crate) enum Refusal {
+    #[error(
+        "there is no {path} here; this gateway serves POST /v1/chat/completions, /v1/completions and /v1/embeddings, and GET /v1/models"
+    )]
+    NoSuchPath { path: String },
+    #[error("{path} takes {allow}, not {method}")]
+    WrongMethod { path: String, method: String, allow: &'static str },
+    #[error("the request body is larger than {max} bytes; send a smaller one")]
+    BodyTooLarge { max: usize },
+    #[error("the request body did not arrive within {ms} ms; send it again")]
+    BodyTimeout { ms: u64 },
+    #[error("the request body could not be read to its end")]
+    BodyBroken,
+    #[error("content-encoding {encoding} is not supported; send the body without it")]
+    BodyEncoded { encoding: String },
+    #[error(transparent)]
+    BadRequest(#[from] BadRequest),
+    #[error("the request names no model; put one into the body (`model`) or into the header x-ai-eg-model")]
+    NoModel,
+    #[error("the model `{model}` does not exist here; known are: {known}")]
+    UnknownModel { model: String, known: String },
+    #[error("{0}")]
+    NoTenant(String),
+    #[error("{0}")]
+    WrongSubject(String),
+    #[error(
+        "file parts cannot be used under a token budget, because their tokens cannot be bounded beforehand; send the text instead"
+    )]
+    Unbounded,
+    #[error("{}", ratelimit::denial_message(tenant, denial))]
+    Denied { tenant: String, denial: Box<Denial>, window: Option<quorate_ledger::Window> },
+    #[error("this gateway has not received a policy from the budget nodes yet; try again shortly")]
+    NoPolicy,
+    #[error(
+        "the budget nodes cannot be reached or have no leader, so no budget can be granted; try again shortly"
+    )]
+    ClusterUnavailable { retry_after_ms: u64 },
+    #[error("the budget nodes refused the reservation: {0}")]
+    ClusterRefused(String),
+    #[error("this gateway is at its limit of requests at once; try again shortly")]
+    Overloaded,
+    #[error("this gateway is stopping; try again, another one will answer")]
+    Stopping,
+    #[error("backend {backend} cannot be reached")]
+    BackendUnreachable { backend: String },
+    #[error("backend {backend} did not answer in time")]
+    BackendTimeout { backend: String },
+    #[error("backend {backend} broke off its answer")]
+    BackendDied { backend: String },
+    #[error("backend {backend} answered with more than the gateway accepts")]
+    AnswerTooLarge { backend: String },
+    #[error("backend {backend} answered with a redirect, which is not followed; correct its base_url")]
+    BackendRedirect { backend: String },
+    #[error("the gateway failed to finish this request; its reservation stays until it expires")]
+    Internal,
+}
+
+struct Row {
+    status: StatusCode,
+    kind: &'static str,
+    code: Option<&'static str>,
+}
+
+impl Refusal {
+    /// The table: error → status, `type`, `code`.
+    fn row(&self) -> Row {
+        let row = |status, kind, code| Row { status, kind, code };
+        let invalid = "invalid_request_error";
+        match self {
+            Self::NoSuchPath { .. } => row(StatusCode::NOT_FOUND, invalid, Some("unknown_url")),
+            Self::WrongMethod { .. } => {
+                row(StatusCode::METHOD_NOT_ALLOWED, invalid, Some("method_not_allowed"))
+            }
+            Self::BodyTooLarge { .. } => row(StatusCode::PAYLOAD_TOO_LARGE, invalid, Some("body_too_large")),
+            Self::BodyTimeout { .. } => row(StatusCode::REQUEST_TIMEOUT, invalid, Some("body_timeout")),
+            Self::BodyBroken | Self::BadRequest(_) => row(StatusCode::BAD_REQUEST, invalid, None),
+            Self::BodyEncoded { .. } => {
+                row(StatusCode::UNSUPPORTED_MEDIA_TYPE, invalid, Some("content_encoding"))
+            }
+            Self::NoModel => row(StatusCode::BAD_REQUEST, invalid, Some("model_missing")),
+            Self::UnknownModel { .. } => row(StatusCode::NOT_FOUND, invalid, Some("model_not_found")),
+            Self::NoTenant(_) => row(StatusCode::UNAUTHORIZED, invalid, Some("tenant_missing")),
+            Self::WrongSubject(_) => row(StatusCode::BAD_REQUEST, invalid, Some("identity_invalid")),
+            Self::Unbounded => row(StatusCode::BAD_REQUEST, invalid, Some("unbounded_input")),
+            Self::Denied { denial, .. } if denial.retry_after_ms.is_none() => {
+                row(StatusCode::TOO_MANY_REQUESTS, "insufficient_quota", Some("insufficient_quota"))
+            }
+            Self::Denied { .. } => {
+                row(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded", Some("rate_limit_exceeded"))
+            }
+            Self::NoPolicy => row(StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("no_policy")),
+            Self::ClusterUnavailable { .. } => {
+                row(StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("budget_unavailable"))
+            }
+            Self::ClusterRefused(_) => {
+                row(StatusCode::INTERNAL_SERVER_ERROR, "server_error", Some("budget_refused"))
+            }
+            Self::Overloaded => row(StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("overloaded")),
+            Self::Stopping => row(StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("stopping")),
+            Self::BackendUnreachable { .. } => {
+                row(StatusCode::BAD_GATEWAY, "server_error", Some("upstream_unreachable"))
+            }
+            Self::BackendTimeout { .. } => {
+                row(StatusCode::GATEWAY_TIMEOUT, "server_error", Some("upstream_timeout"))
+            }
+            Self::BackendDied { .. } => row(StatusCode::BAD_GATEWAY, "server_error", Some("upstream_died")),
+            Self::AnswerTooLarge { .. } => {
+                row(StatusCode::BAD_GATEWAY, "server_error", Some("upstream_answer_too_large"))
+            }
+            Self::BackendRedirect { .. } => {
+                row(StatusCode::BAD_GATEWAY, "server_error", Some("upstream_redirect"))
+            }
+            Self::Internal => row(StatusCode::INTERNAL_SERVER_ERROR, "server_error", Some("internal")),
+        }
+    }
+
+    fn param(&self) -> Option<&'static str> {
+        match self {
+            Self::BadRequest(bad) => bad.param,
+            Self::NoModel | Self::UnknownModel { .. } => Some("model"),
+            _ => None,
+        }
+    }
+
+    /// When the client may try again; `None`: nothing said.
+    fn retry_after(&self) -> Option<Duration> {
+        let ms = match self {
+            Self::Denied { denial, .. } => denial.retry_after_ms?,
+            Self::ClusterUnavailable { retry_after_ms } => (*retry_after_ms).max(1000),
+            Self::NoPolicy | Self::Overloaded | Self::Stopping => 1000,
+            _ => return None,
+        };
+        Some(Duration::from_millis(ms))
+    }
+
+    /// The whole answer. A body that was not read to its end makes the connection close.
+    pub(crate) fn response(&self) -> Response<ResponseBody> {
+        let row = self.row();
+        let body = error_body::encode(&self.to_string(), row.kind, self.param(), row.code);
+        let mut response = Response::new(ResponseBody::full(Bytes::from(body)));
+        *response.status_mut() = row.status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(after) = self.retry_after() {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(after.as_millis().div_ceil(1000) as u64));
+            headers.insert("retry-after-ms", HeaderValue::from(after.as_millis() as u64));
+        }
+        match self {
+            Self::Denied { denial, window, .. } => {
+                ratelimit::insert(headers, std::slice::from_ref(&denial.account), |_| *window);
+                if ratelimit::waiting_is_pointless(denial) {
+                    headers.insert("x-should-retry", HeaderValue::from_static("false"));
+                }
+            }
+            Self::WrongMethod { allow, .. } => {
+                headers.insert(header::ALLOW, HeaderValue::from_static(allow));
+            }
+            Self::BodyTooLarge { .. } | Self::BodyTimeout { .. } | Self::BodyBroken => {
+                headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            _ => {}
+        }
+        response
+    }
+
+    /// For a stream whose head has been sent.
+    pub(crate) fn event(&self) -> Bytes {
+        let row = self.row();
+        Bytes::from(error_body::encode_event(&self.to_string(), row.kind, row.code))
+    }
+}

@@ -1,0 +1,128 @@
+//! The second stage: which endpoint is asked, for which model, and which backend serves it.
+
+use std::{borrow::Cow, sync::Arc};
+
+use http::{HeaderMap, Method};
+
+use crate::{
+    backend::{Backend, Backends},
+    provider::{Endpoint, Facts},
+    refusal::Refusal,
+};
+
+/// Names the model where the body does not.
+const MODEL_HEADER: &str = "x-ai-eg-model";
+/// Models named in an error.
+const KNOWN_SHOWN_MAX: usize = 20;
+
+/// What a path and a method ask for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Target {
+    Spend(Endpoint),
+    Models,
+    Model(String),
+}
+
+impl Target {
+    /// For metrics.
+    pub(crate) fn label(&self) -> &'static str {
+        match self {
+            Self::Spend(Endpoint::Chat) => "chat",
+            Self::Spend(Endpoint::Completions) => "completions",
+            Self::Spend(Endpoint::Embeddings) => "embeddings",
+            Self::Models | Self::Model(_) => "models",
+        }
+    }
+}
+
+pub(crate) fn target(method: &Method, path: &str) -> Result<Target, Refusal> {
+    let trimmed = path.trim_end_matches('/');
+    let (target, allowed, allow) = match trimmed {
+        "/v1/chat/completions" => (Target::Spend(Endpoint::Chat), Method::POST, "POST"),
+        "/v1/completions" => (Target::Spend(Endpoint::Completions), Method::POST, "POST"),
+        "/v1/embeddings" => (Target::Spend(Endpoint::Embeddings), Method::POST, "POST"),
+        "/v1/models" => (Target::Models, Method::GET, "GET"),
+        _ => match trimmed.strip_prefix("/v1/models/").map(decoded) {
+            Some(Some(id)) => (Target::Model(id), Method::GET, "GET"),
+            _ => return Err(Refusal::NoSuchPath { path: shown(path) }),
+        },
+    };
+    if *method != allowed {
+        return Err(Refusal::WrongMethod { path: shown(path), method: method.to_string(), allow });
+    }
+    Ok(target)
+}
+
+/// The model (the body's wins over the header's) and its backend.
+pub(crate) fn route<'a>(
+    facts: &'a Facts,
+    headers: &'a HeaderMap,
+    backends: &Backends,
+) -> Result<(Cow<'a, str>, Arc<Backend>), Refusal> {
+    let from_header = || headers.get(MODEL_HEADER).and_then(|value| value.to_str().ok());
+    let Some(model) = facts.model.as_deref().or_else(from_header).filter(|model| !model.is_empty()) else {
+        return Err(Refusal::NoModel);
+    };
+    match backends.for_model(model) {
+        Some(backend) => Ok((Cow::Borrowed(model), Arc::clone(backend))),
+        None => Err(Refusal::UnknownModel { model: shown(model), known: known(backends) }),
+    }
+}
+
+/// The configured models for an error, shortened.
+pub(crate) fn known(backends: &Backends) -> String {
+    let mut names = backends.all().iter().flat_map(|backend| &backend.models);
+    let mut text = names.by_ref().take(KNOWN_SHOWN_MAX).cloned().collect::<Vec<_>>().join(", ");
+    let more = names.count();
+    if more > 0 {
+        text.push_str(&format!(" and {more} more; see GET /v1/models"));
+    }
+    text
+}
+
+/// What a client wrote, short enough for an error.
+pub(crate) fn shown(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(200).collect()
+}
+
+/// Percent-decoded; `None` if that is no UTF-8.
+fn decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let escaped = match (first, after) {
+            (b'%', [high, low, ..]) => {
+                let digit = |byte: u8| char::from(byte).to_digit(16);
+                digit(*high).zip(digit(*low)).and_then(|(high, low)| u8::try_from(high * 16 + low).ok())
+            }
+            _ => None,
+        };
+        bytes.push(escaped.unwrap_or(*first));
+        rest = if escaped.is_some() { after.get(2..).unwrap_or_default() } else { after };
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_and_methods() {
+        assert_eq!(target(&Method::POST, "/v1/chat/completions").unwrap(), Target::Spend(Endpoint::Chat));
+        assert_eq!(target(&Method::POST, "/v1/embeddings/").unwrap(), Target::Spend(Endpoint::Embeddings));
+        assert_eq!(target(&Method::GET, "/v1/models").unwrap(), Target::Models);
+        assert_eq!(
+            target(&Method::GET, "/v1/models/org%2Fmodel").unwrap(),
+            Target::Model("org/model".to_owned())
+        );
+        assert_eq!(target(&Method::GET, "/v1/models/a/b%").unwrap(), Target::Model("a/b%".to_owned()));
+        assert!(matches!(
+            target(&Method::GET, "/v1/completions"),
+            Err(Refusal::WrongMethod { allow: "POST", .. })
+        ));
+        for path in ["/", "/v1", "/chat/completions", "/v1/models/%ff", "/v1/chat/completions/x"] {
+            assert!(matches!(target(&Method::POST, path), Err(Refusal::NoSuchPath { .. })), "{path}");
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Accepts connections and serves HTTP/1.1 and HTTP/2 on them, within the limits of the config.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use hyper::service::service_fn;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto, graceful::GracefulShutdown},
+};
+use tokio::{net::TcpListener, net::TcpStream, sync::Semaphore, time::timeout};
+
+use crate::{core::Core, io::TimedIo, pipeline};
+
+/// Between two pings on an HTTP/2 connection, and how long its answer may take.
+const PING: Duration = Duration::from_secs(20);
+/// After an error of `accept`, such as too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+fn builder(core: &Core) -> auto::Builder<TokioExecutor> {
+    let header_bytes = core.config.limits.header_bytes_max;
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_millis(core.config.timeouts.header_ms))
+        .max_buf_size(header_bytes);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING)
+        .keep_alive_timeout(PING)
+        .max_concurrent_streams(256)
+        .max_header_list_size(u32::try_from(header_bytes).unwrap_or(u32::MAX));
+    builder
+}
+
+/// Serves until the core's `stop`, then lets what is at work finish; returns when the last connection has closed, or
+/// when `stop_ms` are over.
+pub(crate) async fn serve(listener: TcpListener, core: Arc<Core>) {
+    let builder = Arc::new(builder(&core));
+    let places = Arc::new(Semaphore::new(core.config.limits.connections_max.min(Semaphore::MAX_PERMITS)));
+    let graceful = GracefulShutdown::new();
+    loop {
+        let place = tokio::select! {
+            () = core.stop.cancelled() => break,
+            // Never closed.
+            Ok(place) = Arc::clone(&places).acquire_owned() => place,
+        };
+        let stream = tokio::select! {
+            () = core.stop.cancelled() => break,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            },
+        };
+        let (core, builder, watcher) = (Arc::clone(&core), Arc::clone(&builder), graceful.watcher());
+        tokio::spawn(async move {
+            core.metrics.connections.inc();
+            connection(&core, &builder, stream, watcher).await;
+            core.metrics.connections.dec();
+            drop(place);
+        });
+    }
+    drop(listener);
+    let within = Duration::from_millis(core.config.timeouts.stop_ms);
+    if timeout(within, graceful.shutdown()).await.is_err() {
+        tracing::warn!("some connections did not end in time");
+    }
+}
+
+async fn connection(
+    core: &Arc<Core>,
+    builder: &auto::Builder<TokioExecutor>,
+    stream: TcpStream,
+    watcher: hyper_util::server::graceful::Watcher,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "cannot set TCP_NODELAY");
+    }
+    let timeouts = &core.config.timeouts;
+    let io = TimedIo::new(
+        stream,
+        Duration::from_millis(timeouts.header_ms),
+        Duration::from_millis(timeouts.write_ms),
+    );
+    let service = service_fn(|request| {
+        let core = Arc::clone(core);
+        async move { Ok::<_, Infallible>(pipeline::handle(core, request).await) }
+    });
+    if let Err(error) = watcher.watch(builder.serve_connection(TokioIo::new(io), service)).await {
+        tracing::debug!(%error, "connection ended");
+    }
+}

@@ -1,0 +1,118 @@
+//! The last stage: ends a reservation with what was really used, or with nothing. Runs to its end whatever becomes of the
+//! client; if this process dies first, the reservation expires and is charged as it was made.
+
+use std::{sync::Arc, time::Duration};
+
+use quorate_ledger::{Amount, Command, Outcome, Refusal, ReservationId, Settlement};
+use tokio::{sync::oneshot, time::Instant};
+
+use crate::{core::Core, reserve::Held};
+
+/// One try; the client repeats the operation inside of it.
+const TRY: Duration = Duration::from_secs(5);
+/// Between two tries.
+const PAUSE: Duration = Duration::from_millis(500);
+/// When to look for a reservation whose decision was never heard. The last is after the nodes' own deadline for it.
+const ABANDON_AFTER: [Duration; 4] =
+    [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(6), Duration::from_secs(20)];
+
+/// How a reservation ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// Tokens used.
+    Settle(u64),
+    /// Nothing was used.
+    Release,
+}
+
+/// Starts ending the reservation and waits a bounded time for it. `None`: released, or still on its way.
+pub(crate) async fn end(core: &Arc<Core>, held: Held, ending: Ending) -> Option<Settlement> {
+    if let Ending::Settle(tokens) = ending
+        && tokens > held.tokens
+    {
+        core.metrics.overdrafts.inc();
+        core.metrics.overdraft_tokens.inc_by(tokens - held.tokens);
+        tracing::warn!(
+            reservation = %held.id, tenant = held.tenant, reserved = held.tokens, used = tokens,
+            "the backend used more than was reserved; all of it is charged"
+        );
+    }
+    let (done, waiting) = oneshot::channel();
+    let task_core = Arc::clone(core);
+    core.tasks.spawn(async move {
+        let settlement = run(&task_core, &held, ending).await;
+        // Nobody waits any more: fine.
+        let _ = done.send(settlement);
+    });
+    let wait = Duration::from_millis(core.config.timeouts.settle_wait_ms);
+    match tokio::time::timeout(wait, waiting).await {
+        Ok(Ok(settlement)) => settlement,
+        _ => None,
+    }
+}
+
+async fn run(core: &Core, held: &Held, ending: Ending) -> Option<Settlement> {
+    let tenant = held.tenant.clone();
+    let command = match ending {
+        Ending::Settle(tokens) => {
+            let actual = Amount::from_units(tokens).unwrap_or(Amount::MAX);
+            Command::Settle { tenant, id: held.id, actual: vec![actual; held.matches.len()] }
+        }
+        Ending::Release => Command::Release { tenant, id: held.id },
+    };
+    let started = Instant::now();
+    while Instant::now() < held.expires {
+        match core.keeper.execute(command.clone(), TRY).await {
+            Ok(outcome) => {
+                core.metrics.resolve_seconds.observe(started.elapsed().as_secs_f64());
+                return concluded(core, held, outcome);
+            }
+            Err(error) => tracing::warn!(reservation = %held.id, %error, "cannot end a reservation yet"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(PAUSE) => {}
+            () = core.give_up.cancelled() => break,
+        }
+    }
+    core.metrics.unresolved.inc();
+    tracing::error!(
+        reservation = %held.id, tenant = held.tenant, ?ending,
+        "reservation was not ended in time; it expires and is charged as it was made"
+    );
+    None
+}
+
+fn concluded(core: &Core, held: &Held, outcome: Outcome) -> Option<Settlement> {
+    match outcome {
+        Outcome::Settled(settlement) => Some(settlement),
+        Outcome::Released => None,
+        other => {
+            core.metrics.unresolved.inc();
+            tracing::error!(reservation = %held.id, tenant = held.tenant, ?other, "reservation could not be ended");
+            None
+        }
+    }
+}
+
+/// Releases a reservation of which it is not known whether it was ever made.
+pub(crate) fn abandon(core: &Arc<Core>, tenant: String, id: ReservationId) {
+    let task_core = Arc::clone(core);
+    core.tasks.spawn(async move {
+        for pause in ABANDON_AFTER {
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = task_core.stop.cancelled() => {}
+            }
+            let release = Command::Release { tenant: tenant.clone(), id };
+            match task_core.keeper.execute(release, TRY).await {
+                // Not made so far: it may still be on its way.
+                Ok(Outcome::Refused(Refusal::UnknownReservation { .. })) => {}
+                Ok(_) => return,
+                Err(error) => tracing::debug!(reservation = %id, %error, "cannot look for a reservation"),
+            }
+            if task_core.stop.is_cancelled() {
+                return;
+            }
+        }
+    });
+}

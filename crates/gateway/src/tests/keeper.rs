@@ -1,0 +1,80 @@
+//! The cluster as the pipeline sees it: a real ledger in memory, that can be made unreachable.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use quorate_ledger::{AccountView, Command, Ledger, Outcome, ReservationId, TimestampMs};
+use tokio::sync::watch;
+
+use crate::budget::{BudgetKeeper, KeeperError};
+
+#[derive(Debug)]
+pub(crate) struct LedgerKeeper {
+    ledger: Mutex<Ledger>,
+    reachable: AtomicBool,
+    /// Commands applied so far.
+    applied: watch::Sender<u64>,
+}
+
+pub(crate) fn now() -> TimestampMs {
+    TimestampMs(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64)
+}
+
+impl LedgerKeeper {
+    pub(crate) fn new() -> Self {
+        Self { ledger: Mutex::default(), reachable: AtomicBool::new(true), applied: watch::Sender::new(0) }
+    }
+
+    pub(crate) fn set_reachable(&self, reachable: bool) {
+        self.reachable.store(reachable, Ordering::SeqCst);
+    }
+
+    pub(crate) fn apply(&self, command: &Command) -> Outcome {
+        let outcome = self.ledger.lock().apply(now(), command);
+        self.applied.send_modify(|applied| *applied += 1);
+        outcome
+    }
+
+    pub(crate) fn account(&self, tenant: &str, budget: &str, subject: &str) -> Option<AccountView> {
+        self.ledger.lock().account(now(), tenant, budget, subject)
+    }
+
+    /// Waits until `done` holds of the ledger.
+    pub(crate) async fn until(&self, what: &str, done: impl Fn(&Ledger) -> bool) {
+        let mut applied = self.applied.subscribe();
+        let waiting = async {
+            loop {
+                applied.borrow_and_update();
+                if done(&self.ledger.lock()) {
+                    return;
+                }
+                applied.changed().await.unwrap();
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), waiting)
+            .await
+            .unwrap_or_else(|_| panic!("never: {what}"));
+    }
+}
+
+impl BudgetKeeper for LedgerKeeper {
+    fn new_id(&self) -> ReservationId {
+        ReservationId::from_u128(uuid::Uuid::now_v7().as_u128()).unwrap()
+    }
+
+    fn execute(&self, command: Command, _: Duration) -> BoxFuture<'_, Result<Outcome, KeeperError>> {
+        Box::pin(async move {
+            if !self.reachable.load(Ordering::SeqCst) {
+                return Err(KeeperError::Unavailable {
+                    message: "switched off".to_owned(),
+                    retry_after_ms: 700,
+                });
+            }
+            Ok(self.apply(&command))
+        })
+    }
+}

@@ -1,0 +1,169 @@
+//! A gateway with everything around it, and a client.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use quorate_ledger::Command;
+use quorate_policy::Policy;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{keeper::LedgerKeeper, provider::FakeProvider};
+use crate::{
+    config::GatewayConfig,
+    core::Core,
+    gateway::{Gateway, GatewayListeners},
+    metrics::Metrics,
+    policy::ActivePolicy,
+};
+
+/// 250 tokens an hour for each user.
+pub(crate) const HOURLY: &str = "
+apiVersion: quorate.dev/v1alpha1
+kind: Budget
+metadata: {name: user-hourly}
+spec:
+  subject: [{header: x-user-id}]
+  limit: {tokens: 250}
+  window: Hour
+";
+
+pub(crate) fn hourly(tokens: u64) -> String {
+    HOURLY.replace("250", &tokens.to_string())
+}
+
+pub(crate) struct World {
+    pub(crate) keeper: Arc<LedgerKeeper>,
+    pub(crate) provider: Arc<FakeProvider>,
+    pub(crate) core: Arc<Core>,
+    pub(crate) gateway: Gateway,
+    /// Decides which policy is in force at the gateway.
+    pub(crate) policies: watch::Sender<Option<Arc<ActivePolicy>>>,
+}
+
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) trailers: Option<HeaderMap>,
+    pub(crate) body: Bytes,
+}
+
+impl Answer {
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    pub(crate) fn error(&self) -> serde_json::Value {
+        serde_json::from_slice::<serde_json::Value>(&self.body).unwrap()["error"].clone()
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+}
+
+/// A chat request of a few tokens.
+pub(crate) fn chat_request(extra: &str) -> String {
+    format!(r#"{{"model":"gpt-4o-mini","messages":[{{"role":"user","content":"Say hello"}}]{extra}}}"#)
+}
+
+pub(crate) fn http_client() -> Client<hyper_util::client::legacy::connect::HttpConnector, Full<Bytes>> {
+    Client::builder(TokioExecutor::new()).build_http()
+}
+
+impl World {
+    pub(crate) async fn new(policy: &str) -> Self {
+        Self::with(policy, "").await
+    }
+
+    /// `more`: lines of the config file, `backend:` keys first.
+    pub(crate) async fn with(policy: &str, more: &str) -> Self {
+        Self::configured(policy, |base_url| {
+            format!(
+                "name: g1\nlisten: 127.0.0.1:0\nhttp_listen: 127.0.0.1:0\nnodes: ['127.0.0.1:1']\n\
+                 backends: [{{name: fake, provider: OpenAI, base_url: '{base_url}'}}]\n{more}"
+            )
+        })
+        .await
+    }
+
+    pub(crate) async fn configured(policy: &str, config: impl FnOnce(&str) -> String) -> Self {
+        let provider = FakeProvider::start().await;
+        let config: GatewayConfig = serde_yaml_ng::from_str(&config(&provider.base_url)).unwrap();
+        config.check().unwrap();
+        let keeper = Arc::new(LedgerKeeper::new());
+        let policy = Policy::parse(policy).unwrap();
+        keeper.apply(&Command::PutPolicy {
+            expected_version: None,
+            rules: policy.rules(),
+            document: String::new(),
+        });
+        let policies = watch::Sender::new(Some(Arc::new(ActivePolicy { version: 1, policy })));
+        let listeners = Gateway::bind(&config).unwrap();
+        let metrics = Arc::new(Metrics::new());
+        let core = Core::new(config, Arc::clone(&keeper) as _, policies.subscribe(), metrics).unwrap();
+        let core = Arc::new(core);
+        let (_, synced) = watch::channel(true);
+        let GatewayListeners { proxy, http } = listeners;
+        let gateway = Gateway::serve(
+            Arc::clone(&core),
+            GatewayListeners { proxy, http },
+            synced,
+            CancellationToken::new(),
+        )
+        .unwrap();
+        Self { keeper, provider, core, gateway, policies }
+    }
+
+    pub(crate) fn request(&self, path: &str, body: &str, headers: &[(&str, &str)]) -> Request<Full<Bytes>> {
+        let mut request = Request::builder()
+            .method(if body.is_empty() { Method::GET } else { Method::POST })
+            .uri(format!("http://{}{path}", self.gateway.proxy_address()))
+            .header("content-type", "application/json")
+            .header("x-user-id", "alice");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(Full::new(Bytes::copy_from_slice(body.as_bytes()))).unwrap()
+    }
+
+    /// Until the head of the answer is there.
+    pub(crate) async fn open(&self, path: &str, body: &str, headers: &[(&str, &str)]) -> Response<Incoming> {
+        http_client().request(self.request(path, body, headers)).await.unwrap()
+    }
+
+    pub(crate) async fn ask(&self, path: &str, body: &str, headers: &[(&str, &str)]) -> Answer {
+        let (parts, body) = self.open(path, body, headers).await.into_parts();
+        let collected = body.collect().await.unwrap();
+        let trailers = collected.trailers().cloned();
+        Answer { status: parts.status, headers: parts.headers, trailers, body: collected.to_bytes() }
+    }
+
+    /// A chat request of alice.
+    pub(crate) async fn chat(&self, extra: &str) -> Answer {
+        self.ask("/v1/chat/completions", &chat_request(extra), &[]).await
+    }
+
+    /// (spent, reserved) of alice's account, in tokens.
+    pub(crate) fn alice(&self) -> (u64, u64) {
+        let account = self.keeper.account("default", "user-hourly", "alice");
+        account.map_or((0, 0), |account| (account.spent.units_floor(), account.reserved.units_floor()))
+    }
+
+    /// Waits until nothing is reserved any more (and something was charged or released).
+    pub(crate) async fn resolved(&self) {
+        self.keeper
+            .until("all reservations ended", |ledger| ledger.reservations("default").count() == 0)
+            .await;
+    }
+
+    pub(crate) fn metric(&self, name: &str) -> Option<f64> {
+        let text = self.core.metrics.encode();
+        let line = text.lines().find(|line| line.starts_with(name))?;
+        line.rsplit(' ').next()?.parse().ok()
+    }
+}
