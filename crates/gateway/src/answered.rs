@@ -13,6 +13,7 @@ use crate::{
     call::Call,
     estimate::measuring,
     headers,
+    memory::Share,
     provider::{Usage, answer},
     ratelimit,
     refusal::Refusal,
@@ -31,7 +32,8 @@ pub(crate) async fn relay(
 ) -> Response<ResponseBody> {
     let (parts, mut body) = response.into_parts();
     let mut read = BytesMut::new();
-    let end = collect(call, &mut body, &mut read).await;
+    let mut share = call.core.memory.share();
+    let end = collect(call, &mut body, &mut read, &mut share).await;
     drop(body);
     let success = parts.status.is_success();
     if let Err(refusal) = end {
@@ -66,7 +68,12 @@ pub(crate) async fn relay(
 }
 
 /// Reads to the end, within every deadline and bound.
-async fn collect(call: &Call, body: &mut Incoming, read: &mut BytesMut) -> Result<(), Refusal> {
+async fn collect(
+    call: &Call,
+    body: &mut Incoming,
+    read: &mut BytesMut,
+    share: &mut Share,
+) -> Result<(), Refusal> {
     let backend = || call.backend.name.clone();
     let idle = Duration::from_millis(call.core.config.timeouts.idle_ms);
     loop {
@@ -88,11 +95,15 @@ async fn collect(call: &Call, body: &mut Incoming, read: &mut BytesMut) -> Resul
                 return Err(Refusal::BackendTimeout { backend: backend() });
             }
         };
-        read.extend_from_slice(&data);
-        if read.len() > call.core.config.limits.answer_bytes_max {
+        let length = read.len() + data.len();
+        if length > call.core.config.limits.answer_bytes_max {
             call.core.metrics.upstream_error(&call.backend.name, "too_large");
             return Err(Refusal::AnswerTooLarge { backend: backend() });
         }
+        if timeout_at(call.deadline, share.cover(length)).await.is_err() {
+            return Err(Refusal::Overloaded);
+        }
+        read.extend_from_slice(&data);
     }
 }
 

@@ -13,7 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio::sync::mpsc;
 
-use crate::refusal::Refusal;
+use crate::{memory::Share, refusal::Refusal};
 
 /// An answer that is there, or one that is still coming from the task that owns the upstream body.
 #[derive(Debug)]
@@ -55,12 +55,14 @@ impl Body for ResponseBody {
     }
 }
 
-/// Reads a request body of at most `max` bytes within `within`. One that declares more is refused before a byte is read.
+/// Reads a request body of at most `max` bytes within `within`, as far as `share` has room for it. One that declares
+/// more is refused before a byte is read.
 pub(crate) async fn read<B>(
     headers: &HeaderMap,
     body: &mut B,
     max: usize,
     within: Duration,
+    share: &mut Share,
 ) -> Result<Bytes, Refusal>
 where
     B: Body<Data = Bytes> + Unpin,
@@ -83,6 +85,7 @@ where
             if length > max {
                 return Err(Refusal::BodyTooLarge { max });
             }
+            share.cover(length).await;
             // Most bodies are one frame: those are not copied.
             if length == data.len() {
                 first = data;

@@ -11,12 +11,12 @@ use thiserror::Error;
 /// The cluster did not decide.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum KeeperError {
-    /// The operation did not take effect, as far as is known.
-    #[error("budget cluster unavailable: {message}")]
+    /// The operation did not take effect.
+    #[error("{message}")]
     Unavailable { message: String, retry_after_ms: u64 },
-    /// The effect is unknown: the same operation may be sent again.
-    #[error("budget cluster did not answer in time")]
-    TimedOut,
+    /// The same operation may be sent again.
+    #[error("effect unknown: {message}")]
+    Unknown { message: String },
 }
 
 /// Keeps the budgets.
@@ -47,13 +47,19 @@ impl BudgetKeeper for ClusterKeeper {
 
     fn execute(&self, command: Command, timeout: Duration) -> BoxFuture<'_, Result<Outcome, KeeperError>> {
         Box::pin(async move {
-            match self.client.execute(command, timeout).await {
-                Ok(executed) => Ok(executed.outcome),
-                Err(ClientError::TimedOut { .. }) => Err(KeeperError::TimedOut),
-                Err(error) => {
-                    Err(KeeperError::Unavailable { message: error.to_string(), retry_after_ms: 1000 })
+            let executed = self.client.execute(command, timeout).await;
+            executed.map(|executed| executed.outcome).map_err(|error| {
+                let message = error.to_string();
+                match error {
+                    ClientError::Unavailable { retry_after_ms, .. }
+                    | ClientError::Overloaded { retry_after_ms } => {
+                        KeeperError::Unavailable { message, retry_after_ms }
+                    }
+                    ClientError::TimedOut { .. } | ClientError::Rejected { .. } => {
+                        KeeperError::Unknown { message }
+                    }
                 }
-            }
+            })
         })
     }
 }

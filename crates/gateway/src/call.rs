@@ -18,7 +18,7 @@ use crate::{
     headers,
     health::Sighting,
     provider::{
-        Facts,
+        Endpoint, Facts,
         splice::{self, Edits},
     },
     refusal::Refusal,
@@ -100,7 +100,9 @@ impl Call {
             model: self.facts.model.is_none().then_some(self.model.as_str()),
             output_limit: output_limit
                 .map(|tokens| (self.backend.output_field(self.facts.endpoint, &self.model), tokens)),
-            include_usage: self.facts.stream && self.backend.stream_usage,
+            include_usage: self.facts.stream
+                && self.facts.endpoint != Endpoint::Embeddings
+                && self.backend.stream_usage,
         };
         let body = splice::apply(&self.body, &self.facts, &edits);
         let headers = headers::up(&self.headers, &self.backend);

@@ -83,6 +83,8 @@ pub struct Limits {
     pub answer_bytes_max: usize,
     /// Bytes of one event of a stream. Default: 1 MiB.
     pub event_bytes_max: usize,
+    /// Bytes of all bodies above a MiB that are held at the same time; more wait. Default: 1 GiB.
+    pub bodies_bytes_max: usize,
     /// Open connections; more wait to be accepted. Default: 10,000.
     pub connections_max: usize,
     /// Requests at work; more are 503. Default: 4,096.
@@ -96,6 +98,7 @@ impl Default for Limits {
             header_bytes_max: 64 << 10,
             answer_bytes_max: 32 << 20,
             event_bytes_max: 1 << 20,
+            bodies_bytes_max: 1 << 30,
             connections_max: 10_000,
             in_flight_max: 4_096,
         }
@@ -191,6 +194,7 @@ impl GatewayConfig {
             header_bytes_max,
             answer_bytes_max,
             event_bytes_max,
+            bodies_bytes_max,
             connections_max,
             in_flight_max,
         } = self.limits;
@@ -204,6 +208,11 @@ impl GatewayConfig {
         at_least("header_bytes_max", header_bytes_max, 8192)?;
         at_least("answer_bytes_max", answer_bytes_max, 1024)?;
         at_least("event_bytes_max", event_bytes_max, 1024)?;
+        at_least(
+            "bodies_bytes_max",
+            bodies_bytes_max,
+            body_bytes_max.max(answer_bytes_max).saturating_add(2 << 20),
+        )?;
         at_least("connections_max", connections_max, 1)?;
         at_least("in_flight_max", in_flight_max, 1)?;
         let ttl_ms = self.timeouts.total_ms.saturating_add(RESERVATION_MARGIN_MS);

@@ -7,7 +7,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     backend::Backends, budget::BudgetKeeper, config::GatewayConfig, error::GatewayError, health::Health,
-    metrics::Metrics, policy::PolicyReceiver, upstream::Upstream,
+    memory::Memory, metrics::Metrics, policy::PolicyReceiver, upstream::Upstream,
 };
 
 /// Long texts counted at the same time: counting is pure CPU.
@@ -26,6 +26,7 @@ pub(crate) struct Core {
     pub(crate) tasks: TaskTracker,
     pub(crate) in_flight: Arc<Semaphore>,
     pub(crate) counting: Semaphore,
+    pub(crate) memory: Memory,
     /// No new requests.
     pub(crate) stop: CancellationToken,
     /// Answers still running are cut off now, and charged like those of clients that hung up.
@@ -42,6 +43,7 @@ impl Core {
         metrics: Arc<Metrics>,
     ) -> Result<Self, GatewayError> {
         let backends = Backends::open(&config.backends)?;
+        let memory_bytes = config.limits.bodies_bytes_max;
         let upstream = Upstream::new(&config.timeouts)?;
         let tasks = TaskTracker::new();
         let stop = CancellationToken::new();
@@ -58,6 +60,7 @@ impl Core {
             tasks,
             in_flight,
             counting: Semaphore::new(COUNTING_MAX),
+            memory: Memory::new(memory_bytes),
             stop,
             cut: CancellationToken::new(),
             give_up: CancellationToken::new(),

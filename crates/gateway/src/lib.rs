@@ -17,6 +17,7 @@ mod headers;
 mod health;
 mod identify;
 mod io;
+mod memory;
 mod metrics;
 mod models;
 mod ops;

@@ -29,6 +29,7 @@ const DISCARD: Duration = Duration::from_secs(5);
 /// Answers one request. Never fails: every error is an answer.
 pub(crate) async fn handle(core: Arc<Core>, request: Request<Incoming>) -> Response<ResponseBody> {
     let (parts, mut body) = request.into_parts();
+    let expects = parts.headers.contains_key(header::EXPECT);
     let target = route::target(&parts.method, parts.uri.path());
     let label = target.as_ref().map_or("other", Target::label);
     let permit = target.and_then(|target| Ok((target, admit(&core)?)));
@@ -39,7 +40,8 @@ pub(crate) async fn handle(core: Arc<Core>, request: Request<Incoming>) -> Respo
         Ok((Target::Spend(endpoint), permit)) => spend(&core, endpoint, parts, &mut body, permit).await,
     };
     let response = answer.unwrap_or_else(|refusal| {
-        if !hyper::body::Body::is_end_stream(&body) {
+        // Reading on would invite a client that asks first.
+        if !expects && !hyper::body::Body::is_end_stream(&body) {
             tokio::spawn(body::discard(body, DISCARD));
         }
         refusal.response()
@@ -77,7 +79,9 @@ async fn spend(
     permit: Permit,
 ) -> Result<Response<ResponseBody>, Refusal> {
     let within = Duration::from_millis(core.config.timeouts.body_ms);
-    let body = body::read(&parts.headers, body, core.config.limits.body_bytes_max, within).await?;
+    let mut share = core.memory.share();
+    let body =
+        body::read(&parts.headers, body, core.config.limits.body_bytes_max, within, &mut share).await?;
     let facts = decode(endpoint, &body).await?;
     let (model, backend) = route::route(&facts, &parts.headers, &core.backends)?;
     let model = model.into_owned();
@@ -96,7 +100,7 @@ async fn spend(
     let (reply, answer) = oneshot::channel();
     core.tasks.spawn(async move {
         call.run(reply).await;
-        drop(permit);
+        drop((permit, share));
     });
     // An end without an answer is a defect in the task; what it held expires.
     answer.await.map_err(|_| Refusal::Internal)

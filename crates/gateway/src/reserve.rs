@@ -132,11 +132,13 @@ async fn ask(call: &Call, identity: &Identity, asked: &Asked) -> Result<Outcome,
     call.core.metrics.reserve_seconds.observe(started.elapsed().as_secs_f64());
     decided.map_err(|error| {
         tracing::warn!(%error, "no decision on a reservation");
-        // It may have been made all the same: nothing may stay held for a request that is not served.
-        settle::abandon(&call.core, identity.tenant.clone(), asked.id);
         match error {
             KeeperError::Unavailable { retry_after_ms, .. } => Refusal::ClusterUnavailable { retry_after_ms },
-            KeeperError::TimedOut => Refusal::ClusterUnavailable { retry_after_ms: 1000 },
+            KeeperError::Unknown { .. } => {
+                // It may have been made all the same: nothing may stay held for a request that is not served.
+                settle::abandon(&call.core, identity.tenant.clone(), asked.id);
+                Refusal::ClusterUnavailable { retry_after_ms: 1000 }
+            }
         }
     })
 }

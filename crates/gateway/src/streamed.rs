@@ -121,7 +121,7 @@ impl Pump<'_> {
                 Ok(taken) => taken,
                 Err(error) => {
                     tracing::warn!(backend = backend(), %error, "stream ended by the gateway");
-                    self.call.failed("too_large");
+                    self.call.core.metrics.upstream_error(&self.call.backend.name, "too_large");
                     return End::Broken(Refusal::AnswerTooLarge { backend: backend() });
                 }
             };

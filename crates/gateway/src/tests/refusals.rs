@@ -279,3 +279,28 @@ async fn the_operators_side() {
     assert!(status == 200 && metrics.contains("quorate_gateway_in_flight 0") && metrics.ends_with("# EOF\n"));
     assert_eq!(get("/").await.0, 404);
 }
+
+#[tokio::test]
+async fn a_gateway_without_nodes_says_so_and_a_port_in_use_is_named() {
+    // A port that was free a moment ago, and on which nobody listens.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let config = format!(
+        "name: g1\nlisten: 127.0.0.1:0\nhttp_listen: 127.0.0.1:0\nnodes: ['{free}']\n\
+         backends: [{{name: b, provider: OpenAI, base_url: 'http://{free}/v1'}}]\n"
+    );
+    let mut config: crate::GatewayConfig = serde_yaml_ng::from_str(&config).unwrap();
+    let listeners = crate::Gateway::bind(&config).unwrap();
+    let gateway = crate::Gateway::start(config.clone(), listeners).unwrap();
+    for (address, path, status) in [
+        (gateway.proxy_address(), "/v1/models", 502),
+        (gateway.http_address(), "/healthz", 200),
+        (gateway.http_address(), "/readyz", 503),
+    ] {
+        let answer = http_client().get(format!("http://{address}{path}").parse().unwrap()).await.unwrap();
+        assert_eq!(answer.status().as_u16(), status, "{path}");
+    }
+    config.http_listen = gateway.proxy_address().to_string();
+    let error = crate::Gateway::bind(&config).unwrap_err().to_string();
+    assert!(error.contains("http_listen") && error.contains(&config.http_listen), "{error}");
+    gateway.stop().await;
+}
