@@ -1,1 +1,24 @@
 //! The replicated ledger: openraft over a frame log in sled, snapshots in files.
+//!
+//! The only place that names openraft, sled and bincode. Propose a batch and get its outcomes when a quorum has them on disk;
+//! look at the ledger as this node has applied it; ask first for a linearizable look.
+
+mod bootstrap;
+#[cfg(test)]
+mod conformance_tests;
+mod disk;
+mod error;
+mod frame;
+mod identity;
+mod log_store;
+mod network;
+mod replica;
+mod service;
+mod size;
+mod snapshot;
+mod state_machine;
+mod types;
+
+pub use error::{OpenError, ProposeError, ReplicaError};
+pub use replica::{Applied, Member, Peer, ReadPoint, Replica, ReplicaConfig, Role, Status, StorageStats, Timers};
+pub use size::{BATCH_MAX_BYTES, size_bound};

@@ -1,0 +1,74 @@
+//! What can go wrong with a replica.
+
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use crate::replica::Peer;
+
+/// Why a data folder cannot be opened. Nothing was changed in it.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    #[error("data folder {folder} belongs to cluster {found}, not {wanted}; give this node another folder", folder = .folder.display())]
+    OtherCluster { folder: PathBuf, found: String, wanted: String },
+    #[error("data folder {folder} belongs to node {found}, not {wanted}; give each node its own folder", folder = .folder.display())]
+    OtherNode { folder: PathBuf, found: u64, wanted: u64 },
+    #[error("data folder {folder} is in use by another process; stop it first", folder = .folder.display())]
+    InUse { folder: PathBuf },
+    #[error(
+        "data folder {folder} is damaged: {what}. Rebuild this node from its peers: stop it, move the folder away \
+         (keep it until the node is back), start it again with an empty folder",
+        folder = .folder.display()
+    )]
+    Damaged { folder: PathBuf, what: String },
+    #[error("data folder {folder}: {source}", folder = .folder.display())]
+    Io { folder: PathBuf, source: std::io::Error },
+    #[error("raft cannot start: {0}")]
+    Raft(String),
+}
+
+impl OpenError {
+    pub(crate) fn io(folder: &Path, source: std::io::Error) -> Self {
+        match source.kind() {
+            std::io::ErrorKind::InvalidData => Self::Damaged { folder: folder.to_owned(), what: source.to_string() },
+            _ => Self::Io { folder: folder.to_owned(), source },
+        }
+    }
+
+    pub(crate) fn damaged(folder: &Path, what: impl Into<String>) -> Self {
+        Self::Damaged { folder: folder.to_owned(), what: what.into() }
+    }
+}
+
+/// Why a batch was not applied.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ProposeError {
+    #[error("this node does not lead")]
+    NotLeader { leader: Option<Peer> },
+    /// Another leader took over while it was in flight: the effect is unknown.
+    #[error("leadership was lost while the batch was in flight")]
+    LostLeadership { leader: Option<Peer> },
+    #[error("batch encodes to {bytes} bytes, more than {max}; split it")]
+    TooLarge { bytes: usize, max: usize },
+    /// The effect is unknown.
+    #[error("replica has stopped: {0}")]
+    Stopped(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ReplicaError {
+    #[error("this node does not lead")]
+    NotLeader { leader: Option<Peer> },
+    #[error("peer list: {0}")]
+    Peers(String),
+    #[error("two nodes run with id {id}: this one and the one at {address}; give each its own id")]
+    DuplicateNode { id: u64, address: String },
+    #[error("peer {address} belongs to cluster {found}, not {wanted}")]
+    OtherCluster { address: String, found: String, wanted: String },
+    #[error("peer {address} is node {found}, not {wanted}; correct the peer list")]
+    OtherNode { address: String, found: u64, wanted: u64 },
+    #[error("no leader was confirmed by a quorum in time")]
+    NoQuorum,
+    #[error("replica has stopped: {0}")]
+    Stopped(String),
+}

@@ -1,0 +1,34 @@
+//! How large a batch becomes on disk, without encoding it.
+
+use quorate_ledger::Command;
+
+use crate::frame::ENTRY_MAX_BYTES;
+
+/// Commands of one batch together, by [`size_bound`]. Leaves room for the log id and the batch's own head.
+pub const BATCH_MAX_BYTES: usize = ENTRY_MAX_BYTES - 1024;
+
+/// Numbers in bincode take at most 9 bytes, ids 17, the lengths of texts 9.
+const FIXED: usize = 64;
+const PER_CHARGE: usize = 40;
+const PER_AMOUNT: usize = 9;
+const PER_ID: usize = 17;
+
+/// At least as many bytes as the command takes in the log.
+pub fn size_bound(command: &Command) -> usize {
+    FIXED
+        + match command {
+            Command::PutPolicy { rules, document, .. } => {
+                let rule = |rule: &quorate_ledger::BudgetRule| FIXED + rule.name.len() + rule.tenant.as_ref().map_or(0, String::len);
+                document.len() + rules.iter().map(rule).sum::<usize>()
+            }
+            Command::Reserve { tenant, charges, .. } => {
+                let charge = |charge: &quorate_ledger::Charge| PER_CHARGE + charge.budget.len() + charge.subject.len();
+                tenant.len() + charges.iter().map(charge).sum::<usize>()
+            }
+            Command::Settle { tenant, actual, .. } => tenant.len() + PER_AMOUNT * actual.len(),
+            Command::Extend { tenant, .. } | Command::Release { tenant, .. } => tenant.len(),
+            Command::Expire { tenant, ids } => tenant.len() + PER_ID * ids.len(),
+            Command::AdjustAccount { tenant, budget, subject, .. } => tenant.len() + budget.len() + subject.len(),
+            Command::ReportProvider(report) => report.backend.len() + report.reason.len() + report.reporter.len(),
+        }
+}
