@@ -234,7 +234,7 @@ async fn a_body_that_grows_too_large_is_refused_and_the_client_hears_it() {
 #[tokio::test]
 async fn slow_bodies_slow_heads_and_long_heads() {
     let world =
-        World::with(HOURLY, "timeouts: {body_ms: 100, header_ms: 100}\nlimits: {header_bytes_max: 8192}\n")
+        World::with(HOURLY, "timeouts: {body_ms: 100, header_ms: 500}\nlimits: {header_bytes_max: 8192}\n")
             .await;
     let said =
         raw(&world, b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n{").await;
