@@ -56,12 +56,6 @@ impl LogStore {
         self.disk.clone()
     }
 
-    /// Never written to: no vote, no entry.
-    pub fn is_pristine(&self) -> bool {
-        let state = self.state.read();
-        state.vote.is_none() && state.last.is_none()
-    }
-
     async fn wait(&self, job: impl FnOnce(oneshot::Sender<io::Result<()>>) -> Job) -> io::Result<()> {
         let (done, waited) = oneshot::channel();
         self.disk.submit(job(done))?;
@@ -203,7 +197,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                     state.tail_bytes -= last.bytes;
                 }
             }
-            state.last = last_log_id;
+            state.last = state.last.min(last_log_id);
         }
         self.wait(|done| Job::TruncateAfter { index: last_log_id.map(|last| last.index), done }).await
     }

@@ -1,0 +1,184 @@
+//! What the admin service reads from the ledger that this node has applied. Every list is bounded and goes on after a
+//! cursor.
+
+use quorate_ledger::{AccountView, ClosedWindowView, ReservationView, TenantView, TimestampMs, Unit};
+use quorate_policy::Policy;
+use quorate_replica::{ReadPoint, Replica};
+use quorate_rpc::admin;
+use tonic::Status;
+
+use crate::tenants::now;
+
+const PAGE_DEFAULT: usize = 1_000;
+const PAGE_MAX: usize = 10_000;
+/// Between the parts of a cursor; no name has it.
+const CURSOR_SEPARATOR: char = '\u{1f}';
+
+#[derive(Debug, Clone)]
+pub(crate) struct Reads {
+    pub replica: Replica,
+}
+
+impl Reads {
+    fn point(&self, at: ReadPoint, time: TimestampMs) -> Option<admin::ReadPoint> {
+        Some(admin::ReadPoint { node_id: self.replica.node_id(), log_term: at.term, log_index: at.index, ledger_time_ms: time.0 })
+    }
+
+    pub fn tenants(&self, request: &admin::ListTenantsRequest) -> admin::ListTenantsResponse {
+        let size = page(request.page_size);
+        self.replica.read(|ledger, at| {
+            let mut tenants: Vec<_> = match request.tenant.as_str() {
+                "" => ledger.tenants(&request.page_after).take(size + 1).map(tenant).collect(),
+                name => ledger.tenant(name).map(tenant).into_iter().collect(),
+            };
+            let more = tenants.len() > size;
+            tenants.truncate(size);
+            admin::ListTenantsResponse { tenants, read_point: self.point(at, ledger.time()), more }
+        })
+    }
+
+    pub fn budgets(&self) -> admin::ListBudgetsResponse {
+        let (policy, read_point) = self.replica.read(|ledger, at| (ledger.policy(), self.point(at, ledger.time())));
+        // The document in force was parsed when it was applied; a newer version's may say more than this one reads.
+        let parsed = Policy::parse(&policy.document).ok();
+        let subject = |name: &str| {
+            let budget = parsed.as_ref().and_then(|parsed| parsed.budgets.iter().find(|budget| budget.name == name));
+            budget.map(|budget| budget.subject.iter().map(ToString::to_string).collect()).unwrap_or_default()
+        };
+        let budgets = policy.rules.into_iter().map(|rule| admin::BudgetRule {
+            unit: match rule.unit {
+                Unit::Tokens => "tokens".to_owned(),
+            },
+            limit_micros: rule.limit.micros(),
+            window: rule.window.name().to_owned(),
+            tenant: rule.tenant.unwrap_or_default(),
+            subject: subject(&rule.name),
+            name: rule.name,
+        });
+        admin::ListBudgetsResponse { policy_version: policy.version, budgets: budgets.collect(), read_point }
+    }
+
+    pub fn accounts(&self, request: &admin::ListAccountsRequest) -> Result<admin::ListAccountsResponse, Status> {
+        let size = page(request.page_size);
+        let cursor = cursor(&request.page_after)?;
+        let wanted = |view: &AccountView| {
+            (request.budget.is_empty() || view.budget == request.budget) && (request.subject.is_empty() || view.subject == request.subject)
+        };
+        Ok(self.replica.read(|ledger, at| {
+            let names: Vec<String> = match (request.tenant.as_str(), &cursor) {
+                ("", None) => ledger.tenants("").map(|tenant| tenant.name).collect(),
+                ("", Some([tenant, ..])) => std::iter::once(tenant.clone()).chain(ledger.tenants(tenant).map(|tenant| tenant.name)).collect(),
+                (name, _) => vec![name.to_owned()],
+            };
+            let after = |name: &str| cursor.as_ref().filter(|[tenant, ..]| tenant == name).map(|[_, budget, subject]| (budget.as_str(), subject.as_str()));
+            let time = now();
+            let views = names.iter().flat_map(|name| ledger.accounts(time, name, after(name)));
+            let mut views: Vec<AccountView> = views.filter(wanted).take(size + 1).collect();
+            let more = views.len() > size;
+            views.truncate(size);
+            let next = views.last().filter(|_| more).map(|last| [last.tenant.as_str(), &last.budget, &last.subject].join(&CURSOR_SEPARATOR.to_string()));
+            admin::ListAccountsResponse {
+                accounts: views.into_iter().map(account).collect(),
+                read_point: self.point(at, ledger.time()),
+                cursor: next.unwrap_or_default(),
+            }
+        }))
+    }
+
+    pub fn reservations(&self, request: &admin::ListReservationsRequest) -> admin::ListReservationsResponse {
+        let size = page(request.page_size);
+        self.replica.read(|ledger, at| {
+            let names: Vec<String> = match request.tenant.as_str() {
+                "" => ledger.deadlines().into_iter().map(|(name, _)| name).collect(),
+                name => vec![name.to_owned()],
+            };
+            let mut reservations: Vec<_> = names.iter().flat_map(|name| ledger.reservations(name)).take(size + 1).map(reservation).collect();
+            let more = reservations.len() > size;
+            reservations.truncate(size);
+            admin::ListReservationsResponse { reservations, read_point: self.point(at, ledger.time()), more }
+        })
+    }
+
+    pub fn providers(&self) -> admin::ListProvidersResponse {
+        self.replica.read(|ledger, at| admin::ListProvidersResponse {
+            providers: ledger.providers().into_iter().map(Into::into).collect(),
+            read_point: self.point(at, ledger.time()),
+        })
+    }
+
+    pub fn account(&self, tenant: &str, budget: &str, subject: &str) -> Option<admin::Account> {
+        self.replica.read(|ledger, _| ledger.account(now(), tenant, budget, subject)).map(account)
+    }
+
+    pub fn invariants(&self) -> admin::CheckInvariantsResponse {
+        // On a copy, which is cheap: the check itself takes its time.
+        let (ledger, at) = self.replica.read(|ledger, at| (ledger.clone(), at));
+        let violations = quorate_ledger::invariant::check(&ledger);
+        let violations = violations.into_iter().map(|violation| format!("{}: {}", violation.property, violation.detail));
+        admin::CheckInvariantsResponse { violations: violations.collect(), read_point: self.point(at, ledger.time()) }
+    }
+}
+
+fn page(size: u32) -> usize {
+    match usize::try_from(size) {
+        Ok(0) | Err(_) => PAGE_DEFAULT,
+        Ok(size) => size.min(PAGE_MAX),
+    }
+}
+
+fn cursor(text: &str) -> Result<Option<[String; 3]>, Status> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let parts: Vec<String> = text.split(CURSOR_SEPARATOR).map(str::to_owned).collect();
+    parts.try_into().map(Some).map_err(|_| Status::invalid_argument("page_after is no cursor of this call"))
+}
+
+fn tenant(view: TenantView) -> admin::Tenant {
+    admin::Tenant {
+        name: view.name,
+        accounts: view.accounts,
+        open_reservations: view.open_reservations,
+        granted_total: view.granted_total,
+        denied_total: view.denied_total,
+        expired_total: view.expired_total,
+    }
+}
+
+fn account(view: AccountView) -> admin::Account {
+    admin::Account {
+        tenant: view.tenant,
+        budget: view.budget,
+        subject: view.subject,
+        limit_micros: view.limit.micros(),
+        spent_micros: view.spent.micros(),
+        reserved_micros: view.reserved.micros(),
+        available_micros: view.available.micros(),
+        overdraft_micros: view.overdraft.micros(),
+        window_start_ms: view.window.start.0,
+        window_end_ms: view.window.end.map_or(0, |end| end.0),
+        closed_windows: view.closed_windows.into_iter().map(closed_window).collect(),
+        topped_up_micros: view.topped_up.micros(),
+    }
+}
+
+fn closed_window(view: ClosedWindowView) -> admin::ClosedWindow {
+    admin::ClosedWindow {
+        start_ms: view.window.start.0,
+        end_ms: view.window.end.map_or(0, |end| end.0),
+        limit_micros: view.limit.micros(),
+        spent_micros: view.spent.micros(),
+        reserved_micros: view.reserved.micros(),
+        overdraft_micros: view.overdraft.micros(),
+    }
+}
+
+fn reservation(view: ReservationView) -> admin::Reservation {
+    admin::Reservation {
+        id: view.id.to_string(),
+        tenant: view.tenant,
+        charges: view.charges.iter().map(Into::into).collect(),
+        made_at_ms: view.made_at.0,
+        deadline_ms: view.deadline.0,
+    }
+}

@@ -1,0 +1,93 @@
+//! The configuration of a node. Every key is documented in `docs/operations.md`.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeConfig {
+    /// Name of the cluster: nodes of different names refuse each other.
+    pub cluster: String,
+    /// This node's number, unique in the cluster, never used again for another folder.
+    pub id: u64,
+    /// `host:port` of the gRPC endpoint.
+    pub listen: String,
+    /// `host:port` under which peers and clients reach this node; default: `listen`.
+    pub advertise: Option<String>,
+    /// `host:port` of /metrics, /healthz and /readyz.
+    pub http_listen: String,
+    /// Everything this node keeps.
+    pub data_dir: PathBuf,
+    /// All members of the cluster, this node among them.
+    pub peers: Vec<PeerConfig>,
+    #[serde(default)]
+    pub limits: Limits,
+    #[serde(default)]
+    pub raft: RaftTimers,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PeerConfig {
+    pub id: u64,
+    pub address: String,
+}
+
+/// What bounds the work a node takes on.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Operations of one tenant in flight.
+    pub tenant_in_flight: usize,
+    /// Operations waiting for a batch.
+    pub proposer_queue: usize,
+    /// Operations in one log entry.
+    pub batch_operations: usize,
+    /// Log entries in flight.
+    pub batches_in_flight: usize,
+    /// Operations of one session in flight.
+    pub session_in_flight: usize,
+    /// How long an operation may take when the caller does not say, in milliseconds.
+    pub operation_timeout_ms: u64,
+    /// How long a stopping node waits for what is in flight, in milliseconds.
+    pub drain_ms: u64,
+    /// Log entries between snapshots.
+    pub snapshot_every_entries: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            tenant_in_flight: 4_096,
+            proposer_queue: 16_384,
+            batch_operations: 256,
+            batches_in_flight: 4,
+            session_in_flight: 4_096,
+            operation_timeout_ms: 5_000,
+            drain_ms: 5_000,
+            snapshot_every_entries: 20_000,
+        }
+    }
+}
+
+/// Milliseconds; the same on every node.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RaftTimers {
+    pub heartbeat_ms: u64,
+    pub election_min_ms: u64,
+    pub election_max_ms: u64,
+}
+
+impl Default for RaftTimers {
+    fn default() -> Self {
+        Self { heartbeat_ms: 200, election_min_ms: 800, election_max_ms: 1_600 }
+    }
+}
+
+impl NodeConfig {
+    pub fn advertised(&self) -> &str {
+        self.advertise.as_deref().unwrap_or(&self.listen)
+    }
+}

@@ -1,0 +1,242 @@
+//! A node: opens its replica, serves gRPC and HTTP, and stops in good order.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use quorate_replica::{Peer, Replica, ReplicaConfig, ReplicaError, Role, Status, Timers};
+use quorate_rpc::DESCRIPTORS;
+use quorate_rpc::admin::admin_server::AdminServer;
+use quorate_rpc::budget::budget_server::BudgetServer;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+
+use crate::admin_reads::Reads;
+use crate::admin_service::AdminService;
+use crate::budget_service::BudgetService;
+use crate::config::NodeConfig;
+use crate::error::NodeError;
+use crate::forward::Forwarder;
+use crate::http::HttpServer;
+use crate::metrics::Metrics;
+use crate::proposer::Proposer;
+use crate::tenants::Tenants;
+use crate::watch_service::Watches;
+
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+const STREAMS_MAX: u32 = 4_096;
+
+/// Bound before anything is opened, so that a port in use costs nothing.
+#[derive(Debug)]
+pub struct NodeListeners {
+    pub grpc: TcpListener,
+    pub http: TcpListener,
+}
+
+#[derive(Debug)]
+pub struct Node {
+    replica: Replica,
+    tenants: Arc<Tenants>,
+    grpc_address: SocketAddr,
+    http_address: SocketAddr,
+    drain: Duration,
+    stop: CancellationToken,
+    server: JoinHandle<()>,
+    tasks: Vec<JoinHandle<()>>,
+    failure: watch::Receiver<Option<String>>,
+}
+
+impl Node {
+    /// # Errors
+    /// Names the address and the config key.
+    pub fn bind(config: &NodeConfig) -> Result<NodeListeners, NodeError> {
+        let bind = |key, address: &str| {
+            TcpListener::bind(address).map_err(|source| NodeError::Bind { key, address: address.to_owned(), source })
+        };
+        Ok(NodeListeners { grpc: bind("listen", &config.listen)?, http: bind("http_listen", &config.http_listen)? })
+    }
+
+    /// Opens the data folder and serves. Forms the cluster with the peers in the background, if it is new.
+    ///
+    /// # Errors
+    /// The data folder cannot be opened, or the configuration contradicts itself.
+    pub async fn start(config: NodeConfig, listeners: NodeListeners) -> Result<Self, NodeError> {
+        let peers: Vec<Peer> = config.peers.iter().map(|peer| Peer { id: peer.id, address: peer.address.clone() }).collect();
+        check_peers(&config, &peers)?;
+        let replica = Replica::open(replica_config(&config)).await?;
+        let metrics = Arc::new(Metrics::new());
+        let proposer = Proposer::start(replica.clone(), &config.limits, metrics.clone());
+        let tenants = Tenants::new(replica.clone(), proposer, metrics.clone(), config.limits.tenant_in_flight);
+        let stop = CancellationToken::new();
+        let grpc_address = listeners.grpc.local_addr().map_err(|error| NodeError::Serve(error.to_string()))?;
+        let http_address = listeners.http.local_addr().map_err(|error| NodeError::Serve(error.to_string()))?;
+        let routes = routes(&config, &replica, &tenants, &metrics, &stop).await?;
+        let incoming = TcpIncoming::from(tokio_listener(listeners.grpc)?).with_nodelay(Some(true));
+        let http = HttpServer { replica: replica.clone(), metrics };
+        let server = tokio::spawn(serve(routes, incoming, stop.clone()));
+        let (failed, failure) = watch::channel(None);
+        let tasks = vec![
+            tokio::spawn(http.serve(tokio_listener(listeners.http)?, stop.clone())),
+            tokio::spawn(tenants.clone().follow_leadership()),
+            tokio::spawn(bootstrap(replica.clone(), peers, failed.clone())),
+            tokio::spawn(watch_for_failure(replica.clone(), failed)),
+        ];
+        let drain = Duration::from_millis(config.limits.drain_ms);
+        Ok(Self { replica, tenants, grpc_address, http_address, drain, stop, server, tasks, failure })
+    }
+
+    pub fn grpc_address(&self) -> SocketAddr {
+        self.grpc_address
+    }
+
+    pub fn http_address(&self) -> SocketAddr {
+        self.http_address
+    }
+
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.replica.status()
+    }
+
+    /// Resolves when the node cannot go on: its storage failed, or somebody else runs under its id.
+    pub async fn failed(&self) -> String {
+        let mut failure = self.failure.clone();
+        let failed = failure.wait_for(Option::is_some).await.map(|failure| failure.clone());
+        match failed {
+            Ok(Some(reason)) => reason,
+            // The watchers end only with the node.
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// Hands the leadership over, answers what is in flight, closes the data folder.
+    pub async fn stop(self) {
+        if self.replica.status().borrow().role == Role::Leader {
+            match self.replica.transfer_leadership(None).await {
+                Ok(leader) => tracing::info!(leader, "handed the leadership over"),
+                Err(error) => tracing::warn!(%error, "stopping as leader; the others will elect another"),
+            }
+        }
+        self.stop.cancel();
+        let mut server = self.server;
+        if tokio::time::timeout(self.drain, &mut server).await.is_err() {
+            server.abort();
+            let _ = server.await;
+        }
+        for task in self.tasks {
+            task.abort();
+            let _ = task.await;
+        }
+        self.tenants.stop_all();
+        self.replica.shutdown().await;
+    }
+}
+
+fn check_peers(config: &NodeConfig, peers: &[Peer]) -> Result<(), NodeError> {
+    let me = peers.iter().find(|peer| peer.id == config.id);
+    match me {
+        None => Err(NodeError::Config(format!("peers: node {} itself is not among them; add it", config.id))),
+        Some(me) if me.address != config.advertised() => Err(NodeError::Config(format!(
+            "peers: node {} stands there as {}, but its own address is {} (advertise, or listen)",
+            config.id,
+            me.address,
+            config.advertised()
+        ))),
+        Some(_) => Ok(()),
+    }
+}
+
+fn replica_config(config: &NodeConfig) -> ReplicaConfig {
+    let mut replica = ReplicaConfig::new(&config.cluster, config.id, &config.data_dir);
+    replica.timers = Timers {
+        heartbeat_ms: config.raft.heartbeat_ms,
+        election_min_ms: config.raft.election_min_ms,
+        election_max_ms: config.raft.election_max_ms,
+    };
+    replica.snapshot_every_entries = config.limits.snapshot_every_entries;
+    replica
+}
+
+async fn routes(
+    config: &NodeConfig,
+    replica: &Replica,
+    tenants: &Arc<Tenants>,
+    metrics: &Arc<Metrics>,
+    stop: &CancellationToken,
+) -> Result<Routes, NodeError> {
+    let forwarder = Arc::new(Forwarder::new(replica.clone()));
+    let budget = BudgetService {
+        tenants: tenants.clone(),
+        forwarder: forwarder.clone(),
+        watches: Watches { replica: replica.clone(), stop: stop.clone() },
+        metrics: metrics.clone(),
+        session_in_flight: config.limits.session_in_flight,
+        default_timeout: Duration::from_millis(config.limits.operation_timeout_ms),
+    };
+    let admin = AdminService {
+        cluster: config.cluster.clone(),
+        replica: replica.clone(),
+        reads: Reads { replica: replica.clone() },
+        tenants: tenants.clone(),
+        forwarder,
+        started: Instant::now(),
+    };
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .map_err(|error| NodeError::Serve(error.to_string()))?;
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_serving::<BudgetServer<BudgetService>>().await;
+    reporter.set_serving::<AdminServer<AdminService>>().await;
+    Ok(Routes::new(replica.raft_service())
+        .add_service(BudgetServer::new(budget))
+        .add_service(AdminServer::new(admin))
+        .add_service(health)
+        .add_service(reflection))
+}
+
+async fn serve(routes: Routes, incoming: TcpIncoming, stop: CancellationToken) {
+    let server = Server::builder()
+        .tcp_nodelay(true)
+        .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .max_concurrent_streams(Some(STREAMS_MAX))
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(4 << 20)
+        .add_routes(routes);
+    if let Err(error) = server.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await {
+        tracing::error!(%error, "the gRPC server ended");
+    }
+}
+
+async fn bootstrap(replica: Replica, peers: Vec<Peer>, failed: watch::Sender<Option<String>>) {
+    match replica.bootstrap(&peers).await {
+        // Somebody else's mistake, perhaps; but to go on would be to share an identity.
+        Err(error @ (ReplicaError::DuplicateNode { .. } | ReplicaError::OtherCluster { .. } | ReplicaError::OtherNode { .. })) => {
+            failed.send_replace(Some(error.to_string()));
+        }
+        Err(error) => tracing::error!(%error, "cannot join the cluster"),
+        Ok(()) => {}
+    }
+    // Keeps the sender: `failed` must not see the channel closed.
+    std::future::pending::<()>().await;
+}
+
+async fn watch_for_failure(replica: Replica, failed: watch::Sender<Option<String>>) {
+    let mut status = replica.status();
+    if let Ok(status) = status.wait_for(|status| status.fatal.is_some()).await {
+        failed.send_replace(status.fatal.clone());
+    }
+    std::future::pending::<()>().await;
+}
+
+fn tokio_listener(listener: TcpListener) -> Result<tokio::net::TcpListener, NodeError> {
+    let serve = |error: std::io::Error| NodeError::Serve(error.to_string());
+    listener.set_nonblocking(true).map_err(serve)?;
+    tokio::net::TcpListener::from_std(listener).map_err(serve)
+}

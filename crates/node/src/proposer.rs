@@ -1,0 +1,128 @@
+//! Collects operations into batches: a bounded queue, a bounded batch, a bounded number of batches in flight. Here
+//! back-pressure starts.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use quorate_ledger::{Command, Outcome};
+use quorate_replica::{BATCH_MAX_BYTES, Replica, size_bound};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use crate::config::Limits;
+use crate::error::Undecided;
+use crate::metrics::Metrics;
+
+/// A decision, and where it stands in the log.
+#[derive(Debug, Clone)]
+pub(crate) struct Decided {
+    pub outcome: Outcome,
+    pub term: u64,
+    pub index: u64,
+}
+
+pub(crate) type Decision = Result<Decided, Undecided>;
+
+#[derive(Debug)]
+struct Pending {
+    command: Command,
+    answer: oneshot::Sender<Decision>,
+}
+
+/// Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Proposer {
+    queue: mpsc::Sender<Pending>,
+}
+
+impl Proposer {
+    /// Ends when the last clone is dropped and everything queued is decided.
+    pub fn start(replica: Replica, limits: &Limits, metrics: Arc<Metrics>) -> Self {
+        let (queue, pending) = mpsc::channel(limits.proposer_queue);
+        let worker = Worker {
+            replica,
+            metrics,
+            in_flight: Arc::new(Semaphore::new(limits.batches_in_flight)),
+            operations_max: limits.batch_operations,
+        };
+        tokio::spawn(worker.run(pending));
+        Self { queue }
+    }
+
+    /// Queues a command; the receiver gets the decision.
+    pub fn submit(&self, command: Command) -> Result<oneshot::Receiver<Decision>, Undecided> {
+        let (answer, decided) = oneshot::channel();
+        match self.queue.try_send(Pending { command, answer }) {
+            Ok(()) => Ok(decided),
+            Err(mpsc::error::TrySendError::Full(_)) => Err(Undecided::Overloaded("the proposer's queue is full")),
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(Undecided::Stopped("this node is stopping".to_owned())),
+        }
+    }
+
+    pub async fn propose(&self, command: Command) -> Decision {
+        self.submit(command)?.await.unwrap_or_else(|_| Err(Undecided::Stopped("this node is stopping".to_owned())))
+    }
+}
+
+struct Worker {
+    replica: Replica,
+    metrics: Arc<Metrics>,
+    in_flight: Arc<Semaphore>,
+    operations_max: usize,
+}
+
+impl Worker {
+    async fn run(self, mut pending: mpsc::Receiver<Pending>) {
+        let mut left_over = None;
+        loop {
+            // The permit first: while all batches are in flight, the next one grows.
+            let Ok(permit) = self.in_flight.clone().acquire_owned().await else { return };
+            let first = match left_over.take() {
+                Some(first) => first,
+                None => match pending.recv().await {
+                    Some(first) => first,
+                    None => return,
+                },
+            };
+            let mut bytes = size_bound(&first.command);
+            let mut batch = vec![first];
+            while batch.len() < self.operations_max {
+                let Ok(next) = pending.try_recv() else { break };
+                let size = size_bound(&next.command);
+                if bytes + size > BATCH_MAX_BYTES {
+                    left_over = Some(next);
+                    break;
+                }
+                bytes += size;
+                batch.push(next);
+            }
+            let (replica, metrics) = (self.replica.clone(), self.metrics.clone());
+            tokio::spawn(async move {
+                decide(&replica, &metrics, batch).await;
+                drop(permit);
+            });
+        }
+    }
+}
+
+async fn decide(replica: &Replica, metrics: &Metrics, batch: Vec<Pending>) {
+    let started = Instant::now();
+    let (commands, answers): (Vec<_>, Vec<_>) = batch.into_iter().map(|pending| (pending.command, pending.answer)).unzip();
+    let operations = commands.len();
+    let applied = replica.propose(commands).await;
+    metrics.batch_operations.observe(operations as f64);
+    metrics.propose_seconds.observe(started.elapsed().as_secs_f64());
+    match applied {
+        Ok(applied) => {
+            for (answer, outcome) in answers.into_iter().zip(applied.outcomes) {
+                // A caller that went away will ask again under the same id.
+                let _ = answer.send(Ok(Decided { outcome, term: applied.term, index: applied.index }));
+            }
+        }
+        Err(error) => {
+            let undecided = Undecided::from(error);
+            for answer in answers {
+                let _ = answer.send(Err(undecided.clone()));
+            }
+        }
+    }
+}

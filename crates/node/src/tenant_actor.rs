@@ -1,0 +1,169 @@
+//! One actor for each active tenant on the leader: its turnstile. It holds soft state only (what is in flight, the next
+//! deadline); everything else is in the ledger, from which it is made again on whichever node leads.
+
+use std::time::Duration;
+
+use quorate_ledger::{Command, TimestampMs};
+use quorate_replica::Replica;
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::task::JoinHandle;
+
+use crate::metrics::Metrics;
+use crate::proposer::{Decided, Decision, Proposer};
+use crate::tenants::now;
+
+/// Reservations that expire with one command.
+const EXPIRE_MAX: usize = 256;
+/// An actor with nothing to do and nothing to wait for stops after so long.
+const IDLE: Duration = Duration::from_secs(30);
+/// Between two looks when the clock has reached a deadline but the ledger has not expired it yet.
+const EXPIRE_AGAIN: Duration = Duration::from_millis(20);
+
+#[derive(Debug)]
+pub(crate) enum Message {
+    Execute(Box<Execute>),
+    /// Something was decided: `changed` if it may have made or moved a deadline.
+    Done { deadline: Option<TimestampMs> },
+    Wake,
+}
+
+#[derive(Debug)]
+pub(crate) struct Execute {
+    pub command: Command,
+    pub answer: oneshot::Sender<Decision>,
+    /// The tenant's place in the turnstile, given back with the answer.
+    pub permit: OwnedSemaphorePermit,
+}
+
+pub(crate) struct TenantActor;
+
+pub(crate) struct Arguments {
+    pub tenant: String,
+    pub replica: Replica,
+    pub proposer: Proposer,
+    pub metrics: std::sync::Arc<Metrics>,
+    /// Called once, when the actor wants to stop; answers whether it may (nothing was sent meanwhile).
+    pub retire: Box<dyn Fn() -> bool + Send + Sync>,
+}
+
+pub(crate) struct State {
+    arguments: Arguments,
+    in_flight: usize,
+    alarm: Option<(TimestampMs, JoinHandle<()>)>,
+}
+
+impl Actor for TenantActor {
+    type Msg = Message;
+    type State = State;
+    type Arguments = Arguments;
+
+    async fn pre_start(&self, myself: ActorRef<Message>, arguments: Arguments) -> Result<State, ActorProcessingErr> {
+        arguments.metrics.tenants_active.inc();
+        let deadline = arguments.replica.read(|ledger, _| ledger.next_deadline(&arguments.tenant));
+        let mut state = State { arguments, in_flight: 0, alarm: None };
+        state.set_alarm(&myself, deadline);
+        Ok(state)
+    }
+
+    async fn handle(&self, myself: ActorRef<Message>, message: Message, state: &mut State) -> Result<(), ActorProcessingErr> {
+        match message {
+            Message::Execute(execute) => state.execute(&myself, *execute),
+            Message::Done { deadline } => {
+                state.in_flight = state.in_flight.saturating_sub(1);
+                let earlier = |known: &(TimestampMs, JoinHandle<()>)| deadline.is_none_or(|deadline| known.0 <= deadline);
+                if deadline.is_some() && !state.alarm.as_ref().is_some_and(earlier) {
+                    state.set_alarm(&myself, deadline);
+                }
+            }
+            Message::Wake => state.wake(&myself),
+        }
+        Ok(())
+    }
+
+    async fn post_stop(&self, _myself: ActorRef<Message>, state: &mut State) -> Result<(), ActorProcessingErr> {
+        state.arguments.metrics.tenants_active.dec();
+        if let Some((_, alarm)) = state.alarm.take() {
+            alarm.abort();
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    fn execute(&mut self, myself: &ActorRef<Message>, execute: Execute) {
+        let Execute { command, answer, permit } = execute;
+        if let Some(denied) = self.certain_denial(&command) {
+            let _ = answer.send(Ok(denied));
+            return;
+        }
+        let ttl_ms = match &command {
+            Command::Reserve { ttl_ms, .. } | Command::Extend { ttl_ms, .. } => Some(*ttl_ms),
+            _ => None,
+        };
+        match self.arguments.proposer.submit(command) {
+            Ok(decided) => {
+                self.in_flight += 1;
+                let myself = myself.clone();
+                tokio::spawn(async move {
+                    let decision = decided.await.unwrap_or_else(|_| Err(crate::error::Undecided::Stopped("this node is stopping".to_owned())));
+                    // The caller, and the alarm, learn of it; either may be gone.
+                    let deadline = ttl_ms.map(|ttl_ms| now().saturating_add(ttl_ms));
+                    let _ = answer.send(decision);
+                    let _ = myself.cast(Message::Done { deadline });
+                    drop(permit);
+                });
+            }
+            Err(undecided) => drop(answer.send(Err(undecided))),
+        }
+    }
+
+    /// A denial that needs no log entry: nothing of the tenant is in flight that could change it, and no other node can
+    /// lead. It changes nothing, so it may be answered from what is applied.
+    fn certain_denial(&self, command: &Command) -> Option<Decided> {
+        if self.in_flight > 0 || !matches!(command, Command::Reserve { .. }) || !self.arguments.replica.has_lease() {
+            return None;
+        }
+        let denial = self.arguments.replica.read(|ledger, _| ledger.would_deny(now(), command))?;
+        self.arguments.metrics.denials_from_state.inc();
+        Some(Decided { outcome: quorate_ledger::Outcome::Denied(denial), term: 0, index: 0 })
+    }
+
+    /// Expires what is due, then sleeps until the next deadline, or retires.
+    fn wake(&mut self, myself: &ActorRef<Message>) {
+        self.alarm = None;
+        let tenant = &self.arguments.tenant;
+        let (due, next) = self.arguments.replica.read(|ledger, _| (ledger.due(tenant, now(), EXPIRE_MAX), ledger.next_deadline(tenant)));
+        if due.is_empty() {
+            if next.is_none() && self.in_flight == 0 && (self.arguments.retire)() {
+                myself.stop(None);
+                return;
+            }
+            self.set_alarm(myself, next);
+            return;
+        }
+        let command = Command::Expire { tenant: tenant.clone(), ids: due };
+        let (proposer, myself) = (self.arguments.proposer.clone(), myself.clone());
+        let alarm = tokio::spawn(async move {
+            if let Err(error) = proposer.propose(command).await {
+                tracing::debug!(%error, "expiry was not decided; the next leader will see to it");
+            }
+            tokio::time::sleep(EXPIRE_AGAIN).await;
+            let _ = myself.cast(Message::Wake);
+        });
+        self.alarm = Some((TimestampMs(0), alarm));
+    }
+
+    fn set_alarm(&mut self, myself: &ActorRef<Message>, deadline: Option<TimestampMs>) {
+        if let Some((_, alarm)) = self.alarm.take() {
+            alarm.abort();
+        }
+        let sleep = deadline.map_or(IDLE, |deadline| Duration::from_millis(deadline.since(now()) + 1));
+        let myself = myself.clone();
+        let alarm = tokio::spawn(async move {
+            tokio::time::sleep(sleep).await;
+            let _ = myself.cast(Message::Wake);
+        });
+        self.alarm = Some((deadline.unwrap_or(TimestampMs(u64::MAX)), alarm));
+    }
+}

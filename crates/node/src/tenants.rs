@@ -1,0 +1,150 @@
+//! The tenants that are active on this node while it leads: finds or makes the actor, and stands the permit before it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+use quorate_ledger::{Command, TimestampMs};
+use quorate_replica::{Replica, Role};
+use ractor::{Actor, ActorRef};
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::error::Undecided;
+use crate::metrics::Metrics;
+use crate::proposer::{Decision, Proposer};
+use crate::tenant_actor::{Arguments, Execute, Message, TenantActor};
+
+/// This node's clock.
+pub(crate) fn now() -> TimestampMs {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    TimestampMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[derive(Debug, Clone)]
+struct Handle {
+    actor: ActorRef<Message>,
+    /// ractor's mailboxes are unbounded, so the bound stands in front.
+    turnstile: Arc<Semaphore>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Tenants {
+    replica: Replica,
+    proposer: Proposer,
+    metrics: Arc<Metrics>,
+    in_flight_max: usize,
+    /// Held while an actor is made, so that a tenant has one.
+    making: tokio::sync::Mutex<()>,
+    /// Held for a look-up only, never over an await.
+    known: Mutex<HashMap<String, Handle>>,
+}
+
+impl Tenants {
+    pub fn new(replica: Replica, proposer: Proposer, metrics: Arc<Metrics>, in_flight_max: usize) -> Arc<Self> {
+        Arc::new(Self { replica, proposer, metrics, in_flight_max, making: tokio::sync::Mutex::default(), known: Mutex::default() })
+    }
+
+    /// One operation of one tenant; the caller has checked that this node leads.
+    pub async fn execute(self: &Arc<Self>, command: Command, timeout: Duration) -> Decision {
+        let tenant = match &command {
+            Command::Reserve { tenant, .. }
+            | Command::Extend { tenant, .. }
+            | Command::Settle { tenant, .. }
+            | Command::Release { tenant, .. }
+            | Command::Expire { tenant, .. }
+            | Command::AdjustAccount { tenant, .. } => tenant.clone(),
+            // No tenant's business.
+            Command::PutPolicy { .. } | Command::ReportProvider(_) => return in_time(timeout, self.proposer.propose(command)).await,
+        };
+        let handle = self.handle(&tenant).await?;
+        let Ok(permit) = handle.turnstile.clone().try_acquire_owned() else {
+            return Err(Undecided::Overloaded("the tenant has too many operations in flight"));
+        };
+        let (answer, decided) = oneshot::channel();
+        let execute = Execute { command, answer, permit };
+        if handle.actor.cast(Message::Execute(Box::new(execute))).is_err() {
+            self.known.lock().remove(&tenant);
+            return Err(Undecided::NotLeader(None));
+        }
+        in_time(timeout, async { decided.await.unwrap_or_else(|_| Err(Undecided::NotLeader(None))) }).await
+    }
+
+    async fn handle(self: &Arc<Self>, tenant: &str) -> Result<Handle, Undecided> {
+        if let Some(handle) = self.known.lock().get(tenant) {
+            return Ok(handle.clone());
+        }
+        let _making = self.making.lock().await;
+        if let Some(handle) = self.known.lock().get(tenant) {
+            return Ok(handle.clone());
+        }
+        let turnstile = Arc::new(Semaphore::new(self.in_flight_max));
+        let registry = Arc::downgrade(self);
+        let name = tenant.to_owned();
+        let (in_flight_max, gate) = (self.in_flight_max, turnstile.clone());
+        let retire = move || {
+            let Some(registry) = registry.upgrade() else { return true };
+            let mut known = registry.known.lock();
+            // A permit that is out means a message that is on its way.
+            let quiet = gate.available_permits() == in_flight_max;
+            if quiet {
+                known.remove(&name);
+            }
+            quiet
+        };
+        let arguments = Arguments {
+            tenant: tenant.to_owned(),
+            replica: self.replica.clone(),
+            proposer: self.proposer.clone(),
+            metrics: self.metrics.clone(),
+            retire: Box::new(retire),
+        };
+        let spawned = Actor::spawn(None, TenantActor, arguments).await;
+        let (actor, _) = spawned.map_err(|error| Undecided::Stopped(format!("the tenant's actor did not start: {error}")))?;
+        let handle = Handle { actor, turnstile };
+        self.known.lock().insert(tenant.to_owned(), handle.clone());
+        Ok(handle)
+    }
+
+    /// Makes the actors of tenants with deadlines when this node begins to lead, and stops all when it ceases to.
+    pub async fn follow_leadership(self: Arc<Self>) {
+        let mut status = self.replica.status();
+        let mut led = false;
+        loop {
+            let leads = status.borrow_and_update().role == Role::Leader;
+            if leads && !led {
+                // Everything committed before must be applied before its deadlines are known.
+                if self.replica.linearize().await.is_ok() {
+                    led = true;
+                    for (tenant, _) in self.replica.read(|ledger, _| ledger.deadlines()) {
+                        if let Err(error) = self.handle(&tenant).await {
+                            tracing::warn!(%error, %tenant, "its reservations expire when it is next used");
+                        }
+                    }
+                } else {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            }
+            if !leads && led {
+                led = false;
+                self.stop_all();
+            }
+            if status.changed().await.is_err() {
+                self.stop_all();
+                return;
+            }
+        }
+    }
+
+    pub fn stop_all(&self) {
+        for (_, handle) in self.known.lock().drain() {
+            handle.actor.stop(None);
+        }
+    }
+}
+
+async fn in_time(timeout: Duration, decision: impl Future<Output = Decision>) -> Decision {
+    let ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+    tokio::time::timeout(timeout, decision).await.unwrap_or(Err(Undecided::TimedOut(ms)))
+}
