@@ -16,7 +16,7 @@ mod tenant_actor;
 mod tenants;
 mod watch_service;
 
-pub use config::{Limits, NodeConfig, PeerConfig};
+pub use config::{Limits, NodeConfig, PeerConfig, RaftTimers};
 pub use error::NodeError;
 pub use node::{Node, NodeListeners};
 pub use quorate_replica::{Role, Status, Timers};

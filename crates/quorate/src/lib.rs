@@ -1,1 +1,7 @@
 //! One binary: node, gateway, dev cluster, operator commands, benchmark and simulated provider.
+
+pub mod command;
+pub mod config;
+pub mod logging;
+pub mod mock_provider;
+pub mod output;

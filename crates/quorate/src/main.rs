@@ -1,2 +1,28 @@
 //! The `quorate` binary.
-fn main() {}
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use quorate::command::Cli;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Err(error) = quorate::logging::start(&cli.log) {
+        eprintln!("error: {error:#}");
+        return ExitCode::from(2);
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: cannot start the runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(cli.run()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
