@@ -21,7 +21,12 @@ pub(crate) struct Reads {
 
 impl Reads {
     fn point(&self, at: ReadPoint, time: TimestampMs) -> Option<admin::ReadPoint> {
-        Some(admin::ReadPoint { node_id: self.replica.node_id(), log_term: at.term, log_index: at.index, ledger_time_ms: time.0 })
+        Some(admin::ReadPoint {
+            node_id: self.replica.node_id(),
+            log_term: at.term,
+            log_index: at.index,
+            ledger_time_ms: time.0,
+        })
     }
 
     pub fn tenants(&self, request: &admin::ListTenantsRequest) -> admin::ListTenantsResponse {
@@ -38,11 +43,13 @@ impl Reads {
     }
 
     pub fn budgets(&self) -> admin::ListBudgetsResponse {
-        let (policy, read_point) = self.replica.read(|ledger, at| (ledger.policy(), self.point(at, ledger.time())));
+        let (policy, read_point) =
+            self.replica.read(|ledger, at| (ledger.policy(), self.point(at, ledger.time())));
         // The document in force was parsed when it was applied; a newer version's may say more than this one reads.
         let parsed = Policy::parse(&policy.document).ok();
         let subject = |name: &str| {
-            let budget = parsed.as_ref().and_then(|parsed| parsed.budgets.iter().find(|budget| budget.name == name));
+            let budget =
+                parsed.as_ref().and_then(|parsed| parsed.budgets.iter().find(|budget| budget.name == name));
             budget.map(|budget| budget.subject.iter().map(ToString::to_string).collect()).unwrap_or_default()
         };
         let budgets = policy.rules.into_iter().map(|rule| admin::BudgetRule {
@@ -58,25 +65,38 @@ impl Reads {
         admin::ListBudgetsResponse { policy_version: policy.version, budgets: budgets.collect(), read_point }
     }
 
-    pub fn accounts(&self, request: &admin::ListAccountsRequest) -> Result<admin::ListAccountsResponse, Status> {
+    pub fn accounts(
+        &self,
+        request: &admin::ListAccountsRequest,
+    ) -> Result<admin::ListAccountsResponse, Status> {
         let size = page(request.page_size);
         let cursor = cursor(&request.page_after)?;
         let wanted = |view: &AccountView| {
-            (request.budget.is_empty() || view.budget == request.budget) && (request.subject.is_empty() || view.subject == request.subject)
+            (request.budget.is_empty() || view.budget == request.budget)
+                && (request.subject.is_empty() || view.subject == request.subject)
         };
         Ok(self.replica.read(|ledger, at| {
             let names: Vec<String> = match (request.tenant.as_str(), &cursor) {
                 ("", None) => ledger.tenants("").map(|tenant| tenant.name).collect(),
-                ("", Some([tenant, ..])) => std::iter::once(tenant.clone()).chain(ledger.tenants(tenant).map(|tenant| tenant.name)).collect(),
+                ("", Some([tenant, ..])) => std::iter::once(tenant.clone())
+                    .chain(ledger.tenants(tenant).map(|tenant| tenant.name))
+                    .collect(),
                 (name, _) => vec![name.to_owned()],
             };
-            let after = |name: &str| cursor.as_ref().filter(|[tenant, ..]| tenant == name).map(|[_, budget, subject]| (budget.as_str(), subject.as_str()));
+            let after = |name: &str| {
+                cursor
+                    .as_ref()
+                    .filter(|[tenant, ..]| tenant == name)
+                    .map(|[_, budget, subject]| (budget.as_str(), subject.as_str()))
+            };
             let time = now();
             let views = names.iter().flat_map(|name| ledger.accounts(time, name, after(name)));
             let mut views: Vec<AccountView> = views.filter(wanted).take(size + 1).collect();
             let more = views.len() > size;
             views.truncate(size);
-            let next = views.last().filter(|_| more).map(|last| [last.tenant.as_str(), &last.budget, &last.subject].join(&CURSOR_SEPARATOR.to_string()));
+            let next = views.last().filter(|_| more).map(|last| {
+                [last.tenant.as_str(), &last.budget, &last.subject].join(&CURSOR_SEPARATOR.to_string())
+            });
             admin::ListAccountsResponse {
                 accounts: views.into_iter().map(account).collect(),
                 read_point: self.point(at, ledger.time()),
@@ -92,7 +112,12 @@ impl Reads {
                 "" => ledger.deadlines().into_iter().map(|(name, _)| name).collect(),
                 name => vec![name.to_owned()],
             };
-            let mut reservations: Vec<_> = names.iter().flat_map(|name| ledger.reservations(name)).take(size + 1).map(reservation).collect();
+            let mut reservations: Vec<_> = names
+                .iter()
+                .flat_map(|name| ledger.reservations(name))
+                .take(size + 1)
+                .map(reservation)
+                .collect();
             let more = reservations.len() > size;
             reservations.truncate(size);
             admin::ListReservationsResponse { reservations, read_point: self.point(at, ledger.time()), more }
@@ -114,8 +139,12 @@ impl Reads {
         // On a copy, which is cheap: the check itself takes its time.
         let (ledger, at) = self.replica.read(|ledger, at| (ledger.clone(), at));
         let violations = quorate_ledger::invariant::check(&ledger);
-        let violations = violations.into_iter().map(|violation| format!("{}: {}", violation.property, violation.detail));
-        admin::CheckInvariantsResponse { violations: violations.collect(), read_point: self.point(at, ledger.time()) }
+        let violations =
+            violations.into_iter().map(|violation| format!("{}: {}", violation.property, violation.detail));
+        admin::CheckInvariantsResponse {
+            violations: violations.collect(),
+            read_point: self.point(at, ledger.time()),
+        }
     }
 }
 

@@ -57,8 +57,12 @@ impl AdminService {
     async fn change(&self, command: Command) -> Result<Outcome, Status> {
         let decided = self.tenants.execute(command, CHANGE_TIMEOUT).await?;
         match decided.outcome {
-            Outcome::Refused(refusal @ Refusal::VersionConflict { .. }) => Err(Status::aborted(refusal.to_string())),
-            Outcome::Refused(refusal @ Refusal::UnknownBudget { .. }) => Err(Status::not_found(refusal.to_string())),
+            Outcome::Refused(refusal @ Refusal::VersionConflict { .. }) => {
+                Err(Status::aborted(refusal.to_string()))
+            }
+            Outcome::Refused(refusal @ Refusal::UnknownBudget { .. }) => {
+                Err(Status::not_found(refusal.to_string()))
+            }
             Outcome::Refused(refusal) => Err(Status::invalid_argument(refusal.to_string())),
             outcome => Ok(outcome),
         }
@@ -87,7 +91,10 @@ impl AdminService {
     /// Asks a peer about itself.
     async fn peer_node(&self, member: &Member) -> admin::Node {
         let asked = async {
-            let channel = quorate_rpc::endpoint(&member.peer.address).ok()?.connect_timeout(Duration::from_millis(800)).connect_lazy();
+            let channel = quorate_rpc::endpoint(&member.peer.address)
+                .ok()?
+                .connect_timeout(Duration::from_millis(800))
+                .connect_lazy();
             let mut request = forwarded(admin::ListNodesRequest {});
             request.set_timeout(Duration::from_secs(1));
             let response = AdminClient::new(channel).list_nodes(request).await.ok()?.into_inner();
@@ -106,7 +113,10 @@ impl AdminService {
 
 #[tonic::async_trait]
 impl Admin for AdminService {
-    async fn list_nodes(&self, request: Request<admin::ListNodesRequest>) -> Result<Response<admin::ListNodesResponse>, Status> {
+    async fn list_nodes(
+        &self,
+        request: Request<admin::ListNodesRequest>,
+    ) -> Result<Response<admin::ListNodesResponse>, Status> {
         let me = self.own_node();
         let mut nodes = vec![me];
         if !request.metadata().contains_key(quorate_rpc::FORWARDED_HEADER) {
@@ -118,15 +128,24 @@ impl Admin for AdminService {
         Ok(Response::new(admin::ListNodesResponse { cluster: self.cluster.clone(), nodes }))
     }
 
-    async fn list_tenants(&self, request: Request<admin::ListTenantsRequest>) -> Result<Response<admin::ListTenantsResponse>, Status> {
+    async fn list_tenants(
+        &self,
+        request: Request<admin::ListTenantsRequest>,
+    ) -> Result<Response<admin::ListTenantsResponse>, Status> {
         read!(self, request, list_tenants, |reads: &Reads, request| Ok::<_, Status>(reads.tenants(&request)))
     }
 
-    async fn list_budgets(&self, request: Request<admin::ListBudgetsRequest>) -> Result<Response<admin::ListBudgetsResponse>, Status> {
+    async fn list_budgets(
+        &self,
+        request: Request<admin::ListBudgetsRequest>,
+    ) -> Result<Response<admin::ListBudgetsResponse>, Status> {
         read!(self, request, list_budgets, |reads: &Reads, _| Ok::<_, Status>(reads.budgets()))
     }
 
-    async fn list_accounts(&self, request: Request<admin::ListAccountsRequest>) -> Result<Response<admin::ListAccountsResponse>, Status> {
+    async fn list_accounts(
+        &self,
+        request: Request<admin::ListAccountsRequest>,
+    ) -> Result<Response<admin::ListAccountsResponse>, Status> {
         read!(self, request, list_accounts, |reads: &Reads, request| reads.accounts(&request))
     }
 
@@ -134,56 +153,90 @@ impl Admin for AdminService {
         &self,
         request: Request<admin::ListReservationsRequest>,
     ) -> Result<Response<admin::ListReservationsResponse>, Status> {
-        read!(self, request, list_reservations, |reads: &Reads, request| Ok::<_, Status>(reads.reservations(&request)))
+        read!(self, request, list_reservations, |reads: &Reads, request| Ok::<_, Status>(
+            reads.reservations(&request)
+        ))
     }
 
-    async fn list_providers(&self, request: Request<admin::ListProvidersRequest>) -> Result<Response<admin::ListProvidersResponse>, Status> {
+    async fn list_providers(
+        &self,
+        request: Request<admin::ListProvidersRequest>,
+    ) -> Result<Response<admin::ListProvidersResponse>, Status> {
         read!(self, request, list_providers, |reads: &Reads, _| Ok::<_, Status>(reads.providers()))
     }
 
-    async fn get_policy(&self, request: Request<admin::GetPolicyRequest>) -> Result<Response<PolicyDocument>, Status> {
+    async fn get_policy(
+        &self,
+        request: Request<admin::GetPolicyRequest>,
+    ) -> Result<Response<PolicyDocument>, Status> {
         read!(self, request, get_policy, |reads: &Reads, _| {
             let policy = reads.replica.read(|ledger, _| ledger.policy());
             Ok::<_, Status>(PolicyDocument { version: policy.version, document: policy.document })
         })
     }
 
-    async fn apply_policy(&self, request: Request<admin::ApplyPolicyRequest>) -> Result<Response<admin::ApplyPolicyResponse>, Status> {
+    async fn apply_policy(
+        &self,
+        request: Request<admin::ApplyPolicyRequest>,
+    ) -> Result<Response<admin::ApplyPolicyResponse>, Status> {
         on_leader!(self, request, apply_policy);
         let request = request.into_inner();
-        let policy = Policy::parse(&request.document).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let policy =
+            Policy::parse(&request.document).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let warnings = policy.warnings();
         if request.dry_run {
             self.replica.linearize().await.map_err(replica_status)?;
-            let (version, known) = self.replica.read(|ledger, _| (ledger.policy_version(), ledger.policy().document));
+            let (version, known) =
+                self.replica.read(|ledger, _| (ledger.policy_version(), ledger.policy().document));
             let changed = version == 0 || known != request.document;
             return Ok(Response::new(admin::ApplyPolicyResponse { version, changed, warnings }));
         }
-        let command = Command::PutPolicy { expected_version: request.expected_version, rules: policy.rules(), document: request.document };
+        let command = Command::PutPolicy {
+            expected_version: request.expected_version,
+            rules: policy.rules(),
+            document: request.document,
+        };
         match self.change(command).await? {
-            Outcome::PolicyPut { version, changed } => Ok(Response::new(admin::ApplyPolicyResponse { version, changed, warnings })),
+            Outcome::PolicyPut { version, changed } => {
+                Ok(Response::new(admin::ApplyPolicyResponse { version, changed, warnings }))
+            }
             other => Err(Status::internal(format!("unexpected outcome {other:?}"))),
         }
     }
 
-    async fn adjust_account(&self, request: Request<admin::AdjustAccountRequest>) -> Result<Response<admin::AdjustAccountResponse>, Status> {
+    async fn adjust_account(
+        &self,
+        request: Request<admin::AdjustAccountRequest>,
+    ) -> Result<Response<admin::AdjustAccountResponse>, Status> {
         on_leader!(self, request, adjust_account);
         let request = request.into_inner();
         let adjustment = match request.change.ok_or_else(|| Status::invalid_argument("change: is missing"))? {
             Change::TopUpMicros(micros) => Adjustment::TopUp(convert::amount("top_up_micros", micros)?),
             Change::Reset(_) => Adjustment::Reset,
-            Change::OverrideLimitMicros(micros) => Adjustment::OverrideLimit(convert::amount("override_limit_micros", micros)?),
+            Change::OverrideLimitMicros(micros) => {
+                Adjustment::OverrideLimit(convert::amount("override_limit_micros", micros)?)
+            }
             Change::ClearOverride(_) => Adjustment::ClearOverride,
         };
         let (tenant, budget, subject) = (request.tenant, request.budget, request.subject);
         let id = convert::id("id", &request.id)?;
-        let command =
-            Command::AdjustAccount { tenant: tenant.clone(), id, budget: budget.clone(), subject: subject.clone(), adjustment };
+        let command = Command::AdjustAccount {
+            tenant: tenant.clone(),
+            id,
+            budget: budget.clone(),
+            subject: subject.clone(),
+            adjustment,
+        };
         self.change(command).await?;
-        Ok(Response::new(admin::AdjustAccountResponse { account: self.reads.account(&tenant, &budget, &subject) }))
+        Ok(Response::new(admin::AdjustAccountResponse {
+            account: self.reads.account(&tenant, &budget, &subject),
+        }))
     }
 
-    async fn check_invariants(&self, _request: Request<admin::CheckInvariantsRequest>) -> Result<Response<admin::CheckInvariantsResponse>, Status> {
+    async fn check_invariants(
+        &self,
+        _request: Request<admin::CheckInvariantsRequest>,
+    ) -> Result<Response<admin::CheckInvariantsResponse>, Status> {
         let reads = self.reads.clone();
         let checked = tokio::task::spawn_blocking(move || reads.invariants()).await;
         checked.map(Response::new).map_err(|error| Status::internal(error.to_string()))
@@ -195,7 +248,8 @@ impl Admin for AdminService {
     ) -> Result<Response<admin::TransferLeadershipResponse>, Status> {
         on_leader!(self, request, transfer_leadership);
         let to = request.into_inner().to_node;
-        let leader = self.replica.transfer_leadership((to > 0).then_some(to)).await.map_err(replica_status)?;
+        let leader =
+            self.replica.transfer_leadership((to > 0).then_some(to)).await.map_err(replica_status)?;
         Ok(Response::new(admin::TransferLeadershipResponse { leader }))
     }
 }

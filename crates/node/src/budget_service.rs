@@ -7,7 +7,9 @@ use std::time::Duration;
 use futures_util::{Stream, StreamExt as _};
 use quorate_ledger::Command;
 use quorate_rpc::budget::budget_server::Budget;
-use quorate_rpc::budget::{Operation, Result as WireResult, SessionRequest, SessionResponse, WatchEvent, WatchRequest};
+use quorate_rpc::budget::{
+    Operation, Result as WireResult, SessionRequest, SessionResponse, WatchEvent, WatchRequest,
+};
 use quorate_rpc::{FORWARDED_HEADER, convert};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -46,7 +48,13 @@ impl BudgetService {
         }
         let command = match Command::try_from(operation) {
             Ok(command) => command,
-            Err(error) => return convert::result(quorate_ledger::Outcome::Refused(quorate_ledger::Refusal::Invalid(error.to_string())), 0, 0),
+            Err(error) => {
+                return convert::result(
+                    quorate_ledger::Outcome::Refused(quorate_ledger::Refusal::Invalid(error.to_string())),
+                    0,
+                    0,
+                );
+            }
         };
         let kind = kind(&command);
         match self.tenants.execute(command, timeout).await {
@@ -64,7 +72,13 @@ impl BudgetService {
     async fn respond(self, request: SessionRequest, may_forward: bool) -> SessionResponse {
         let result = match request.operation {
             Some(operation) => self.decide(operation, may_forward).await,
-            None => convert::result(quorate_ledger::Outcome::Refused(quorate_ledger::Refusal::Invalid("operation is missing".to_owned())), 0, 0),
+            None => convert::result(
+                quorate_ledger::Outcome::Refused(quorate_ledger::Refusal::Invalid(
+                    "operation is missing".to_owned(),
+                )),
+                0,
+                0,
+            ),
         };
         SessionResponse { sequence: request.sequence, result: Some(result) }
     }
@@ -93,7 +107,10 @@ impl Budget for BudgetService {
     type SessionStream = ResponseStream<SessionResponse>;
     type WatchStream = ResponseStream<WatchEvent>;
 
-    async fn session(&self, request: Request<Streaming<SessionRequest>>) -> Result<Response<Self::SessionStream>, Status> {
+    async fn session(
+        &self,
+        request: Request<Streaming<SessionRequest>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
         let may_forward = !request.metadata().contains_key(FORWARDED_HEADER);
         let service = self.clone();
         let counted = Counted::new(&self.metrics.sessions);

@@ -39,7 +39,9 @@ const OVERLOADED_RETRY_MS: u64 = 50;
 impl From<ProposeError> for Undecided {
     fn from(error: ProposeError) -> Self {
         match error {
-            ProposeError::NotLeader { leader } | ProposeError::LostLeadership { leader } => Self::NotLeader(leader),
+            ProposeError::NotLeader { leader } | ProposeError::LostLeadership { leader } => {
+                Self::NotLeader(leader)
+            }
             other => Self::Stopped(other.to_string()),
         }
     }

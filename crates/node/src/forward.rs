@@ -46,12 +46,18 @@ impl Forwarder {
     }
 
     async fn session(&self) -> Result<Arc<Session>, Undecided> {
-        let leader = self.leader().filter(|leader| leader.id != self.replica.node_id()).ok_or(Undecided::NotLeader(None))?;
+        let leader = self
+            .leader()
+            .filter(|leader| leader.id != self.replica.node_id())
+            .ok_or(Undecided::NotLeader(None))?;
         let mut slot = self.session.lock().await;
-        if let Some(session) = slot.as_ref().filter(|session| !session.is_over() && session.address() == leader.address) {
+        if let Some(session) =
+            slot.as_ref().filter(|session| !session.is_over() && session.address() == leader.address)
+        {
             return Ok(session.clone());
         }
-        let channel = self.channel(&leader.address).ok_or_else(|| Undecided::NotLeader(Some(leader.clone())))?;
+        let channel =
+            self.channel(&leader.address).ok_or_else(|| Undecided::NotLeader(Some(leader.clone())))?;
         let opening = Session::open(channel, leader.address.clone(), true);
         let opened = tokio::time::timeout(OPEN_TIMEOUT, opening).await.ok().and_then(Result::ok);
         let session = Arc::new(opened.ok_or(Undecided::NotLeader(Some(leader)))?);

@@ -44,7 +44,10 @@ impl HttpServer {
             tokio::spawn(async move {
                 let service = service_fn(move |request| std::future::ready(server.answer(&request)));
                 let mut http = http1::Builder::new();
-                let connection = http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).serve_connection(TokioIo::new(stream), service);
+                let connection = http
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(HEADER_TIMEOUT)
+                    .serve_connection(TokioIo::new(stream), service);
                 tokio::select! {
                     _ = connection => {}
                     () = stop.cancelled() => {}
@@ -56,20 +59,26 @@ impl HttpServer {
 
     fn answer(&self, request: &Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
         let (status, kind, text) = match request.uri().path() {
-            "/metrics" => {
-                (StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", self.metrics.page(&self.replica))
-            }
+            "/metrics" => (
+                StatusCode::OK,
+                "application/openmetrics-text; version=1.0.0; charset=utf-8",
+                self.metrics.page(&self.replica),
+            ),
             "/healthz" => match self.replica.status().borrow().fatal.clone() {
                 None => (StatusCode::OK, "text/plain", "ok\n".to_owned()),
                 Some(fatal) => (StatusCode::SERVICE_UNAVAILABLE, "text/plain", format!("{fatal}\n")),
             },
-            "/readyz" if self.replica.status().borrow().leader.is_some() => (StatusCode::OK, "text/plain", "ok\n".to_owned()),
+            "/readyz" if self.replica.status().borrow().leader.is_some() => {
+                (StatusCode::OK, "text/plain", "ok\n".to_owned())
+            }
             "/readyz" => (StatusCode::SERVICE_UNAVAILABLE, "text/plain", "no leader is known\n".to_owned()),
             _ => (StatusCode::NOT_FOUND, "text/plain", "known: /metrics, /healthz, /readyz\n".to_owned()),
         };
         let mut response = Response::new(Full::new(Bytes::from(text)));
         *response.status_mut() = status;
-        response.headers_mut().insert(hyper::header::CONTENT_TYPE, hyper::header::HeaderValue::from_static(kind));
+        response
+            .headers_mut()
+            .insert(hyper::header::CONTENT_TYPE, hyper::header::HeaderValue::from_static(kind));
         Ok(response)
     }
 }

@@ -90,9 +90,18 @@ impl Metrics {
     fn register(&self) {
         let mut registry = self.registry.lock();
         registry.register("operations", "Operations by kind and outcome", self.operations.clone());
-        registry.register("denials_from_state", "Denials answered without a log entry", self.denials_from_state.clone());
+        registry.register(
+            "denials_from_state",
+            "Denials answered without a log entry",
+            self.denials_from_state.clone(),
+        );
         registry.register("batch_operations", "Operations in a log entry", self.batch_operations.clone());
-        registry.register_with_unit("propose", "From proposal to decision", Unit::Seconds, self.propose_seconds.clone());
+        registry.register_with_unit(
+            "propose",
+            "From proposal to decision",
+            Unit::Seconds,
+            self.propose_seconds.clone(),
+        );
         registry.register("tenants_active", "Tenant actors on this node", self.tenants_active.clone());
         registry.register("sessions", "Open session streams", self.sessions.clone());
         registry.register("watchers", "Open watches", self.watchers.clone());
@@ -100,12 +109,30 @@ impl Metrics {
         registry.register("is_leader", "1 while this node leads", self.is_leader.clone());
         registry.register("raft_term", "Raft's term", self.term.clone());
         registry.register("raft_last_log_index", "Index of the last log entry", self.last_log_index.clone());
-        registry.register("raft_applied_index", "Index of the last applied entry", self.applied_index.clone());
-        registry.register("raft_snapshot_index", "Index of the last entry in the snapshot", self.snapshot_index.clone());
+        registry.register(
+            "raft_applied_index",
+            "Index of the last applied entry",
+            self.applied_index.clone(),
+        );
+        registry.register(
+            "raft_snapshot_index",
+            "Index of the last entry in the snapshot",
+            self.snapshot_index.clone(),
+        );
         registry.register_with_unit("log", "Size of the log on disk", Unit::Bytes, self.log_bytes.clone());
-        registry.register_with_unit("snapshot", "Size of the snapshot on disk", Unit::Bytes, self.snapshot_bytes.clone());
+        registry.register_with_unit(
+            "snapshot",
+            "Size of the snapshot on disk",
+            Unit::Bytes,
+            self.snapshot_bytes.clone(),
+        );
         registry.register("log_flushes", "Durable flushes of the log", self.flushes.clone());
-        registry.register_with_unit("log_flush_total", "Time spent in flushes", Unit::Seconds, self.flush_seconds.clone());
+        registry.register_with_unit(
+            "log_flush_total",
+            "Time spent in flushes",
+            Unit::Seconds,
+            self.flush_seconds.clone(),
+        );
     }
 
     /// Counts one finished operation; `None`: undecided.

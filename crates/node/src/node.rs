@@ -56,9 +56,16 @@ impl Node {
     /// Names the address and the config key.
     pub fn bind(config: &NodeConfig) -> Result<NodeListeners, NodeError> {
         let bind = |key, address: &str| {
-            TcpListener::bind(address).map_err(|source| NodeError::Bind { key, address: address.to_owned(), source })
+            TcpListener::bind(address).map_err(|source| NodeError::Bind {
+                key,
+                address: address.to_owned(),
+                source,
+            })
         };
-        Ok(NodeListeners { grpc: bind("listen", &config.listen)?, http: bind("http_listen", &config.http_listen)? })
+        Ok(NodeListeners {
+            grpc: bind("listen", &config.listen)?,
+            http: bind("http_listen", &config.http_listen)?,
+        })
     }
 
     /// Opens the data folder and serves. Forms the cluster with the peers in the background, if it is new.
@@ -66,15 +73,19 @@ impl Node {
     /// # Errors
     /// The data folder cannot be opened, or the configuration contradicts itself.
     pub async fn start(config: NodeConfig, listeners: NodeListeners) -> Result<Self, NodeError> {
-        let peers: Vec<Peer> = config.peers.iter().map(|peer| Peer { id: peer.id, address: peer.address.clone() }).collect();
+        let peers: Vec<Peer> =
+            config.peers.iter().map(|peer| Peer { id: peer.id, address: peer.address.clone() }).collect();
         check_peers(&config, &peers)?;
         let replica = Replica::open(replica_config(&config)).await?;
         let metrics = Arc::new(Metrics::new());
         let proposer = Proposer::start(replica.clone(), &config.limits, metrics.clone());
-        let tenants = Tenants::new(replica.clone(), proposer, metrics.clone(), config.limits.tenant_in_flight);
+        let tenants =
+            Tenants::new(replica.clone(), proposer, metrics.clone(), config.limits.tenant_in_flight);
         let stop = CancellationToken::new();
-        let grpc_address = listeners.grpc.local_addr().map_err(|error| NodeError::Serve(error.to_string()))?;
-        let http_address = listeners.http.local_addr().map_err(|error| NodeError::Serve(error.to_string()))?;
+        let grpc_address =
+            listeners.grpc.local_addr().map_err(|error| NodeError::Serve(error.to_string()))?;
+        let http_address =
+            listeners.http.local_addr().map_err(|error| NodeError::Serve(error.to_string()))?;
         let routes = routes(&config, &replica, &tenants, &metrics, &stop).await?;
         let incoming = TcpIncoming::from(tokio_listener(listeners.grpc)?).with_nodelay(Some(true));
         let http = HttpServer { replica: replica.clone(), metrics };
@@ -121,6 +132,11 @@ impl Node {
                 Err(error) => tracing::warn!(%error, "stopping as leader; the others will elect another"),
             }
         }
+        self.close().await;
+    }
+
+    /// Like `stop`, but for a whole cluster that goes down at once: there is nobody to hand the leadership to.
+    pub async fn close(self) {
         self.stop.cancel();
         let mut server = self.server;
         if tokio::time::timeout(self.drain, &mut server).await.is_err() {
@@ -217,7 +233,11 @@ async fn serve(routes: Routes, incoming: TcpIncoming, stop: CancellationToken) {
 async fn bootstrap(replica: Replica, peers: Vec<Peer>, failed: watch::Sender<Option<String>>) {
     match replica.bootstrap(&peers).await {
         // Somebody else's mistake, perhaps; but to go on would be to share an identity.
-        Err(error @ (ReplicaError::DuplicateNode { .. } | ReplicaError::OtherCluster { .. } | ReplicaError::OtherNode { .. })) => {
+        Err(
+            error @ (ReplicaError::DuplicateNode { .. }
+            | ReplicaError::OtherCluster { .. }
+            | ReplicaError::OtherNode { .. }),
+        ) => {
             failed.send_replace(Some(error.to_string()));
         }
         Err(error) => tracing::error!(%error, "cannot join the cluster"),

@@ -53,13 +53,19 @@ impl Proposer {
         let (answer, decided) = oneshot::channel();
         match self.queue.try_send(Pending { command, answer }) {
             Ok(()) => Ok(decided),
-            Err(mpsc::error::TrySendError::Full(_)) => Err(Undecided::Overloaded("the proposer's queue is full")),
-            Err(mpsc::error::TrySendError::Closed(_)) => Err(Undecided::Stopped("this node is stopping".to_owned())),
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                Err(Undecided::Overloaded("the proposer's queue is full"))
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => {
+                Err(Undecided::Stopped("this node is stopping".to_owned()))
+            }
         }
     }
 
     pub async fn propose(&self, command: Command) -> Decision {
-        self.submit(command)?.await.unwrap_or_else(|_| Err(Undecided::Stopped("this node is stopping".to_owned())))
+        self.submit(command)?
+            .await
+            .unwrap_or_else(|_| Err(Undecided::Stopped("this node is stopping".to_owned())))
     }
 }
 
@@ -106,7 +112,8 @@ impl Worker {
 
 async fn decide(replica: &Replica, metrics: &Metrics, batch: Vec<Pending>) {
     let started = Instant::now();
-    let (commands, answers): (Vec<_>, Vec<_>) = batch.into_iter().map(|pending| (pending.command, pending.answer)).unzip();
+    let (commands, answers): (Vec<_>, Vec<_>) =
+        batch.into_iter().map(|pending| (pending.command, pending.answer)).unzip();
     let operations = commands.len();
     let applied = replica.propose(commands).await;
     metrics.batch_operations.observe(operations as f64);

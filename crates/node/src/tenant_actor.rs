@@ -24,7 +24,9 @@ const EXPIRE_AGAIN: Duration = Duration::from_millis(20);
 pub(crate) enum Message {
     Execute(Box<Execute>),
     /// Something was decided: `changed` if it may have made or moved a deadline.
-    Done { deadline: Option<TimestampMs> },
+    Done {
+        deadline: Option<TimestampMs>,
+    },
     Wake,
 }
 
@@ -58,7 +60,11 @@ impl Actor for TenantActor {
     type State = State;
     type Arguments = Arguments;
 
-    async fn pre_start(&self, myself: ActorRef<Message>, arguments: Arguments) -> Result<State, ActorProcessingErr> {
+    async fn pre_start(
+        &self,
+        myself: ActorRef<Message>,
+        arguments: Arguments,
+    ) -> Result<State, ActorProcessingErr> {
         arguments.metrics.tenants_active.inc();
         let deadline = arguments.replica.read(|ledger, _| ledger.next_deadline(&arguments.tenant));
         let mut state = State { arguments, in_flight: 0, alarm: None };
@@ -66,12 +72,19 @@ impl Actor for TenantActor {
         Ok(state)
     }
 
-    async fn handle(&self, myself: ActorRef<Message>, message: Message, state: &mut State) -> Result<(), ActorProcessingErr> {
+    async fn handle(
+        &self,
+        myself: ActorRef<Message>,
+        message: Message,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
         match message {
             Message::Execute(execute) => state.execute(&myself, *execute),
             Message::Done { deadline } => {
                 state.in_flight = state.in_flight.saturating_sub(1);
-                let earlier = |known: &(TimestampMs, JoinHandle<()>)| deadline.is_none_or(|deadline| known.0 <= deadline);
+                let earlier = |known: &(TimestampMs, JoinHandle<()>)| {
+                    deadline.is_none_or(|deadline| known.0 <= deadline)
+                };
                 if deadline.is_some() && !state.alarm.as_ref().is_some_and(earlier) {
                     state.set_alarm(&myself, deadline);
                 }
@@ -81,7 +94,11 @@ impl Actor for TenantActor {
         Ok(())
     }
 
-    async fn post_stop(&self, _myself: ActorRef<Message>, state: &mut State) -> Result<(), ActorProcessingErr> {
+    async fn post_stop(
+        &self,
+        _myself: ActorRef<Message>,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
         state.arguments.metrics.tenants_active.dec();
         if let Some((_, alarm)) = state.alarm.take() {
             alarm.abort();
@@ -106,7 +123,9 @@ impl State {
                 self.in_flight += 1;
                 let myself = myself.clone();
                 tokio::spawn(async move {
-                    let decision = decided.await.unwrap_or_else(|_| Err(crate::error::Undecided::Stopped("this node is stopping".to_owned())));
+                    let decision = decided.await.unwrap_or_else(|_| {
+                        Err(crate::error::Undecided::Stopped("this node is stopping".to_owned()))
+                    });
                     // The caller, and the alarm, learn of it; either may be gone.
                     let deadline = ttl_ms.map(|ttl_ms| now().saturating_add(ttl_ms));
                     let _ = answer.send(decision);
@@ -121,7 +140,10 @@ impl State {
     /// A denial that needs no log entry: nothing of the tenant is in flight that could change it, and no other node can
     /// lead. It changes nothing, so it may be answered from what is applied.
     fn certain_denial(&self, command: &Command) -> Option<Decided> {
-        if self.in_flight > 0 || !matches!(command, Command::Reserve { .. }) || !self.arguments.replica.has_lease() {
+        if self.in_flight > 0
+            || !matches!(command, Command::Reserve { .. })
+            || !self.arguments.replica.has_lease()
+        {
             return None;
         }
         let denial = self.arguments.replica.read(|ledger, _| ledger.would_deny(now(), command))?;
@@ -133,7 +155,10 @@ impl State {
     fn wake(&mut self, myself: &ActorRef<Message>) {
         self.alarm = None;
         let tenant = &self.arguments.tenant;
-        let (due, next) = self.arguments.replica.read(|ledger, _| (ledger.due(tenant, now(), EXPIRE_MAX), ledger.next_deadline(tenant)));
+        let (due, next) = self
+            .arguments
+            .replica
+            .read(|ledger, _| (ledger.due(tenant, now(), EXPIRE_MAX), ledger.next_deadline(tenant)));
         if due.is_empty() {
             if next.is_none() && self.in_flight == 0 && (self.arguments.retire)() {
                 myself.stop(None);

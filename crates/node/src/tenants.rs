@@ -41,8 +41,20 @@ pub(crate) struct Tenants {
 }
 
 impl Tenants {
-    pub fn new(replica: Replica, proposer: Proposer, metrics: Arc<Metrics>, in_flight_max: usize) -> Arc<Self> {
-        Arc::new(Self { replica, proposer, metrics, in_flight_max, making: tokio::sync::Mutex::default(), known: Mutex::default() })
+    pub fn new(
+        replica: Replica,
+        proposer: Proposer,
+        metrics: Arc<Metrics>,
+        in_flight_max: usize,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            replica,
+            proposer,
+            metrics,
+            in_flight_max,
+            making: tokio::sync::Mutex::default(),
+            known: Mutex::default(),
+        })
     }
 
     /// One operation of one tenant; the caller has checked that this node leads.
@@ -55,7 +67,9 @@ impl Tenants {
             | Command::Expire { tenant, .. }
             | Command::AdjustAccount { tenant, .. } => tenant.clone(),
             // No tenant's business.
-            Command::PutPolicy { .. } | Command::ReportProvider(_) => return in_time(timeout, self.proposer.propose(command)).await,
+            Command::PutPolicy { .. } | Command::ReportProvider(_) => {
+                return in_time(timeout, self.proposer.propose(command)).await;
+            }
         };
         let handle = self.handle(&tenant).await?;
         let Ok(permit) = handle.turnstile.clone().try_acquire_owned() else {
@@ -100,7 +114,8 @@ impl Tenants {
             retire: Box::new(retire),
         };
         let spawned = Actor::spawn(None, TenantActor, arguments).await;
-        let (actor, _) = spawned.map_err(|error| Undecided::Stopped(format!("the tenant's actor did not start: {error}")))?;
+        let (actor, _) = spawned
+            .map_err(|error| Undecided::Stopped(format!("the tenant's actor did not start: {error}")))?;
         let handle = Handle { actor, turnstile };
         self.known.lock().insert(tenant.to_owned(), handle.clone());
         Ok(handle)

@@ -40,7 +40,8 @@ struct Over;
 impl Watches {
     pub fn start(&self, watcher: String) -> ReceiverStream<Result<WatchEvent, Status>> {
         let (events, stream) = mpsc::channel(QUEUE);
-        let watch = Watch { replica: self.replica.clone(), events, policy_version: 0, providers: BTreeMap::new() };
+        let watch =
+            Watch { replica: self.replica.clone(), events, policy_version: 0, providers: BTreeMap::new() };
         let stop = self.stop.clone();
         tokio::spawn(async move {
             tokio::select! {

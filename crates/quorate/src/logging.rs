@@ -11,7 +11,14 @@ use tracing_subscriber::EnvFilter;
 #[derive(Debug, Clone, Args)]
 pub struct LogOptions {
     /// What to log: a level, or a filter like `info,quorate_node=debug`
-    #[arg(long = "log", global = true, env = "QUORATE_LOG", default_value = "warn,quorate=info,quorate_node=info,quorate_gateway=info,quorate_replica=info,openraft=error", hide_default_value = true, value_name = "FILTER")]
+    #[arg(
+        long = "log",
+        global = true,
+        env = "QUORATE_LOG",
+        default_value = "warn,quorate=info,quorate_node=info,quorate_gateway=info,quorate_replica=info,openraft=error",
+        hide_default_value = true,
+        value_name = "FILTER"
+    )]
     filter: String,
     /// How to log
     #[arg(long, global = true, env = "QUORATE_LOG_FORMAT", default_value = "text")]
@@ -30,12 +37,17 @@ enum Format {
 /// # Errors
 /// The filter or the file is none.
 pub fn start(options: &LogOptions) -> Result<()> {
-    let filter = EnvFilter::try_new(&options.filter).with_context(|| format!("--log {:?}", options.filter))?;
+    let filter =
+        EnvFilter::try_new(&options.filter).with_context(|| format!("--log {:?}", options.filter))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter);
     let json = options.log_format == Format::Json;
     match &options.log_file {
         Some(path) => {
-            let file = File::options().create(true).append(true).open(path).with_context(|| format!("--log-file {}", path.display()))?;
+            let file = File::options()
+                .create(true)
+                .append(true)
+                .open(path)
+                .with_context(|| format!("--log-file {}", path.display()))?;
             let builder = builder.with_writer(Mutex::new(file)).with_ansi(false);
             if json { builder.json().init() } else { builder.init() }
         }

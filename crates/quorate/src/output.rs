@@ -60,7 +60,11 @@ pub fn units(micros: u64) -> String {
 
 /// A point in time, UTC; `never` for 0.
 pub fn time(unix_ms: u64) -> String {
-    match i64::try_from(unix_ms).ok().filter(|ms| *ms > 0).and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok()) {
+    match i64::try_from(unix_ms)
+        .ok()
+        .filter(|ms| *ms > 0)
+        .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())
+    {
         Some(time) => time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         None => "never".to_owned(),
     }

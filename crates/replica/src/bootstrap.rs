@@ -40,7 +40,11 @@ impl Replica {
                 return self.form(peers).await;
             }
             if !all_new && !quiet {
-                let missing: Vec<_> = peers.iter().filter(|peer| !answers.contains_key(&peer.id)).map(|peer| &peer.address).collect();
+                let missing: Vec<_> = peers
+                    .iter()
+                    .filter(|peer| !answers.contains_key(&peer.id))
+                    .map(|peer| &peer.address)
+                    .collect();
                 info!(?missing, "waiting for the other nodes of the new cluster");
                 quiet = true;
             }
@@ -49,7 +53,8 @@ impl Replica {
     }
 
     async fn form(&self, peers: &[Peer]) -> Result<(), ReplicaError> {
-        let members: BTreeMap<u64, BasicNode> = peers.iter().map(|peer| (peer.id, BasicNode::new(&peer.address))).collect();
+        let members: BTreeMap<u64, BasicNode> =
+            peers.iter().map(|peer| (peer.id, BasicNode::new(&peer.address))).collect();
         info!(members = ?members.keys(), "forming the cluster");
         match self.inner.raft.initialize(members).await {
             Ok(()) => Ok(()),
@@ -66,7 +71,10 @@ impl Replica {
             return Err(ReplicaError::Peers("an id or an address stands there twice".to_owned()));
         }
         if !ids.contains(&self.node_id()) {
-            return Err(ReplicaError::Peers(format!("this node, {}, is not among them; add it", self.node_id())));
+            return Err(ReplicaError::Peers(format!(
+                "this node, {}, is not among them; add it",
+                self.node_id()
+            )));
         }
         Ok(())
     }
@@ -86,7 +94,8 @@ impl Replica {
     /// Asks the node at `address` who it is; `None` if it does not answer in time.
     pub async fn identify(&self, address: &str) -> Option<IdentifyResponse> {
         let channel = quorate_rpc::endpoint(address).ok()?.connect_lazy();
-        let request = IdentifyRequest { cluster: self.inner.sender.cluster.to_string(), from_node: self.node_id() };
+        let request =
+            IdentifyRequest { cluster: self.inner.sender.cluster.to_string(), from_node: self.node_id() };
         let mut client = RaftClient::new(channel);
         let answered = tokio::time::timeout(ASK_TIMEOUT, client.identify(request)).await;
         answered.ok()?.ok().map(tonic::Response::into_inner)
@@ -95,14 +104,22 @@ impl Replica {
     fn check_answer(&self, peer: &Peer, answer: &IdentifyResponse) -> Result<(), ReplicaError> {
         let wanted = self.inner.sender.cluster.to_string();
         if answer.cluster != wanted {
-            return Err(ReplicaError::OtherCluster { address: peer.address.clone(), found: answer.cluster.clone(), wanted });
+            return Err(ReplicaError::OtherCluster {
+                address: peer.address.clone(),
+                found: answer.cluster.clone(),
+                wanted,
+            });
         }
         let is_me = answer.incarnation == self.inner.incarnation.as_slice();
         if answer.node_id == self.node_id() && !is_me {
             return Err(ReplicaError::DuplicateNode { id: self.node_id(), address: peer.address.clone() });
         }
         if answer.node_id != peer.id {
-            return Err(ReplicaError::OtherNode { address: peer.address.clone(), found: answer.node_id, wanted: peer.id });
+            return Err(ReplicaError::OtherNode {
+                address: peer.address.clone(),
+                found: answer.node_id,
+                wanted: peer.id,
+            });
         }
         Ok(())
     }
@@ -110,10 +127,12 @@ impl Replica {
     /// This node's folder is new, but its cluster is not: it may have voted before and forgotten it. Until it has caught up
     /// with a leader, it neither votes nor stands for election. Remembered on disk, in case it is restarted meanwhile.
     fn begin_rebuilding(&self) -> Result<(), ReplicaError> {
-        warn!("this folder is empty, but the cluster is not: rebuilding from the leader; no vote until caught up");
-        std::fs::File::create(self.inner.rebuilding_marker())
-            .and_then(|file| file.sync_all())
-            .map_err(|error| ReplicaError::Stopped(format!("cannot mark the folder as being rebuilt: {error}")))?;
+        warn!(
+            "this folder is empty, but the cluster is not: rebuilding from the leader; no vote until caught up"
+        );
+        std::fs::File::create(self.inner.rebuilding_marker()).and_then(|file| file.sync_all()).map_err(
+            |error| ReplicaError::Stopped(format!("cannot mark the folder as being rebuilt: {error}")),
+        )?;
         self.set_rebuilding(true);
         Ok(())
     }

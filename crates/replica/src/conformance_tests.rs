@@ -1,7 +1,7 @@
 //! openraft's own storage suite, against the store as it is.
 
-use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::StorageError;
+use openraft::testing::log::{StoreBuilder, Suite};
 
 use crate::log_store::LogStore;
 use crate::snapshot::SnapshotFolder;

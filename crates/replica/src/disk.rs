@@ -45,12 +45,26 @@ impl Keys {
 }
 
 pub(crate) enum Job {
-    Append { entries: Vec<(u64, Vec<u8>)>, callback: IOFlushed<TypeConfig> },
-    Vote { vote: Box<Vote>, done: oneshot::Sender<io::Result<()>> },
-    Committed { committed: Option<LogId> },
+    Append {
+        entries: Vec<(u64, Vec<u8>)>,
+        callback: IOFlushed<TypeConfig>,
+    },
+    Vote {
+        vote: Box<Vote>,
+        done: oneshot::Sender<io::Result<()>>,
+    },
+    Committed {
+        committed: Option<LogId>,
+    },
     /// Drops every entry above this index; `None`: all.
-    TruncateAfter { index: Option<u64>, done: oneshot::Sender<io::Result<()>> },
-    Purge { log_id: LogId, done: oneshot::Sender<io::Result<()>> },
+    TruncateAfter {
+        index: Option<u64>,
+        done: oneshot::Sender<io::Result<()>>,
+    },
+    Purge {
+        log_id: LogId,
+        done: oneshot::Sender<io::Result<()>>,
+    },
     /// Everything before it is on disk when this is answered.
     Close,
 }
@@ -87,14 +101,20 @@ impl Disk {
     /// Opens the log and checks every frame of it.
     pub fn open(folder: &Path, group: u32) -> io::Result<(Self, Found)> {
         let keys = Keys { group };
-        let db = sled::Config::new().path(folder).cache_capacity(CACHE_BYTES).flush_every_ms(None).open().map_err(sled_error)?;
+        let db = sled::Config::new()
+            .path(folder)
+            .cache_capacity(CACHE_BYTES)
+            .flush_every_ms(None)
+            .open()
+            .map_err(sled_error)?;
         let found = scan(&db, keys)?;
         let file = File::options().read(true).write(true).open(folder.join("db"))?;
         let stats = Arc::new(DiskStats::default());
         stats.durable_end.store(found.last.map_or(0, |last| last.index + 1), Ordering::Relaxed);
         let (queue, jobs) = sync_channel(QUEUE);
         let writer = Writer { keys, db: db.clone(), file, stats: stats.clone() };
-        let thread = std::thread::Builder::new().name("quorate-log".to_owned()).spawn(move || writer.run(&jobs))?;
+        let thread =
+            std::thread::Builder::new().name("quorate-log".to_owned()).spawn(move || writer.run(&jobs))?;
         Ok((Self { keys, db, queue, thread: Some(thread), stats }, found))
     }
 
@@ -147,7 +167,10 @@ fn scan(db: &sled::Db, keys: Keys) -> io::Result<Found> {
         let (_, value) = item.map_err(sled_error)?;
         let frame = Frame::read(&value)?;
         if let Some(expected) = next.filter(|expected| *expected != frame.first_index) {
-            return Err(damaged(format!("the log has a hole: index {expected} is missing, the next frame starts at {}", frame.first_index)));
+            return Err(damaged(format!(
+                "the log has a hole: index {expected} is missing, the next frame starts at {}",
+                frame.first_index
+            )));
         }
         next = Some(frame.last_index() + 1);
         if let Some(entry) = frame.entries()?.last() {
@@ -211,20 +234,28 @@ impl Writer {
                     acks.push(Ack::Flushed(callback, end));
                 }
                 Job::Vote { vote, done } => {
-                    result = result.and_then(|()| encode(&vote)).map(|bytes| batch.insert(&self.keys.meta(b'v'), bytes));
+                    result = result
+                        .and_then(|()| encode(&vote))
+                        .map(|bytes| batch.insert(&self.keys.meta(b'v'), bytes));
                     acks.push(Ack::Done(done));
                 }
                 Job::Committed { committed } => {
-                    result = result.and_then(|()| encode(&committed)).map(|bytes| batch.insert(&self.keys.meta(b'c'), bytes));
+                    result = result
+                        .and_then(|()| encode(&committed))
+                        .map(|bytes| batch.insert(&self.keys.meta(b'c'), bytes));
                 }
                 Job::TruncateAfter { index, done } => {
                     self.close_frame(&mut batch, &mut frame);
-                    result = result.and_then(|()| self.apply(&mut batch)).and_then(|()| self.truncate_after(&mut batch, index));
+                    result = result
+                        .and_then(|()| self.apply(&mut batch))
+                        .and_then(|()| self.truncate_after(&mut batch, index));
                     acks.push(Ack::Done(done));
                 }
                 Job::Purge { log_id, done } => {
                     self.close_frame(&mut batch, &mut frame);
-                    result = result.and_then(|()| self.apply(&mut batch)).and_then(|()| self.purge(&mut batch, &log_id));
+                    result = result
+                        .and_then(|()| self.apply(&mut batch))
+                        .and_then(|()| self.purge(&mut batch, &log_id));
                     acks.push(Ack::Done(done));
                 }
                 Job::Close => open = false,
@@ -268,7 +299,8 @@ impl Writer {
     /// Removes the frames above `index`, and rewrites the one that straddles it.
     fn truncate_after(&self, batch: &mut sled::Batch, index: Option<u64>) -> io::Result<()> {
         let keep = index.map_or(0, |index| index + 1);
-        let straddling = self.db.range(..self.keys.frame(keep)).next_back().transpose().map_err(sled_error)?;
+        let straddling =
+            self.db.range(..self.keys.frame(keep)).next_back().transpose().map_err(sled_error)?;
         if let Some((_, value)) = straddling.filter(|(key, _)| key.starts_with(&self.keys.meta(b'f'))) {
             let frame = Frame::read(&value)?;
             if frame.last_index() >= keep {
@@ -299,7 +331,8 @@ impl Writer {
     }
 
     fn acknowledge(&self, acks: Vec<Ack>, result: &io::Result<()>) {
-        let copy = || result.as_ref().map(|()| ()).map_err(|error| io::Error::new(error.kind(), error.to_string()));
+        let copy =
+            || result.as_ref().map(|()| ()).map_err(|error| io::Error::new(error.kind(), error.to_string()));
         for ack in acks {
             match ack {
                 Ack::Flushed(callback, end) => {

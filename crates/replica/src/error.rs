@@ -30,7 +30,9 @@ pub enum OpenError {
 impl OpenError {
     pub(crate) fn io(folder: &Path, source: std::io::Error) -> Self {
         match source.kind() {
-            std::io::ErrorKind::InvalidData => Self::Damaged { folder: folder.to_owned(), what: source.to_string() },
+            std::io::ErrorKind::InvalidData => {
+                Self::Damaged { folder: folder.to_owned(), what: source.to_string() }
+            }
             _ => Self::Io { folder: folder.to_owned(), source },
         }
     }

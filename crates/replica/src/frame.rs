@@ -64,13 +64,17 @@ impl<'a> Frame<'a> {
     /// # Errors
     /// `InvalidData` that names the frame.
     pub fn read(bytes: &'a [u8]) -> io::Result<Self> {
-        let (Some(first), Some(count), Some(crc)) = (bytes.get(..8), bytes.get(8..12), bytes.get(12..HEAD_BYTES)) else {
+        let (Some(first), Some(count), Some(crc)) =
+            (bytes.get(..8), bytes.get(8..12), bytes.get(12..HEAD_BYTES))
+        else {
             return Err(damaged("a frame of the log has only part of its head"));
         };
         let first_index = u64::from_be_bytes(first.try_into().unwrap_or_default());
         let body = &bytes[HEAD_BYTES..];
         if crc32fast::hash(body).to_be_bytes() != crc {
-            return Err(damaged(format!("the frame of the log that starts at index {first_index} has a wrong checksum")));
+            return Err(damaged(format!(
+                "the frame of the log that starts at index {first_index} has a wrong checksum"
+            )));
         }
         Ok(Self { first_index, count: u32::from_be_bytes(count.try_into().unwrap_or_default()), body })
     }

@@ -28,7 +28,8 @@ impl Identity {
     pub fn open(folder: &Path, cluster: &str, node_id: u64) -> Result<Self, OpenError> {
         let path = folder.join(FILE);
         let identity = match fs::read(&path) {
-            Ok(bytes) => decode(&bytes).map_err(|_| OpenError::damaged(folder, "the file \"identity\" cannot be read"))?,
+            Ok(bytes) => decode(&bytes)
+                .map_err(|_| OpenError::damaged(folder, "the file \"identity\" cannot be read"))?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 Self::create(&path, cluster, node_id).map_err(|error| OpenError::io(folder, error))?
             }
@@ -36,10 +37,17 @@ impl Identity {
         };
         let folder = folder.to_owned();
         if identity.format != FORMAT {
-            return Err(OpenError::damaged(&folder, format!("its format is {}, this version knows {FORMAT}", identity.format)));
+            return Err(OpenError::damaged(
+                &folder,
+                format!("its format is {}, this version knows {FORMAT}", identity.format),
+            ));
         }
         if identity.cluster != cluster {
-            return Err(OpenError::OtherCluster { folder, found: identity.cluster, wanted: cluster.to_owned() });
+            return Err(OpenError::OtherCluster {
+                folder,
+                found: identity.cluster,
+                wanted: cluster.to_owned(),
+            });
         }
         if identity.node_id != node_id {
             return Err(OpenError::OtherNode { folder, found: identity.node_id, wanted: node_id });
@@ -48,7 +56,12 @@ impl Identity {
     }
 
     fn create(path: &Path, cluster: &str, node_id: u64) -> io::Result<Self> {
-        let identity = Self { format: FORMAT, cluster: cluster.to_owned(), node_id, incarnation: uuid::Uuid::new_v4().into_bytes() };
+        let identity = Self {
+            format: FORMAT,
+            cluster: cluster.to_owned(),
+            node_id,
+            incarnation: uuid::Uuid::new_v4().into_bytes(),
+        };
         let folder = path.parent().ok_or_else(|| damaged("the data folder has no path"))?;
         let partial = path.with_extension("partial");
         let mut file = File::create(&partial)?;

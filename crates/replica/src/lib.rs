@@ -20,5 +20,7 @@ mod state_machine;
 mod types;
 
 pub use error::{OpenError, ProposeError, ReplicaError};
-pub use replica::{Applied, Member, Peer, ReadPoint, Replica, ReplicaConfig, Role, Status, StorageStats, Timers};
+pub use replica::{
+    Applied, Member, Peer, ReadPoint, Replica, ReplicaConfig, Role, Status, StorageStats, Timers,
+};
 pub use size::{BATCH_MAX_BYTES, size_bound};

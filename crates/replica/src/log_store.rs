@@ -48,7 +48,13 @@ struct TailEntry {
 impl LogStore {
     pub fn open(folder: &Path, group: u32) -> io::Result<Self> {
         let (disk, found) = Disk::open(folder, group)?;
-        let state = State { vote: found.vote, committed: found.committed, purged: found.purged, last: found.last, ..State::default() };
+        let state = State {
+            vote: found.vote,
+            committed: found.committed,
+            purged: found.purged,
+            last: found.last,
+            ..State::default()
+        };
         Ok(Self { disk: Arc::new(disk), state: Arc::new(RwLock::new(state)) })
     }
 
@@ -99,7 +105,9 @@ impl State {
         self.last = Some(entry.log_id);
         self.tail.push_back(TailEntry { entry, bytes });
         self.tail_bytes += bytes;
-        while self.tail_bytes > TAIL_MAX_BYTES && self.tail.front().is_some_and(|first| first.entry.log_id.index < durable_end) {
+        while self.tail_bytes > TAIL_MAX_BYTES
+            && self.tail.front().is_some_and(|first| first.entry.log_id.index < durable_end)
+        {
             self.pop_front();
         }
     }
@@ -112,7 +120,10 @@ impl State {
 }
 
 impl RaftLogReader<TypeConfig> for LogStore {
-    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(&mut self, range: RB) -> io::Result<Vec<Entry>> {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> io::Result<Vec<Entry>> {
         let start = match range.start_bound() {
             Bound::Included(start) => *start,
             Bound::Excluded(start) => start + 1,
@@ -177,8 +188,12 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             for entry in entries {
                 let bytes = encode(&entry)?;
                 if bytes.len() > ENTRY_MAX_BYTES {
-                    let kind = if matches!(entry.payload, EntryPayload::Normal(_)) { "batch" } else { "membership" };
-                    return Err(io::Error::other(format!("a {kind} of {} bytes is above the frame size", bytes.len())));
+                    let kind =
+                        if matches!(entry.payload, EntryPayload::Normal(_)) { "batch" } else { "membership" };
+                    return Err(io::Error::other(format!(
+                        "a {kind} of {} bytes is above the frame size",
+                        bytes.len()
+                    )));
                 }
                 let (index, length) = (entry.log_id.index, bytes.len());
                 state.push(entry, length, durable_end);

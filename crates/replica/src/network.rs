@@ -9,8 +9,8 @@ use futures_util::{Stream, StreamExt as _};
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest, TransferLeaderResponse,
-    VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use quorate_rpc::raft::raft_client::RaftClient;
 use quorate_rpc::raft::{RaftMessage, RaftMessageKind as Kind};
@@ -61,7 +61,11 @@ impl RaftNetworkFactory<C> for Network {
 
     async fn new_client(&mut self, target: u64, node: &openraft::BasicNode) -> Connection {
         let channel = quorate_rpc::endpoint(&node.addr).map(|endpoint| endpoint.connect_lazy());
-        Connection { sender: self.sender.clone(), target, channel: channel.map_err(|error| error.to_string()) }
+        Connection {
+            sender: self.sender.clone(),
+            target,
+            channel: channel.map_err(|error| error.to_string()),
+        }
     }
 }
 
@@ -77,17 +81,26 @@ pub(crate) struct Connection {
 impl Connection {
     fn client(&self) -> Result<RaftClient<Channel>, Unreachable<C>> {
         let channel = self.channel.clone().map_err(|error| unreachable(&Status::invalid_argument(error)))?;
-        Ok(RaftClient::new(channel).max_decoding_message_size(MESSAGE_MAX_BYTES).max_encoding_message_size(MESSAGE_MAX_BYTES))
+        Ok(RaftClient::new(channel)
+            .max_decoding_message_size(MESSAGE_MAX_BYTES)
+            .max_encoding_message_size(MESSAGE_MAX_BYTES))
     }
 
-    async fn call<Q: Serialize, R: DeserializeOwned>(&self, kind: Kind, request: &Q, option: &RPCOption) -> Result<R, RPCError<C>> {
+    async fn call<Q: Serialize, R: DeserializeOwned>(
+        &self,
+        kind: Kind,
+        request: &Q,
+        option: &RPCOption,
+    ) -> Result<R, RPCError<C>> {
         let payload = encode(request).map_err(|error| Unreachable::new(&error))?;
         let message = self.sender.message(self.target, kind, payload);
         let mut client = self.client()?;
         let answered = tokio::time::timeout(option.hard_ttl(), client.call(message)).await;
         let response = match answered {
             Ok(response) => response.map_err(|status| unreachable(&status))?.into_inner(),
-            Err(_) => return Err(unreachable(&Status::deadline_exceeded("the peer did not answer in time")).into()),
+            Err(_) => {
+                return Err(unreachable(&Status::deadline_exceeded("the peer did not answer in time")).into());
+            }
         };
         Ok(decode(&response.payload).map_err(|error| Unreachable::new(&error))?)
     }
@@ -100,7 +113,11 @@ fn unreachable(status: &Status) -> Unreachable<C> {
 impl RaftNetworkV2<C> for Connection {
     type SnapshotData = SnapshotFile;
 
-    async fn append_entries(&mut self, rpc: AppendEntriesRequest<C>, option: RPCOption) -> Result<AppendEntriesResponse<C>, RPCError<C>> {
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<C>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<C>, RPCError<C>> {
         self.call(Kind::Append, &rpc, &option).await
     }
 
@@ -108,19 +125,32 @@ impl RaftNetworkV2<C> for Connection {
         &'s mut self,
         input: S,
         option: RPCOption,
-    ) -> futures_util::future::BoxFuture<'s, Result<futures_util::stream::BoxStream<'s, Result<StreamAppendResult<C>, RPCError<C>>>, RPCError<C>>>
+    ) -> futures_util::future::BoxFuture<
+        's,
+        Result<futures_util::stream::BoxStream<'s, Result<StreamAppendResult<C>, RPCError<C>>>, RPCError<C>>,
+    >
     where
         S: Stream<Item = AppendEntriesRequest<C>> + Send + Unpin + 'static,
     {
         Box::pin(async move {
             let (sender, target) = (self.sender.clone(), self.target);
             // An append that cannot be encoded ends the stream; the log store has bounded every entry before.
-            let requests = input.map(|request| encode(&request)).take_while(|encoded| std::future::ready(encoded.is_ok())).filter_map(|encoded| std::future::ready(encoded.ok())).map(move |payload| sender.message(target, Kind::Append, payload));
+            let requests = input
+                .map(|request| encode(&request))
+                .take_while(|encoded| std::future::ready(encoded.is_ok()))
+                .filter_map(|encoded| std::future::ready(encoded.ok()))
+                .map(move |payload| sender.message(target, Kind::Append, payload));
             let mut client = self.client()?;
-            let opened = tokio::time::timeout(option.hard_ttl().max(Duration::from_secs(1)), client.append(requests)).await;
+            let opened =
+                tokio::time::timeout(option.hard_ttl().max(Duration::from_secs(1)), client.append(requests))
+                    .await;
             let responses = match opened {
                 Ok(response) => response.map_err(|status| unreachable(&status))?.into_inner(),
-                Err(_) => return Err(unreachable(&Status::deadline_exceeded("the peer did not answer in time")).into()),
+                Err(_) => {
+                    return Err(
+                        unreachable(&Status::deadline_exceeded("the peer did not answer in time")).into()
+                    );
+                }
             };
             let results = responses.map(|response| {
                 let response = response.map_err(|status| unreachable(&status))?;
@@ -134,11 +164,19 @@ impl RaftNetworkV2<C> for Connection {
         self.call(Kind::Vote, &rpc, &option).await
     }
 
-    async fn pre_vote(&mut self, rpc: VoteRequest<C>, option: RPCOption) -> Result<VoteResponse<C>, RPCError<C>> {
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<C>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<C>, RPCError<C>> {
         self.call(Kind::PreVote, &rpc, &option).await
     }
 
-    async fn transfer_leader(&mut self, request: TransferLeaderRequest<C>, option: RPCOption) -> Result<TransferLeaderResponse<C>, RPCError<C>> {
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<C>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<C>, RPCError<C>> {
         self.call(Kind::TransferLeader, &request, &option).await
     }
 
@@ -149,7 +187,8 @@ impl RaftNetworkV2<C> for Connection {
         cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<C>, StreamingError<C>> {
-        let head = encode(&(vote, &snapshot.meta.last_log_id, &snapshot.meta.last_membership)).map_err(|error| Unreachable::new(&error))?;
+        let head = encode(&(vote, &snapshot.meta.last_log_id, &snapshot.meta.last_membership))
+            .map_err(|error| Unreachable::new(&error))?;
         let (chunks, queue) = tokio::sync::mpsc::channel(CHUNKS_QUEUED);
         let (sender, target, path) = (self.sender.clone(), self.target, snapshot.snapshot.path);
         let reader = tokio::task::spawn_blocking(move || -> std::io::Result<()> {

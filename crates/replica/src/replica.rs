@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use openraft::errors::{ClientWriteError, ForwardToLeader, LinearizableReadError, RaftError};
-use openraft::async_runtime::WatchReceiver as _;
 use openraft::Instant as _;
+use openraft::async_runtime::WatchReceiver as _;
+use openraft::errors::{ClientWriteError, ForwardToLeader, LinearizableReadError, RaftError};
 use openraft::raft::ReadPolicy;
 use openraft::{Config, ServerState, SnapshotPolicy};
 use parking_lot::Mutex;
@@ -188,12 +188,22 @@ impl Replica {
         let identity = Identity::open(&folder, &config.cluster, config.node_id)?;
         let log_folder = folder.join("log");
         let log = tokio::task::spawn_blocking(move || LogStore::open(&log_folder, GROUP));
-        let log = log.await.map_err(|error| OpenError::damaged(&folder, format!("sled cannot open it: {error}")))?.map_err(io)?;
+        let log = log
+            .await
+            .map_err(|error| OpenError::damaged(&folder, format!("sled cannot open it: {error}")))?
+            .map_err(io)?;
         let snapshots = SnapshotFolder::open(folder.join("snapshots")).map_err(io)?;
         let state_machine = StateMachine::open(snapshots).map_err(io)?;
-        let sender = Sender { cluster: config.cluster.as_str().into(), group: GROUP, node_id: config.node_id };
+        let sender =
+            Sender { cluster: config.cluster.as_str().into(), group: GROUP, node_id: config.node_id };
         let disk = log.disk();
-        let raft = Raft::new(config.node_id, raft_config(&config)?, Network { sender: sender.clone() }, log, state_machine.clone());
+        let raft = Raft::new(
+            config.node_id,
+            raft_config(&config)?,
+            Network { sender: sender.clone() },
+            log,
+            state_machine.clone(),
+        );
         let raft = raft.await.map_err(|error| OpenError::Raft(error.to_string()))?;
         let rebuilding = folder.join(REBUILDING).exists();
         raft.runtime_config().elect(!rebuilding);
@@ -235,8 +245,12 @@ impl Replica {
                 let (term, index) = (response.log_id.committed_leader_id().term, response.log_id.index);
                 Ok(Applied { term, index, outcomes: response.data.0 })
             }
-            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => Err(ProposeError::NotLeader { leader: peer_of(forward) }),
-            Err(RaftError::APIError(_)) => Err(ProposeError::LostLeadership { leader: self.inner.status.borrow().leader.clone() }),
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
+                Err(ProposeError::NotLeader { leader: peer_of(forward) })
+            }
+            Err(RaftError::APIError(_)) => {
+                Err(ProposeError::LostLeadership { leader: self.inner.status.borrow().leader.clone() })
+            }
             Err(RaftError::Fatal(fatal)) => Err(ProposeError::Stopped(fatal.to_string())),
         }
     }
@@ -244,7 +258,10 @@ impl Replica {
     /// A look at what this node has applied, which may be old. The ledger is locked meanwhile: be brief.
     pub fn read<T>(&self, look: impl FnOnce(&Ledger, ReadPoint) -> T) -> T {
         let applied = self.inner.state_machine.applied().read();
-        let point = applied.last.map_or_else(ReadPoint::default, |last| ReadPoint { term: last.committed_leader_id().term, index: last.index });
+        let point = applied.last.map_or_else(ReadPoint::default, |last| ReadPoint {
+            term: last.committed_leader_id().term,
+            index: last.index,
+        });
         look(&applied.ledger, point)
     }
 
@@ -254,12 +271,19 @@ impl Replica {
     /// This node does not lead, or cannot reach a quorum.
     pub async fn linearize(&self) -> Result<(), ReplicaError> {
         let confirm = async {
-            let linearizer = self.inner.raft.get_read_linearizer(ReadPolicy::ReadIndex).await.map_err(|error| match error {
-                RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)) => ReplicaError::NotLeader { leader: peer_of(forward) },
-                RaftError::APIError(_) => ReplicaError::NoQuorum,
-                RaftError::Fatal(fatal) => ReplicaError::Stopped(fatal.to_string()),
-            })?;
-            linearizer.await_ready(&self.inner.raft).await.map_err(|fatal| ReplicaError::Stopped(fatal.to_string()))
+            let linearizer = self.inner.raft.get_read_linearizer(ReadPolicy::ReadIndex).await.map_err(
+                |error| match error {
+                    RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)) => {
+                        ReplicaError::NotLeader { leader: peer_of(forward) }
+                    }
+                    RaftError::APIError(_) => ReplicaError::NoQuorum,
+                    RaftError::Fatal(fatal) => ReplicaError::Stopped(fatal.to_string()),
+                },
+            )?;
+            linearizer
+                .await_ready(&self.inner.raft)
+                .await
+                .map_err(|fatal| ReplicaError::Stopped(fatal.to_string()))
         };
         tokio::time::timeout(READ_TIMEOUT, confirm).await.map_err(|_| ReplicaError::NoQuorum)??;
         Ok(())
@@ -293,12 +317,22 @@ impl Replica {
     /// This node does not lead, there is nobody else, or nobody took over in time.
     pub async fn transfer_leadership(&self, to: Option<u64>) -> Result<u64, ReplicaError> {
         let status = self.status();
-        let (role, leader) = { let status = status.borrow(); (status.role, status.leader.clone()) };
+        let (role, leader) = {
+            let status = status.borrow();
+            (status.role, status.leader.clone())
+        };
         if role != Role::Leader {
             return Err(ReplicaError::NotLeader { leader });
         }
-        let to = to.or_else(|| self.best_successor()).ok_or_else(|| ReplicaError::Peers("there is no other voter".to_owned()))?;
-        self.inner.raft.trigger().transfer_leader(to).await.map_err(|fatal| ReplicaError::Stopped(fatal.to_string()))?;
+        let to = to
+            .or_else(|| self.best_successor())
+            .ok_or_else(|| ReplicaError::Peers("there is no other voter".to_owned()))?;
+        self.inner
+            .raft
+            .trigger()
+            .transfer_leader(to)
+            .await
+            .map_err(|fatal| ReplicaError::Stopped(fatal.to_string()))?;
         let mut status = status;
         let me = self.node_id();
         let taken = status.wait_for(|status| status.leader.as_ref().is_some_and(|leader| leader.id != me));
@@ -311,9 +345,14 @@ impl Replica {
     fn best_successor(&self) -> Option<u64> {
         let metrics = self.inner.raft.metrics();
         let metrics = metrics.borrow_watched();
-        let voters: Vec<u64> = metrics.membership_config.membership().voter_ids().filter(|id| *id != self.node_id()).collect();
+        let voters: Vec<u64> =
+            metrics.membership_config.membership().voter_ids().filter(|id| *id != self.node_id()).collect();
         let replication = metrics.replication.as_ref();
-        let matched = |id: &u64| replication.and_then(|progress| progress.get(id)).and_then(|log_id| log_id.as_ref().map(|id| id.index));
+        let matched = |id: &u64| {
+            replication
+                .and_then(|progress| progress.get(id))
+                .and_then(|log_id| log_id.as_ref().map(|id| id.index))
+        };
         voters.into_iter().max_by_key(matched)
     }
 
@@ -375,7 +414,9 @@ impl Replica {
         let caught_up = {
             let metrics = self.inner.raft.metrics();
             let metrics = metrics.borrow_watched();
-            metrics.current_leader.is_some() && metrics.cluster_committed.is_some() && metrics.last_applied >= metrics.cluster_committed
+            metrics.current_leader.is_some()
+                && metrics.cluster_committed.is_some()
+                && metrics.last_applied >= metrics.cluster_committed
         };
         if caught_up && std::fs::remove_file(self.inner.rebuilding_marker()).is_ok() {
             tracing::info!("rebuilt from the leader; this node votes again");
@@ -413,8 +454,14 @@ fn status_of(raft: &Raft) -> Status {
         voter: voters.contains(id),
     };
     let members: Vec<Member> = membership.nodes().map(member).collect();
-    let leader = metrics.current_leader.and_then(|leader| members.iter().find(|member| member.peer.id == leader));
-    let fatal = metrics.running_state.as_ref().err().filter(|fatal| !matches!(fatal, openraft::errors::Fatal::Stopped)).map(ToString::to_string);
+    let leader =
+        metrics.current_leader.and_then(|leader| members.iter().find(|member| member.peer.id == leader));
+    let fatal = metrics
+        .running_state
+        .as_ref()
+        .err()
+        .filter(|fatal| !matches!(fatal, openraft::errors::Fatal::Stopped))
+        .map(ToString::to_string);
     Status {
         role: match metrics.state {
             _ if metrics.running_state.is_err() => Role::Stopped,

@@ -3,8 +3,8 @@
 use std::io::Write as _;
 use std::sync::Arc;
 
-use futures_util::{Stream, StreamExt as _};
 use futures_util::stream::BoxStream;
+use futures_util::{Stream, StreamExt as _};
 use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest, VoteRequest};
 use quorate_rpc::raft::raft_server::Raft as RaftService;
 use quorate_rpc::raft::{IdentifyRequest, IdentifyResponse, RaftMessage, RaftMessageKind as Kind};
@@ -32,7 +32,11 @@ impl Service {
         Ok(())
     }
 
-    fn answer<T: serde::Serialize>(&self, to: &RaftMessage, value: &T) -> Result<Response<RaftMessage>, Status> {
+    fn answer<T: serde::Serialize>(
+        &self,
+        to: &RaftMessage,
+        value: &T,
+    ) -> Result<Response<RaftMessage>, Status> {
         let payload = encode(value).map_err(|error| Status::internal(error.to_string()))?;
         Ok(Response::new(self.replica.inner.sender.message(to.from_node, to.kind(), payload)))
     }
@@ -40,7 +44,9 @@ impl Service {
     /// A node that lost its folder has forgotten whom it voted for: it may vote again once it has caught up.
     fn may_vote(&self) -> Result<(), Status> {
         if self.replica.is_rebuilding() {
-            return Err(Status::unavailable("this node is being rebuilt and does not vote until it has caught up"));
+            return Err(Status::unavailable(
+                "this node is being rebuilt and does not vote until it has caught up",
+            ));
         }
         Ok(())
     }
@@ -85,26 +91,36 @@ impl RaftService for Service {
 
     type AppendStream = BoxStream<'static, Result<RaftMessage, Status>>;
 
-    async fn append(&self, request: Request<Streaming<RaftMessage>>) -> Result<Response<Self::AppendStream>, Status> {
+    async fn append(
+        &self,
+        request: Request<Streaming<RaftMessage>>,
+    ) -> Result<Response<Self::AppendStream>, Status> {
         let mut messages = request.into_inner();
-        let Some(first) = messages.message().await? else { return Ok(Response::new(futures_util::stream::empty().boxed())) };
+        let Some(first) = messages.message().await? else {
+            return Ok(Response::new(futures_util::stream::empty().boxed()));
+        };
         self.check(&first)?;
         let service = self.clone();
         let to = first.from_node;
         let appends = decoded(first, messages, service.clone());
         let results = self.replica.inner.raft.stream_append(appends);
         let responses = results.map(move |result| {
-            let payload = encode(&result.map_err(stopped)?).map_err(|error| Status::internal(error.to_string()))?;
+            let payload =
+                encode(&result.map_err(stopped)?).map_err(|error| Status::internal(error.to_string()))?;
             Ok(service.replica.inner.sender.message(to, Kind::Append, payload))
         });
         Ok(Response::new(responses.boxed()))
     }
 
-    async fn install_snapshot(&self, request: Request<Streaming<RaftMessage>>) -> Result<Response<RaftMessage>, Status> {
+    async fn install_snapshot(
+        &self,
+        request: Request<Streaming<RaftMessage>>,
+    ) -> Result<Response<RaftMessage>, Status> {
         let mut messages = request.into_inner();
         let first = messages.message().await?.ok_or_else(|| Status::invalid_argument("an empty snapshot"))?;
         self.check(&first)?;
-        let (vote, last_log_id, last_membership): (Vote, Option<LogId>, Membership) = decode(&first.payload).map_err(bad)?;
+        let (vote, last_log_id, last_membership): (Vote, Option<LogId>, Membership) =
+            decode(&first.payload).map_err(bad)?;
         let path = self.replica.inner.state_machine.folder().partial_path();
         if let Err(status) = receive(&path, &mut messages).await {
             // What is left of the file goes at the next start at the latest.
@@ -113,11 +129,15 @@ impl RaftService for Service {
         }
         let meta = SnapshotMeta { last_log_id, last_membership };
         let snapshot = Snapshot { meta, snapshot: SnapshotFile { path } };
-        let response = self.replica.inner.raft.install_full_snapshot(vote, snapshot).await.map_err(stopped)?;
+        let response =
+            self.replica.inner.raft.install_full_snapshot(vote, snapshot).await.map_err(stopped)?;
         self.answer(&first, &response)
     }
 
-    async fn identify(&self, request: Request<IdentifyRequest>) -> Result<Response<IdentifyResponse>, Status> {
+    async fn identify(
+        &self,
+        request: Request<IdentifyRequest>,
+    ) -> Result<Response<IdentifyResponse>, Status> {
         drop(request);
         let inner = &self.replica.inner;
         Ok(Response::new(IdentifyResponse {
@@ -131,7 +151,11 @@ impl RaftService for Service {
 }
 
 /// The appends of one stream; ends at the first message that is none.
-fn decoded(first: RaftMessage, rest: Streaming<RaftMessage>, service: Service) -> impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send {
+fn decoded(
+    first: RaftMessage,
+    rest: Streaming<RaftMessage>,
+    service: Service,
+) -> impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send {
     let messages = futures_util::stream::once(std::future::ready(Ok(first))).chain(rest);
     let service = Arc::new(service);
     messages
@@ -150,7 +174,9 @@ async fn receive(path: &std::path::Path, messages: &mut Streaming<RaftMessage>) 
     let mut file = std::fs::File::create(path).map_err(failed)?;
     while let Some(message) = messages.message().await? {
         match message.kind() {
-            Kind::SnapshotChunk => tokio::task::block_in_place(|| file.write_all(&message.payload)).map_err(failed)?,
+            Kind::SnapshotChunk => {
+                tokio::task::block_in_place(|| file.write_all(&message.payload)).map_err(failed)?
+            }
             Kind::SnapshotEnd => return tokio::task::block_in_place(|| file.sync_all()).map_err(failed),
             kind => return Err(Status::invalid_argument(format!("{kind:?} inside a snapshot"))),
         }

@@ -18,17 +18,24 @@ pub fn size_bound(command: &Command) -> usize {
     FIXED
         + match command {
             Command::PutPolicy { rules, document, .. } => {
-                let rule = |rule: &quorate_ledger::BudgetRule| FIXED + rule.name.len() + rule.tenant.as_ref().map_or(0, String::len);
+                let rule = |rule: &quorate_ledger::BudgetRule| {
+                    FIXED + rule.name.len() + rule.tenant.as_ref().map_or(0, String::len)
+                };
                 document.len() + rules.iter().map(rule).sum::<usize>()
             }
             Command::Reserve { tenant, charges, .. } => {
-                let charge = |charge: &quorate_ledger::Charge| PER_CHARGE + charge.budget.len() + charge.subject.len();
+                let charge =
+                    |charge: &quorate_ledger::Charge| PER_CHARGE + charge.budget.len() + charge.subject.len();
                 tenant.len() + charges.iter().map(charge).sum::<usize>()
             }
             Command::Settle { tenant, actual, .. } => tenant.len() + PER_AMOUNT * actual.len(),
             Command::Extend { tenant, .. } | Command::Release { tenant, .. } => tenant.len(),
             Command::Expire { tenant, ids } => tenant.len() + PER_ID * ids.len(),
-            Command::AdjustAccount { tenant, budget, subject, .. } => tenant.len() + budget.len() + subject.len(),
-            Command::ReportProvider(report) => report.backend.len() + report.reason.len() + report.reporter.len(),
+            Command::AdjustAccount { tenant, budget, subject, .. } => {
+                tenant.len() + budget.len() + subject.len()
+            }
+            Command::ReportProvider(report) => {
+                report.backend.len() + report.reason.len() + report.reporter.len()
+            }
         }
 }

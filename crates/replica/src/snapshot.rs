@@ -56,14 +56,16 @@ impl SnapshotFolder {
         file.write_all(MAGIC)?;
         file.write_all(&(meta_bytes.len() as u64).to_be_bytes())?;
         file.write_all(&meta_bytes)?;
-        bincode::serde::encode_into_std_write(ledger, &mut file, bincode::config::standard()).map_err(io::Error::other)?;
+        bincode::serde::encode_into_std_write(ledger, &mut file, bincode::config::standard())
+            .map_err(io::Error::other)?;
         file.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
         self.adopt(&partial, meta)
     }
 
     /// Gives a complete file its name and removes older ones. Blocking.
     pub fn adopt(&self, partial: &Path, meta: &SnapshotMeta) -> io::Result<SnapshotFile> {
-        let (term, index) = meta.last_log_id.map_or((0, 0), |last| (last.committed_leader_id().term, last.index));
+        let (term, index) =
+            meta.last_log_id.map_or((0, 0), |last| (last.committed_leader_id().term, last.index));
         let path = self.folder.join(format!("{index:020}-{term:020}.{SUFFIX}"));
         fs::rename(partial, &path)?;
         File::open(&self.folder)?.sync_all()?;

@@ -88,9 +88,13 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 applied.last = Some(entry.log_id);
                 match entry.payload {
                     EntryPayload::Blank => Outcomes::default(),
-                    EntryPayload::Normal(batch) => {
-                        Outcomes(batch.commands.iter().map(|command| applied.ledger.apply(batch.at, command)).collect())
-                    }
+                    EntryPayload::Normal(batch) => Outcomes(
+                        batch
+                            .commands
+                            .iter()
+                            .map(|command| applied.ledger.apply(batch.at, command))
+                            .collect(),
+                    ),
                     EntryPayload::Membership(membership) => {
                         applied.membership = Membership::new(Some(entry.log_id), membership);
                         Outcomes::default()
@@ -119,7 +123,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         .await
         .map_err(io::Error::other)??;
         let index = meta.last_log_id.map_or(0, |last| last.index);
-        *self.applied.write() = Applied { ledger, last: meta.last_log_id, membership: meta.last_membership.clone() };
+        *self.applied.write() =
+            Applied { ledger, last: meta.last_log_id, membership: meta.last_membership.clone() };
         *self.current.write() = Some(Snapshot { meta, snapshot });
         self.progress.send_replace(index);
         Ok(())

@@ -50,5 +50,9 @@ pub(crate) fn encode<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
     let (value, read) = bincode::serde::decode_from_slice(bytes, bincode::config::standard())
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-    if read == bytes.len() { Ok(value) } else { Err(io::Error::new(io::ErrorKind::InvalidData, "bytes behind the end")) }
+    if read == bytes.len() {
+        Ok(value)
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidData, "bytes behind the end"))
+    }
 }

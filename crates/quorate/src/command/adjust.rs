@@ -61,7 +61,8 @@ impl Adjust {
             subject: self.subject,
             change: Some(change),
         };
-        let adjusted = client.admin().adjust_account(request).await.context("the account was not adjusted")?;
+        let adjusted =
+            client.admin().adjust_account(request).await.context("the account was not adjusted")?;
         self.output.print(&adjusted, || get::accounts(adjusted.account.as_slice()))
     }
 }

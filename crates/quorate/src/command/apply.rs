@@ -29,15 +29,23 @@ impl Apply {
     pub async fn run(self) -> Result<()> {
         let name = self.file.display().to_string();
         let document = read(&self.file).with_context(|| format!("policy file {name}"))?;
-        let request = ApplyPolicyRequest { document, expected_version: self.expected_version, dry_run: self.dry_run };
-        let applied = self.cluster.admin().apply_policy(request).await.with_context(|| format!("cannot apply {name}"))?;
+        let request =
+            ApplyPolicyRequest { document, expected_version: self.expected_version, dry_run: self.dry_run };
+        let applied = self
+            .cluster
+            .admin()
+            .apply_policy(request)
+            .await
+            .with_context(|| format!("cannot apply {name}"))?;
         for warning in &applied.warnings {
             eprintln!("warning: {warning}");
         }
         match (applied.changed, self.dry_run) {
             (true, false) => println!("policy configured, version {}", applied.version),
             (false, false) => println!("policy unchanged, version {}", applied.version),
-            (true, true) => println!("policy would be configured (dry run); version {} is in force", applied.version),
+            (true, true) => {
+                println!("policy would be configured (dry run); version {} is in force", applied.version)
+            }
             (false, true) => println!("policy would be unchanged (dry run), version {}", applied.version),
         }
         Ok(())

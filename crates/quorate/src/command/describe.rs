@@ -44,15 +44,31 @@ impl Describe {
     pub async fn run(self) -> Result<()> {
         let What::Tenant(wanted) = self.what;
         let admin = wanted.cluster.admin();
-        let consistency = i32::from(if wanted.stale { Consistency::Stale } else { Consistency::Linearizable });
+        let consistency =
+            i32::from(if wanted.stale { Consistency::Stale } else { Consistency::Linearizable });
         let name = wanted.name;
-        let tenants = admin.list_tenants(admin::ListTenantsRequest { consistency, tenant: name.clone(), ..Default::default() }).await?;
+        let tenants = admin
+            .list_tenants(admin::ListTenantsRequest {
+                consistency,
+                tenant: name.clone(),
+                ..Default::default()
+            })
+            .await?;
         let Some(tenant) = tenants.tenants.into_iter().next() else {
             bail!("tenant {name} has no account; `quorate get tenants` lists those that have");
         };
-        let accounts = admin.list_accounts(admin::ListAccountsRequest { consistency, tenant: name.clone(), ..Default::default() }).await?;
-        let open = admin.list_reservations(admin::ListReservationsRequest { consistency, tenant: name, page_size: 0 }).await?;
-        let description = Description { tenant, accounts: accounts.accounts, reservations: open.reservations };
+        let accounts = admin
+            .list_accounts(admin::ListAccountsRequest {
+                consistency,
+                tenant: name.clone(),
+                ..Default::default()
+            })
+            .await?;
+        let open = admin
+            .list_reservations(admin::ListReservationsRequest { consistency, tenant: name, page_size: 0 })
+            .await?;
+        let description =
+            Description { tenant, accounts: accounts.accounts, reservations: open.reservations };
         match wanted.output.output {
             Format::Table => {
                 print_tables(&description);
@@ -66,7 +82,10 @@ impl Describe {
 fn print_tables(description: &Description) {
     println!("{}", get::tenants(std::slice::from_ref(&description.tenant)));
     println!("\nAccounts\n{}", get::accounts(&description.accounts));
-    let closed = description.accounts.iter().flat_map(|account| account.closed_windows.iter().map(move |window| (account, window)));
+    let closed = description
+        .accounts
+        .iter()
+        .flat_map(|account| account.closed_windows.iter().map(move |window| (account, window)));
     let mut windows = table(&["BUDGET", "SUBJECT", "FROM", "TO", "LIMIT", "SPENT", "RESERVED", "OVERDRAFT"]);
     for (account, window) in closed {
         windows.add_row([

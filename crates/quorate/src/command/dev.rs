@@ -56,7 +56,10 @@ impl Dev {
         let gateway_listeners = self.bind_gateways()?;
         let addresses = Addresses {
             nodes: node_listeners.iter().map(|listeners| address(&listeners.grpc)).collect::<Result<_>>()?,
-            gateways: gateway_listeners.iter().map(|listeners| address(&listeners.proxy)).collect::<Result<_>>()?,
+            gateways: gateway_listeners
+                .iter()
+                .map(|listeners| address(&listeners.proxy))
+                .collect::<Result<_>>()?,
             provider: address(&provider_listener)?,
         };
         let provider = MockProvider::start(Settings::default(), provider_listener)?;
@@ -65,7 +68,12 @@ impl Dev {
             let config = node_config(id, &addresses, &listeners, &folder)?;
             nodes.push(Node::start(config, listeners).await.with_context(|| format!("node {id}"))?);
         }
-        let admin = Client::connect(ClientConfig { name: "dev".to_owned(), nodes: addresses.nodes.clone(), operation_timeout_ms: 5_000 }).admin();
+        let admin = Client::connect(ClientConfig {
+            name: "dev".to_owned(),
+            nodes: addresses.nodes.clone(),
+            operation_timeout_ms: 5_000,
+        })
+        .admin();
         let ready = tokio::time::timeout(READY_WITHIN, self.apply_first_policy(&admin)).await;
         ready.context("the nodes did not elect a leader in time")??;
         let mut gateways = Vec::new();
@@ -79,12 +87,11 @@ impl Dev {
         for gateway in gateways {
             gateway.stop().await;
         }
-        for node in nodes {
-            node.stop().await;
-        }
+        futures_util::future::join_all(nodes.into_iter().map(Node::close)).await;
         provider.stop().await;
         if self.ephemeral {
-            std::fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+            std::fs::remove_dir_all(&folder)
+                .with_context(|| format!("cannot remove {}", folder.display()))?;
         }
         Ok(())
     }
@@ -100,10 +107,12 @@ impl Dev {
             if !marker.exists() {
                 bail!("{} was not made by `quorate dev`; --fresh does not remove it", folder.display());
             }
-            std::fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+            std::fs::remove_dir_all(&folder)
+                .with_context(|| format!("cannot remove {}", folder.display()))?;
         }
         std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        std::fs::write(&marker, "made by `quorate dev`; safe to delete\n").with_context(|| format!("cannot write {}", marker.display()))?;
+        std::fs::write(&marker, "made by `quorate dev`; safe to delete\n")
+            .with_context(|| format!("cannot write {}", marker.display()))?;
         Ok(folder)
     }
 
@@ -115,7 +124,10 @@ impl Dev {
     fn bind_nodes(&self) -> Result<Vec<NodeListeners>> {
         let one = |number: u16| {
             let what = format!("node {number}");
-            Ok(NodeListeners { grpc: bind(self.port(7700 + number), &what)?, http: bind(self.port(7710 + number), &what)? })
+            Ok(NodeListeners {
+                grpc: bind(self.port(7700 + number), &what)?,
+                http: bind(self.port(7710 + number), &what)?,
+            })
         };
         (1..=NODES).map(one).collect()
     }
@@ -123,7 +135,10 @@ impl Dev {
     fn bind_gateways(&self) -> Result<Vec<GatewayListeners>> {
         let one = |number: u16| {
             let what = format!("gateway {number}");
-            Ok(GatewayListeners { proxy: bind(self.port(8079 + number), &what)?, http: bind(self.port(9079 + number), &what)? })
+            Ok(GatewayListeners {
+                proxy: bind(self.port(8079 + number), &what)?,
+                http: bind(self.port(9079 + number), &what)?,
+            })
         };
         (1..=GATEWAYS).map(one).collect()
     }
@@ -135,14 +150,21 @@ impl Dev {
             return Ok(());
         }
         let document = match &self.policy {
-            Some(path) => std::fs::read_to_string(path).with_context(|| format!("policy file {}", path.display()))?,
+            Some(path) => {
+                std::fs::read_to_string(path).with_context(|| format!("policy file {}", path.display()))?
+            }
             None => SAMPLE_POLICY.to_owned(),
         };
         admin.apply_policy(ApplyPolicyRequest { document, expected_version: None, dry_run: false }).await?;
         Ok(())
     }
 
-    fn gateway_config(&self, number: u16, addresses: &Addresses, listeners: &GatewayListeners) -> Result<GatewayConfig> {
+    fn gateway_config(
+        &self,
+        number: u16,
+        addresses: &Addresses,
+        listeners: &GatewayListeners,
+    ) -> Result<GatewayConfig> {
         let backend = |name: &str, base_url: String, api_key_env: Option<&str>| BackendConfig {
             name: name.to_owned(),
             provider: Provider::OpenAI,
@@ -177,7 +199,11 @@ impl Dev {
             println!("NODES={}\nGATEWAYS={}\nPROVIDER={provider}", nodes.join(","), gateways.join(","));
             return;
         }
-        let backend = if self.openai { "https://api.openai.com".to_owned() } else { format!("simulated, http://{provider}") };
+        let backend = if self.openai {
+            "https://api.openai.com".to_owned()
+        } else {
+            format!("simulated, http://{provider}")
+        };
         println!(
             "Quorate runs. Ctrl-C stops it; a second start goes on with the same budgets (--fresh: with new ones).
 
@@ -208,7 +234,12 @@ Look at the budgets, from another terminal:
     }
 }
 
-fn node_config(id: u64, addresses: &Addresses, listeners: &NodeListeners, folder: &Path) -> Result<NodeConfig> {
+fn node_config(
+    id: u64,
+    addresses: &Addresses,
+    listeners: &NodeListeners,
+    folder: &Path,
+) -> Result<NodeConfig> {
     let peer = |(address, id): (&String, u64)| PeerConfig { id, address: address.clone() };
     Ok(NodeConfig {
         cluster: "dev".to_owned(),
@@ -225,7 +256,11 @@ fn node_config(id: u64, addresses: &Addresses, listeners: &NodeListeners, folder
 }
 
 fn bind(port: u16, what: &str) -> Result<TcpListener> {
-    TcpListener::bind(("127.0.0.1", port)).with_context(|| format!("port {port} of {what} is taken; is another `quorate dev` running? (--ephemeral takes free ports)"))
+    TcpListener::bind(("127.0.0.1", port)).with_context(|| {
+        format!(
+            "port {port} of {what} is taken; is another `quorate dev` running? (--ephemeral takes free ports)"
+        )
+    })
 }
 
 fn address(listener: &TcpListener) -> Result<String> {

@@ -1,7 +1,7 @@
 //! `quorate get`: lists, over gRPC, from any node.
 
 use anyhow::Result;
-use clap::{Args, Subcommand};
+use clap::{Args, ValueEnum};
 use comfy_table::Table;
 use quorate_rpc::admin::{self, Consistency};
 use quorate_rpc::budget::ProviderState;
@@ -12,7 +12,6 @@ use crate::output::{OutputOptions, bytes, duration, table, time, units};
 /// Examples: `quorate get accounts --tenant acme`, `quorate get nodes -o json`
 #[derive(Debug, Args)]
 pub struct Get {
-    #[command(subcommand)]
     what: What,
     #[command(flatten)]
     options: GetOptions,
@@ -38,7 +37,7 @@ struct GetOptions {
     subject: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Copy, ValueEnum)]
 enum What {
     /// The members of the cluster
     Nodes,
@@ -60,7 +59,8 @@ impl Get {
     pub async fn run(mut self) -> Result<()> {
         let options = &mut self.options;
         let admin = options.cluster.admin();
-        let consistency = i32::from(if options.stale { Consistency::Stale } else { Consistency::Linearizable });
+        let consistency =
+            i32::from(if options.stale { Consistency::Stale } else { Consistency::Linearizable });
         let tenant = options.tenant.take().unwrap_or_default();
         let output = &options.output;
         match self.what {
@@ -78,8 +78,10 @@ impl Get {
                 output.print(&answer, || budgets(&answer.budgets))
             }
             What::Accounts => {
-                let (budget, subject) = (options.budget.take().unwrap_or_default(), options.subject.take().unwrap_or_default());
-                let request = admin::ListAccountsRequest { consistency, tenant, budget, subject, ..Default::default() };
+                let (budget, subject) =
+                    (options.budget.take().unwrap_or_default(), options.subject.take().unwrap_or_default());
+                let request =
+                    admin::ListAccountsRequest { consistency, tenant, budget, subject, ..Default::default() };
                 let answer = admin.list_accounts(request).await?;
                 if !answer.cursor.is_empty() {
                     eprintln!("there are more: narrow the list with --tenant, --budget or --subject");
@@ -87,7 +89,9 @@ impl Get {
                 options.output.print(&answer, || accounts(&answer.accounts))
             }
             What::Reservations => {
-                let answer = admin.list_reservations(admin::ListReservationsRequest { consistency, tenant, page_size: 0 }).await?;
+                let answer = admin
+                    .list_reservations(admin::ListReservationsRequest { consistency, tenant, page_size: 0 })
+                    .await?;
                 output.print(&answer, || reservations(&answer.reservations))
             }
             What::Providers => {
@@ -104,7 +108,8 @@ impl Get {
 }
 
 fn nodes(nodes: &[admin::Node]) -> Table {
-    let mut table = table(&["ID", "ADDRESS", "ROLE", "TERM", "APPLIED", "SNAPSHOT", "DATA", "UPTIME", "VERSION"]);
+    let mut table =
+        table(&["ID", "ADDRESS", "ROLE", "TERM", "APPLIED", "SNAPSHOT", "DATA", "UPTIME", "VERSION"]);
     for node in nodes {
         table.add_row([
             node.id.to_string(),
@@ -124,7 +129,13 @@ fn nodes(nodes: &[admin::Node]) -> Table {
 pub(super) fn tenants(tenants: &[admin::Tenant]) -> Table {
     let mut table = table(&["TENANT", "ACCOUNTS", "OPEN", "GRANTED", "DENIED", "EXPIRED"]);
     for tenant in tenants {
-        let numbers = [tenant.accounts, tenant.open_reservations, tenant.granted_total, tenant.denied_total, tenant.expired_total];
+        let numbers = [
+            tenant.accounts,
+            tenant.open_reservations,
+            tenant.granted_total,
+            tenant.denied_total,
+            tenant.expired_total,
+        ];
         table.add_row(std::iter::once(tenant.name.clone()).chain(numbers.map(|number| number.to_string())));
     }
     table
@@ -135,13 +146,21 @@ fn budgets(budgets: &[admin::BudgetRule]) -> Table {
     for budget in budgets {
         let tenant = if budget.tenant.is_empty() { "(every)" } else { &budget.tenant };
         let subject = budget.subject.join(" + ");
-        table.add_row([&budget.name, tenant, &units(budget.limit_micros), &budget.unit, &budget.window, &subject]);
+        table.add_row([
+            &budget.name,
+            tenant,
+            &units(budget.limit_micros),
+            &budget.unit,
+            &budget.window,
+            &subject,
+        ]);
     }
     table
 }
 
 pub(super) fn accounts(accounts: &[admin::Account]) -> Table {
-    let mut table = table(&["TENANT", "BUDGET", "SUBJECT", "LIMIT", "SPENT", "RESERVED", "AVAILABLE", "RESETS"]);
+    let mut table =
+        table(&["TENANT", "BUDGET", "SUBJECT", "LIMIT", "SPENT", "RESERVED", "AVAILABLE", "RESETS"]);
     for account in accounts {
         table.add_row([
             account.tenant.clone(),
@@ -160,9 +179,18 @@ pub(super) fn accounts(accounts: &[admin::Account]) -> Table {
 pub(super) fn reservations(reservations: &[admin::Reservation]) -> Table {
     let mut table = table(&["ID", "TENANT", "HOLDS", "MADE", "DEADLINE"]);
     for reservation in reservations {
-        let holds = reservation.charges.iter().map(|charge| format!("{} {} {}", units(charge.amount_micros), charge.budget, charge.subject));
+        let holds = reservation
+            .charges
+            .iter()
+            .map(|charge| format!("{} {} {}", units(charge.amount_micros), charge.budget, charge.subject));
         let holds = holds.collect::<Vec<_>>().join("; ");
-        table.add_row([&reservation.id, &reservation.tenant, &holds, &time(reservation.made_at_ms), &time(reservation.deadline_ms)]);
+        table.add_row([
+            &reservation.id,
+            &reservation.tenant,
+            &holds,
+            &time(reservation.made_at_ms),
+            &time(reservation.deadline_ms),
+        ]);
     }
     table
 }
@@ -177,7 +205,14 @@ fn providers(answer: &admin::ListProvidersResponse) -> Table {
             ProviderState::Unspecified => "unknown",
         };
         let until = if provider.until_ms == 0 { "-".to_owned() } else { time(provider.until_ms) };
-        table.add_row([&provider.backend, state, &time(provider.since_ms), &until, &provider.reason, &provider.reporter]);
+        table.add_row([
+            &provider.backend,
+            state,
+            &time(provider.since_ms),
+            &until,
+            &provider.reason,
+            &provider.reporter,
+        ]);
     }
     table
 }

@@ -39,7 +39,8 @@ impl RunMockProvider {
             error_percent: self.error_percent,
             limited_percent: self.limited_percent,
         };
-        let listener = std::net::TcpListener::bind(&self.listen).with_context(|| format!("cannot listen on {}", self.listen))?;
+        let listener = std::net::TcpListener::bind(&self.listen)
+            .with_context(|| format!("cannot listen on {}", self.listen))?;
         let provider = MockProvider::start(settings, listener)?;
         tracing::info!(address = %provider.address(), "simulated provider runs");
         told_to_stop().await?;

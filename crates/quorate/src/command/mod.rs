@@ -54,13 +54,23 @@ enum Command {
 #[derive(Debug, Clone, Args)]
 pub struct ClusterOptions {
     /// gRPC addresses of the nodes; one is enough, all are better
-    #[arg(long, env = "QUORATE_NODES", value_delimiter = ',', default_value = "127.0.0.1:7701,127.0.0.1:7702,127.0.0.1:7703", value_name = "HOST:PORT")]
+    #[arg(
+        long,
+        env = "QUORATE_NODES",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:7701,127.0.0.1:7702,127.0.0.1:7703",
+        value_name = "HOST:PORT"
+    )]
     pub nodes: Vec<String>,
 }
 
 impl ClusterOptions {
     pub fn client(&self) -> Client {
-        Client::connect(ClientConfig { name: "cli".to_owned(), nodes: self.nodes.clone(), operation_timeout_ms: 5_000 })
+        Client::connect(ClientConfig {
+            name: "cli".to_owned(),
+            nodes: self.nodes.clone(),
+            operation_timeout_ms: 5_000,
+        })
     }
 
     pub fn admin(&self) -> Admin {

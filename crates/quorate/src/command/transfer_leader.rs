@@ -19,7 +19,12 @@ pub struct TransferLeader {
 impl TransferLeader {
     pub async fn run(self) -> Result<()> {
         let request = TransferLeadershipRequest { to_node: self.to };
-        let transferred = self.cluster.admin().transfer_leadership(request).await.context("the leadership was not handed over")?;
+        let transferred = self
+            .cluster
+            .admin()
+            .transfer_leadership(request)
+            .await
+            .context("the leadership was not handed over")?;
         println!("node {} leads", transferred.leader);
         Ok(())
     }

@@ -44,7 +44,9 @@ pub(super) fn completion(plan: &Plan) -> Value {
 }
 
 pub(super) fn embeddings(plan: &Plan, inputs: usize) -> Value {
-    let data: Vec<Value> = (0..inputs.max(1)).map(|index| json!({"object": "embedding", "index": index, "embedding": [0.25, -0.5, 0.125]})).collect();
+    let data: Vec<Value> = (0..inputs.max(1))
+        .map(|index| json!({"object": "embedding", "index": index, "embedding": [0.25, -0.5, 0.125]}))
+        .collect();
     json!({
         "object": "list", "data": data, "model": plan.model,
         "usage": {"prompt_tokens": plan.input_tokens, "total_tokens": plan.input_tokens},
@@ -53,7 +55,8 @@ pub(super) fn embeddings(plan: &Plan, inputs: usize) -> Value {
 
 /// The events of a stream, without the last `[DONE]`.
 pub(super) fn events(plan: &Plan, chat: bool) -> Vec<Value> {
-    let (id, object) = if chat { ("chatcmpl-mock", "chat.completion.chunk") } else { ("cmpl-mock", "text_completion") };
+    let (id, object) =
+        if chat { ("chatcmpl-mock", "chat.completion.chunk") } else { ("cmpl-mock", "text_completion") };
     let chunk = |choices: Value| json!({"id": id, "object": object, "created": CREATED, "model": plan.model, "choices": choices});
     let piece = |index: u64, text: &str, finish: Value| {
         if chat {

@@ -92,14 +92,20 @@ impl Server {
         match (request.method(), path.as_str()) {
             (&Method::GET, "/v1/models") => json_answer(200, &answers::models()),
             (&Method::GET, "/mock/served") => json_answer(200, &self.served.report()),
-            (&Method::POST, "/v1/chat/completions" | "/v1/completions" | "/v1/embeddings") => self.work(&path, request).await,
+            (&Method::POST, "/v1/chat/completions" | "/v1/completions" | "/v1/embeddings") => {
+                self.work(&path, request).await
+            }
             _ => json_answer(404, &answers::error(404)),
         }
     }
 
     async fn work(&self, path: &str, request: Request<Incoming>) -> Response<AnswerBody> {
-        let Ok(bytes) = Limited::new(request.into_body(), BODY_MAX_BYTES).collect().await else { return json_answer(400, &answers::error(400)) };
-        let Ok(body) = serde_json::from_slice::<Body>(&bytes.to_bytes()) else { return json_answer(400, &answers::error(400)) };
+        let Ok(bytes) = Limited::new(request.into_body(), BODY_MAX_BYTES).collect().await else {
+            return json_answer(400, &answers::error(400));
+        };
+        let Ok(body) = serde_json::from_slice::<Body>(&bytes.to_bytes()) else {
+            return json_answer(400, &answers::error(400));
+        };
         let inputs = body.input.as_array().map_or(1, Vec::len);
         let plan = body.plan(&self.settings, self.next_status());
         if plan.latency_ms > 0 {
@@ -126,8 +132,10 @@ impl Server {
     }
 
     fn stream(&self, plan: &Plan, chat: bool) -> Response<AnswerBody> {
-        let mut events: Vec<Result<Bytes, BoxError>> =
-            answers::events(plan, chat).iter().map(|event| Ok(Bytes::from(format!("data: {event}\n\n")))).collect();
+        let mut events: Vec<Result<Bytes, BoxError>> = answers::events(plan, chat)
+            .iter()
+            .map(|event| Ok(Bytes::from(format!("data: {event}\n\n"))))
+            .collect();
         events.push(Ok(Bytes::from_static(b"data: [DONE]\n\n")));
         if let Some(chunks) = plan.cut_after {
             events.truncate(usize::try_from(chunks).unwrap_or(usize::MAX));
@@ -157,7 +165,8 @@ impl Server {
 
     /// 200, or what the settings say for this request's turn.
     fn next_status(&self) -> u16 {
-        let (errors, limited) = (u64::from(self.settings.error_percent), u64::from(self.settings.limited_percent));
+        let (errors, limited) =
+            (u64::from(self.settings.error_percent), u64::from(self.settings.limited_percent));
         // A step that shares no factor with 100 visits every number once, spread out.
         let turn = self.turn.fetch_add(37, Ordering::Relaxed) % 100;
         match turn {
@@ -176,7 +185,8 @@ impl Served {
     }
 
     fn report(&self) -> Value {
-        let [input, output] = [&self.input_tokens, &self.output_tokens].map(|count| count.load(Ordering::Relaxed));
+        let [input, output] =
+            [&self.input_tokens, &self.output_tokens].map(|count| count.load(Ordering::Relaxed));
         json!({
             "requests": self.requests.load(Ordering::Relaxed),
             "refused": self.refused.load(Ordering::Relaxed),
