@@ -1,5 +1,7 @@
 //! Mistakes, each with an error that says what to do, and nothing lost.
 
+#![allow(clippy::unwrap_used, reason = "a test says what it expects by unwrapping it")]
+
 mod support;
 
 use std::time::Duration;
@@ -132,7 +134,10 @@ async fn two_nodes_with_one_id_are_told_apart() {
         operation_timeout_ms: 5_000,
     });
     let admin = client.admin();
-    tokio::time::timeout(Duration::from_secs(30), admin.get_policy(Default::default())).await.unwrap().unwrap();
+    tokio::time::timeout(Duration::from_secs(30), admin.get_policy(Default::default()))
+        .await
+        .unwrap()
+        .unwrap();
     // The second listens elsewhere, behind the first one's advertised address.
     let config = node_config(1, &address, &free_address(), &folder.path().join("second"));
     let config = config.replace(

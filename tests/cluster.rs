@@ -1,5 +1,7 @@
 //! The promise, on three node processes and two gateway processes: a budget cannot be overspent.
 
+#![allow(clippy::unwrap_used, reason = "a test says what it expects by unwrapping it")]
+
 mod support;
 
 use futures_util::future::join_all;

@@ -1,5 +1,7 @@
 //! The architecture's rules that a compiler does not check.
 
+#![allow(clippy::unwrap_used, reason = "a test says what it expects by unwrapping it")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,7 @@
 //! The promise in its smallest form: 250 tokens, 20 requests of 100, two admitted.
 
+#![allow(clippy::unwrap_used, reason = "a test says what it expects by unwrapping it")]
+
 use quorate_ledger::{
     Amount, BudgetRule, Charge, Command, Ledger, Outcome, ReservationId, TimestampMs, Unit, Window, invariant,
 };

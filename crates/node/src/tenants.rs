@@ -81,7 +81,7 @@ impl Tenants {
             self.known.lock().remove(&tenant);
             return Err(Undecided::NotLeader(None));
         }
-        in_time(timeout, async { decided.await.unwrap_or_else(|_| Err(Undecided::NotLeader(None))) }).await
+        in_time(timeout, async { decided.await.unwrap_or(Err(Undecided::NotLeader(None))) }).await
     }
 
     async fn handle(self: &Arc<Self>, tenant: &str) -> Result<Handle, Undecided> {

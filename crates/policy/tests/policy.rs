@@ -1,5 +1,7 @@
 //! Policy files as people write them, right and wrong.
 
+#![allow(clippy::unwrap_used, reason = "a test says what it expects by unwrapping it")]
+
 use proptest::prelude::*;
 use quorate_policy::{MatchError, Policy};
 

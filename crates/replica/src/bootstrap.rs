@@ -9,7 +9,8 @@ use quorate_rpc::raft::{IdentifyRequest, IdentifyResponse};
 use tracing::{info, warn};
 
 use crate::error::ReplicaError;
-use crate::replica::{Peer, Replica};
+use crate::replica::Replica;
+use crate::status::Peer;
 
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 const ASK_AGAIN: Duration = Duration::from_millis(200);

@@ -332,7 +332,7 @@ impl Writer {
 
     fn acknowledge(&self, acks: Vec<Ack>, result: &io::Result<()>) {
         let copy =
-            || result.as_ref().map(|()| ()).map_err(|error| io::Error::new(error.kind(), error.to_string()));
+            || result.as_ref().copied().map_err(|error| io::Error::new(error.kind(), error.to_string()));
         for ack in acks {
             match ack {
                 Ack::Flushed(callback, end) => {

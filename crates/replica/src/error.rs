@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use crate::replica::Peer;
+use crate::status::Peer;
 
 /// Why a data folder cannot be opened. Nothing was changed in it.
 #[derive(Debug, Error)]

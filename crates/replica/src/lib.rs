@@ -17,10 +17,10 @@ mod service;
 mod size;
 mod snapshot;
 mod state_machine;
+mod status;
 mod types;
 
 pub use error::{OpenError, ProposeError, ReplicaError};
-pub use replica::{
-    Applied, Member, Peer, ReadPoint, Replica, ReplicaConfig, Role, Status, StorageStats, Timers,
-};
+pub use replica::{Applied, ReadPoint, Replica, ReplicaConfig, StorageStats, Timers};
 pub use size::{BATCH_MAX_BYTES, size_bound};
+pub use status::{Member, Peer, Role, Status};

@@ -73,7 +73,7 @@ impl LogStore {
             let state = self.state.read();
             let first = state.tail.front().map_or(u64::MAX, |first| first.entry.log_id.index);
             if start >= first {
-                return Ok(state.from_tail(start, end, max_bytes));
+                return Ok(state.tail_entries(start, end, max_bytes));
             }
             first
         };
@@ -82,14 +82,14 @@ impl LogStore {
         let from_disk_end = if max_bytes == usize::MAX { end } else { end.min(start + 64) };
         let mut entries = self.disk.read(start, from_disk_end.min(tail_first))?;
         if max_bytes == usize::MAX && end > tail_first {
-            entries.extend(self.state.read().from_tail(tail_first, end, max_bytes));
+            entries.extend(self.state.read().tail_entries(tail_first, end, max_bytes));
         }
         Ok(entries)
     }
 }
 
 impl State {
-    fn from_tail(&self, start: u64, end: u64, max_bytes: usize) -> Vec<Entry> {
+    fn tail_entries(&self, start: u64, end: u64, max_bytes: usize) -> Vec<Entry> {
         let Some(first) = self.tail.front().map(|first| first.entry.log_id.index) else { return Vec::new() };
         let skip = usize::try_from(start.saturating_sub(first)).unwrap_or(usize::MAX);
         let mut bytes = 0;

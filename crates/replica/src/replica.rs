@@ -26,6 +26,7 @@ use crate::service::Service;
 use crate::size::{BATCH_MAX_BYTES, size_bound};
 use crate::snapshot::SnapshotFolder;
 use crate::state_machine::StateMachine;
+use crate::status::{Peer, Role, Status, status_of};
 use crate::types::{Batch, Raft, TypeConfig};
 
 /// The only group so far. Its number stands in every message and key, so that others can follow.
@@ -72,43 +73,6 @@ impl ReplicaConfig {
             keep_entries: 5_000,
         }
     }
-}
-
-/// A node as its peers reach it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Peer {
-    pub id: u64,
-    /// `host:port` of its gRPC endpoint.
-    pub address: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    Leader,
-    Follower,
-    Candidate,
-    Learner,
-    Stopped,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Member {
-    pub peer: Peer,
-    pub voter: bool,
-}
-
-/// What the node knows of its group.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Status {
-    pub role: Role,
-    pub leader: Option<Peer>,
-    pub term: u64,
-    pub last_log_index: u64,
-    pub applied_index: u64,
-    pub snapshot_index: u64,
-    pub members: Vec<Member>,
-    /// Why the replica has stopped, if it has: its storage failed.
-    pub fatal: Option<String>,
 }
 
 /// Where something stands in the log.
@@ -441,43 +405,6 @@ async fn follow(replica: Replica, status: watch::Sender<Status>) {
         if metrics.changed().await.is_err() {
             return;
         }
-    }
-}
-
-fn status_of(raft: &Raft) -> Status {
-    let metrics = raft.metrics();
-    let metrics = metrics.borrow_watched();
-    let membership = metrics.membership_config.membership();
-    let voters: Vec<u64> = membership.voter_ids().collect();
-    let member = |(id, node): (&u64, &openraft::BasicNode)| Member {
-        peer: Peer { id: *id, address: node.addr.clone() },
-        voter: voters.contains(id),
-    };
-    let members: Vec<Member> = membership.nodes().map(member).collect();
-    let leader =
-        metrics.current_leader.and_then(|leader| members.iter().find(|member| member.peer.id == leader));
-    let fatal = metrics
-        .running_state
-        .as_ref()
-        .err()
-        .filter(|fatal| !matches!(fatal, openraft::errors::Fatal::Stopped))
-        .map(ToString::to_string);
-    Status {
-        role: match metrics.state {
-            _ if metrics.running_state.is_err() => Role::Stopped,
-            ServerState::Leader => Role::Leader,
-            ServerState::Follower => Role::Follower,
-            ServerState::Candidate => Role::Candidate,
-            ServerState::Learner => Role::Learner,
-            ServerState::Shutdown => Role::Stopped,
-        },
-        leader: leader.map(|member| member.peer.clone()),
-        term: metrics.current_term,
-        last_log_index: metrics.last_log_index.unwrap_or(0),
-        applied_index: metrics.last_applied.map_or(0, |last| last.index),
-        snapshot_index: metrics.snapshot.map_or(0, |last| last.index),
-        members,
-        fatal,
     }
 }
 
