@@ -43,7 +43,7 @@ impl PolicyError {
             }
             None => format!("document {document}"),
         };
-        let nearest = unknown_name(&message).and_then(|(name, known)| nearest(name, &known));
+        let nearest = did_you_mean(&message);
         Self::At { place, message, nearest }
     }
 
@@ -58,6 +58,12 @@ impl PolicyError {
             nearest: nearest(name, known),
         }
     }
+}
+
+/// The known name that was probably meant, from serde's message about an unknown field or variant.
+pub fn did_you_mean(message: &str) -> Option<String> {
+    let (name, known) = unknown_name(message)?;
+    nearest(name, &known)
 }
 
 /// Takes "unknown field `a`, expected one of `b`, `c`" apart: serde's wording for fields and variants.

@@ -7,7 +7,7 @@ mod file;
 mod policy;
 mod subject;
 
-pub use error::{MatchError, PolicyError};
+pub use error::{MatchError, PolicyError, did_you_mean};
 pub use policy::{Budget, BudgetMatch, Policy};
 pub use subject::SubjectPart;
 

@@ -34,9 +34,17 @@ enum Format {
     Json,
 }
 
+impl LogOptions {
+    /// For a command that keeps the screen for people.
+    pub fn to_file_unless_told(&mut self, path: Option<PathBuf>) {
+        self.log_file = self.log_file.take().or(path);
+    }
+}
+
 /// # Errors
 /// The filter or the file is none.
 pub fn start(options: &LogOptions) -> Result<()> {
+    log_panics();
     let filter =
         EnvFilter::try_new(&options.filter).with_context(|| format!("--log {:?}", options.filter))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter);
@@ -57,4 +65,14 @@ pub fn start(options: &LogOptions) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A panic goes where everything else goes, so that it is not lost with a terminal.
+fn log_panics() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let thread = std::thread::current();
+        tracing::error!(thread = thread.name().unwrap_or("unnamed"), "{panic}");
+        before(panic);
+    }));
 }

@@ -3,14 +3,10 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use quorate::command::Cli;
+use quorate::command::{Cli, exit_code};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Err(error) = quorate::logging::start(&cli.log) {
-        eprintln!("error: {error:#}");
-        return ExitCode::from(2);
-    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -22,7 +18,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::FAILURE
+            exit_code(&error)
         }
     }
 }

@@ -1,5 +1,6 @@
 //! `quorate dev`: a whole deployment on this machine, in one process but over real sockets, for a first look and for tests.
 
+use std::io::{IsTerminal as _, Write as _};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,12 +13,14 @@ use quorate_rpc::admin::{ApplyPolicyRequest, GetPolicyRequest};
 use quorate_rpc::{Admin, Client, ClientConfig};
 
 use crate::command::told_to_stop;
+use crate::logging::{self, LogOptions};
 use crate::mock_provider::{MockProvider, Settings};
 
 const NODES: u16 = 3;
 const GATEWAYS: u16 = 2;
 /// Marks a folder as ours, so that `--fresh` removes nothing else.
 const MARKER: &str = "quorate-dev";
+const OPENAI_KEY: &str = "OPENAI_API_KEY";
 const READY_WITHIN: Duration = Duration::from_secs(20);
 pub const SAMPLE_POLICY: &str = include_str!("../../../../deploy/policy.yaml");
 
@@ -33,12 +36,21 @@ pub struct Dev {
     /// Any free ports, printed as KEY=ADDRESS lines; the data is removed at the end
     #[arg(long)]
     ephemeral: bool,
+    /// Other ports than the usual ones: gateways at this one and the next, all others within the 50 above
+    #[arg(long, value_name = "PORT", conflicts_with = "ephemeral", value_parser = clap::value_parser!(u16).range(1024..=65_000))]
+    port_base: Option<u16>,
     /// Policy to apply at the first start instead of the sample
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
     /// Send requests to the real OpenAI, with the key in OPENAI_API_KEY
-    #[arg(long)]
+    #[arg(long, conflicts_with = "simulated")]
     openai: bool,
+    /// Use the simulated provider without asking, also where OPENAI_API_KEY is set
+    #[arg(long)]
+    simulated: bool,
+    /// Log to the terminal instead of a file beside the data
+    #[arg(short, long)]
+    verbose: bool,
 }
 
 /// Every address of a running dev deployment.
@@ -49,9 +61,10 @@ struct Addresses {
 }
 
 impl Dev {
-    pub async fn run(self) -> Result<()> {
-        let folder = self.prepare_folder()?;
-        let provider_listener = bind(self.port(8090), "the simulated provider")?;
+    pub async fn run(mut self, mut log: LogOptions) -> Result<()> {
+        self.openai = self.openai || self.offer_openai();
+        // Before anything is touched: a port that is taken means that another one may be using the folder.
+        let provider_listener = bind(self.port(8090, 10), "the simulated provider")?;
         let node_listeners = self.bind_nodes()?;
         let gateway_listeners = self.bind_gateways()?;
         let addresses = Addresses {
@@ -62,6 +75,11 @@ impl Dev {
                 .collect::<Result<_>>()?,
             provider: address(&provider_listener)?,
         };
+        let folder = self.prepare_folder(&addresses)?;
+        if !self.ephemeral && !self.verbose {
+            log.to_file_unless_told(Some(folder.join("log")));
+        }
+        logging::start(&log)?;
         let provider = MockProvider::start(Settings::default(), provider_listener)?;
         let mut nodes = Vec::new();
         for (listeners, id) in node_listeners.into_iter().zip(1..) {
@@ -96,37 +114,65 @@ impl Dev {
         Ok(())
     }
 
-    fn prepare_folder(&self) -> Result<PathBuf> {
+    /// A folder of earlier starts goes on, unless it is not ours, or was made on other ports: the nodes know each other
+    /// by their addresses.
+    fn prepare_folder(&self, addresses: &Addresses) -> Result<PathBuf> {
         let folder = if self.ephemeral {
             std::env::temp_dir().join(format!("quorate-dev-{}", uuid::Uuid::now_v7()))
         } else {
             self.data_dir.clone()
         };
         let marker = folder.join(MARKER);
-        if self.fresh && folder.exists() {
-            if !marker.exists() {
-                bail!("{} was not made by `quorate dev`; --fresh does not remove it", folder.display());
+        let made_by_us = std::fs::read_to_string(&marker).ok();
+        let text = format!("made by `quorate dev`; safe to delete\nnodes {}\n", addresses.nodes.join(" "));
+        match &made_by_us {
+            None if !is_empty(&folder) => bail!(
+                "{} was not made by `quorate dev`; name another folder with --data-dir",
+                folder.display()
+            ),
+            Some(made) if !self.fresh && *made != text => bail!(
+                "the data in {} was made on other ports; start with the same --port-base again, or with --fresh",
+                folder.display()
+            ),
+            _ => {}
+        }
+        if self.fresh {
+            for id in 1..=NODES {
+                remove(&folder.join(format!("node-{id}")))?;
             }
-            std::fs::remove_dir_all(&folder)
-                .with_context(|| format!("cannot remove {}", folder.display()))?;
         }
         std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        std::fs::write(&marker, "made by `quorate dev`; safe to delete\n")
-            .with_context(|| format!("cannot write {}", marker.display()))?;
+        std::fs::write(&marker, text).with_context(|| format!("cannot write {}", marker.display()))?;
         Ok(folder)
     }
 
-    /// 0: any.
-    fn port(&self, port: u16) -> u16 {
-        if self.ephemeral { 0 } else { port }
+    /// Asks at a terminal whether to use the real OpenAI, where there is a key for it.
+    fn offer_openai(&self) -> bool {
+        let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+        if self.simulated || self.ephemeral || !terminal || std::env::var_os(OPENAI_KEY).is_none() {
+            return false;
+        }
+        print!("{OPENAI_KEY} is set. Send requests to the real OpenAI, which costs money? [y/N] ");
+        let mut answer = String::new();
+        let asked = std::io::stdout().flush().and_then(|()| std::io::stdin().read_line(&mut answer));
+        asked.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
+    }
+
+    /// The usual port, or another that is so far above the base; 0: any.
+    fn port(&self, usual: u16, above_base: u16) -> u16 {
+        match self.port_base {
+            _ if self.ephemeral => 0,
+            Some(base) => base + above_base,
+            None => usual,
+        }
     }
 
     fn bind_nodes(&self) -> Result<Vec<NodeListeners>> {
         let one = |number: u16| {
             let what = format!("node {number}");
             Ok(NodeListeners {
-                grpc: bind(self.port(7700 + number), &what)?,
-                http: bind(self.port(7710 + number), &what)?,
+                grpc: bind(self.port(7700 + number, 20 + number), &what)?,
+                http: bind(self.port(7710 + number, 30 + number), &what)?,
             })
         };
         (1..=NODES).map(one).collect()
@@ -136,8 +182,8 @@ impl Dev {
         let one = |number: u16| {
             let what = format!("gateway {number}");
             Ok(GatewayListeners {
-                proxy: bind(self.port(8079 + number), &what)?,
-                http: bind(self.port(9079 + number), &what)?,
+                proxy: bind(self.port(8079 + number, number - 1), &what)?,
+                http: bind(self.port(9079 + number, 39 + number), &what)?,
             })
         };
         (1..=GATEWAYS).map(one).collect()
@@ -178,7 +224,7 @@ impl Dev {
             output_field: None,
         };
         let backends = if self.openai {
-            vec![backend("openai", "https://api.openai.com/v1".to_owned(), Some("OPENAI_API_KEY"))]
+            vec![backend("openai", "https://api.openai.com/v1".to_owned(), Some(OPENAI_KEY))]
         } else {
             vec![backend("mock", format!("http://{}/v1", addresses.provider), None)]
         };
@@ -204,13 +250,14 @@ impl Dev {
         } else {
             format!("simulated, http://{provider}")
         };
+        let at = self.port_base.map_or_else(String::new, |_| format!(" --nodes {}", nodes.join(",")));
         println!(
             "Quorate runs. Ctrl-C stops it; a second start goes on with the same budgets (--fresh: with new ones).
 
   nodes     {}
   gateways  {}
   provider  {backend}
-  data      {}
+  data      {} (with the log)
 
 Send a request:
 
@@ -219,16 +266,16 @@ Send a request:
 
 Look at the budgets, from another terminal:
 
-  cargo run --release -- get accounts
-  cargo run --release -- describe tenant default
-  cargo run --release -- adjust --tenant default --budget user-hourly --subject alice --top-up 1000
+  cargo run --release -- get accounts{at}
+  cargo run --release -- describe tenant default{at}
+  cargo run --release -- adjust --tenant default --budget user-hourly --subject alice --top-up 1000{at}
 ",
             nodes.join("  "),
             gateways.iter().map(|gateway| format!("http://{gateway}/v1")).collect::<Vec<_>>().join("  "),
             folder.display(),
             gateways.first().map_or("", String::as_str),
         );
-        if std::env::var_os("OPENAI_API_KEY").is_some() && !self.openai {
+        if std::env::var_os(OPENAI_KEY).is_some() && !self.openai {
             println!("OPENAI_API_KEY is set: start with --openai to send requests to the real OpenAI.\n");
         }
     }
@@ -258,9 +305,22 @@ fn node_config(
 fn bind(port: u16, what: &str) -> Result<TcpListener> {
     TcpListener::bind(("127.0.0.1", port)).with_context(|| {
         format!(
-            "port {port} of {what} is taken; is another `quorate dev` running? (--ephemeral takes free ports)"
+            "port {port} of {what} is taken; is another `quorate dev` running? (--port-base takes others, --ephemeral any)"
         )
     })
+}
+
+fn is_empty(folder: &Path) -> bool {
+    std::fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_none())
+}
+
+fn remove(folder: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", folder.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn address(listener: &TcpListener) -> Result<String> {

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use clap::Args;
 
-use crate::command::told_to_stop;
+use crate::command::StopOptions;
 use crate::mock_provider::{MockProvider, Settings};
 
 /// A request may overrule the settings in its `metadata`: `mock_latency_ms`, `mock_input_tokens`, `mock_tokens`, `mock_status`,
@@ -28,6 +28,8 @@ pub struct RunMockProvider {
     /// Share of requests that are answered with 429, in percent
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100))]
     limited_percent: u8,
+    #[command(flatten)]
+    stop: StopOptions,
 }
 
 impl RunMockProvider {
@@ -43,7 +45,7 @@ impl RunMockProvider {
             .with_context(|| format!("cannot listen on {}", self.listen))?;
         let provider = MockProvider::start(settings, listener)?;
         tracing::info!(address = %provider.address(), "simulated provider runs");
-        told_to_stop().await?;
+        self.stop.told_to_stop().await?;
         provider.stop().await;
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 mod adjust;
 mod apply;
+mod bench;
 mod describe;
 pub mod dev;
 mod gateway;
@@ -10,22 +11,42 @@ mod mock_provider;
 mod node;
 mod transfer_leader;
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
-use quorate_rpc::{Admin, Client, ClientConfig};
+use quorate_rpc::{Admin, Client, ClientConfig, ClientError};
+use tonic::Code;
 
-use crate::logging::LogOptions;
+use crate::logging::{self, LogOptions};
 
 /// Token budgets for LLM traffic that hold exactly, on any number of machines.
 ///
 /// Try it: `quorate dev`, then `quorate get accounts`.
 #[derive(Debug, Parser)]
-#[command(name = "quorate", version, arg_required_else_help = true)]
+#[command(name = "quorate", version, arg_required_else_help = true, after_help = EXIT_CODES)]
 pub struct Cli {
     #[command(flatten)]
     pub log: LogOptions,
     #[command(subcommand)]
     command: Command,
+}
+
+const EXIT_CODES: &str =
+    "Exit codes: 0 done; 1 failed; 2 wrong usage; 3 refused by the cluster (nothing was changed)";
+/// As shells say it: 128 and the signal's number.
+const INTERRUPTED: i32 = 130;
+/// The cluster has understood and said no.
+const REFUSED: u8 = 3;
+
+/// What the process ends with after this error.
+pub fn exit_code(error: &anyhow::Error) -> ExitCode {
+    match error.downcast_ref::<ClientError>() {
+        Some(ClientError::Rejected { code, .. }) if !matches!(code, Code::Internal | Code::Unimplemented) => {
+            ExitCode::from(REFUSED)
+        }
+        _ => ExitCode::FAILURE,
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -48,6 +69,8 @@ enum Command {
     Adjust(adjust::Adjust),
     /// Hand the leadership to another node
     TransferLeader(transfer_leader::TransferLeader),
+    /// Measure throughput, latency and CPU per operation
+    Bench(bench::Bench),
 }
 
 /// Which cluster to talk to.
@@ -82,8 +105,13 @@ impl Cli {
     /// # Errors
     /// What the command says.
     pub async fn run(self) -> Result<()> {
+        if let Command::Dev(command) = self.command {
+            // Decides itself where its log goes.
+            return command.run(self.log).await;
+        }
+        logging::start(&self.log)?;
         match self.command {
-            Command::Dev(command) => command.run().await,
+            Command::Dev(_) => Ok(()),
             Command::Node(command) => command.run().await,
             Command::Gateway(command) => command.run().await,
             Command::MockProvider(command) => command.run().await,
@@ -92,11 +120,40 @@ impl Cli {
             Command::Describe(command) => command.run().await,
             Command::Adjust(command) => command.run().await,
             Command::TransferLeader(command) => command.run().await,
+            Command::Bench(command) => command.run().await,
         }
     }
 }
 
-/// Ctrl-C or SIGTERM.
+/// How a server is told to stop, beside Ctrl-C and SIGTERM.
+#[derive(Debug, Clone, Args)]
+pub struct StopOptions {
+    /// Stop when standard input closes: for programs that start this one and must not leave it behind
+    #[arg(long)]
+    stop_at_eof: bool,
+}
+
+impl StopOptions {
+    /// # Errors
+    /// The signals cannot be listened to.
+    pub async fn told_to_stop(&self) -> Result<()> {
+        if !self.stop_at_eof {
+            return told_to_stop().await;
+        }
+        let (sender, closed) = tokio::sync::oneshot::channel();
+        // Not on the runtime: a read from a terminal cannot be cancelled, and would hold up the end.
+        std::thread::spawn(move || {
+            let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+            let _ = sender.send(());
+        });
+        tokio::select! {
+            told = told_to_stop() => told,
+            _ = closed => Ok(()),
+        }
+    }
+}
+
+/// Ctrl-C or SIGTERM. A second Ctrl-C, while things are being stopped, ends the process at once.
 ///
 /// # Errors
 /// The signals cannot be listened to.
@@ -106,5 +163,11 @@ pub async fn told_to_stop() -> Result<()> {
         interrupted = tokio::signal::ctrl_c() => interrupted?,
         _ = terminate.recv() => {}
     }
+    tokio::spawn(async {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            eprintln!("stopped at once");
+            std::process::exit(INTERRUPTED);
+        }
+    });
     Ok(())
 }

@@ -6,15 +6,26 @@ use anyhow::{Result, bail};
 use clap::Args;
 use quorate_node::{Node, NodeConfig};
 
-use crate::command::told_to_stop;
-use crate::config;
+use crate::command::StopOptions;
+use crate::config::{self, Override, SetOptions};
 
-/// Example: `quorate node --config deploy/node-1.yaml`
+/// Stops in good order on SIGTERM and Ctrl-C: hands the leadership over, answers what is in flight, closes its folder.
+///
+/// Examples:
+///   quorate node --config deploy/node-1.yaml
+///   quorate node --config node.yaml --id 2 --listen 10.0.0.2:7701 --set limits.drain_ms=10000
 #[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
 pub struct RunNode {
     /// YAML; every key is documented in docs/operations.md
     #[arg(long, env = "QUORATE_NODE_CONFIG", value_name = "FILE")]
-    config: PathBuf,
+    config: Option<PathBuf>,
+    /// Instead of the file's `cluster`
+    #[arg(long, env = "QUORATE_NODE_CLUSTER", value_name = "NAME")]
+    cluster: Option<String>,
+    /// Instead of the file's `id`
+    #[arg(long, env = "QUORATE_NODE_ID", value_name = "NUMBER")]
+    id: Option<u64>,
     /// Instead of the file's `listen`
     #[arg(long, env = "QUORATE_NODE_LISTEN", value_name = "HOST:PORT")]
     listen: Option<String>,
@@ -27,21 +38,21 @@ pub struct RunNode {
     /// Instead of the file's `data_dir`
     #[arg(long, env = "QUORATE_NODE_DATA_DIR", value_name = "FOLDER")]
     data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    set: SetOptions,
+    #[command(flatten)]
+    stop: StopOptions,
 }
 
 impl RunNode {
     pub async fn run(self) -> Result<()> {
-        let mut config: NodeConfig = config::load(&self.config)?;
-        config.listen = self.listen.unwrap_or(config.listen);
-        config.advertise = self.advertise.or(config.advertise);
-        config.http_listen = self.http_listen.unwrap_or(config.http_listen);
-        config.data_dir = self.data_dir.unwrap_or(config.data_dir);
+        let config = self.load()?;
         let listeners = Node::bind(&config)?;
         let id = config.id;
         let node = Node::start(config, listeners).await?;
         tracing::info!(id, grpc = %node.grpc_address(), http = %node.http_address(), "node runs");
         tokio::select! {
-            told = told_to_stop() => told?,
+            told = self.stop.told_to_stop() => told?,
             reason = node.failed() => {
                 node.stop().await;
                 bail!("node {id} cannot go on: {reason}");
@@ -50,5 +61,19 @@ impl RunNode {
         tracing::info!(id, "node stops");
         node.stop().await;
         Ok(())
+    }
+
+    fn load(&self) -> Result<NodeConfig> {
+        let flags = [
+            Override::flag("cluster", "cluster", self.cluster.clone()),
+            Override::flag("id", "id", self.id),
+            Override::flag("listen", "listen", self.listen.clone()),
+            Override::flag("advertise", "advertise", self.advertise.clone()),
+            Override::flag("http-listen", "http_listen", self.http_listen.clone()),
+            Override::flag("data-dir", "data_dir", self.data_dir.as_deref().map(config::text)),
+        ];
+        let overrides: Vec<Override> =
+            self.set.set.iter().cloned().chain(flags.into_iter().flatten()).collect();
+        config::load(self.config.as_deref(), &overrides)
     }
 }

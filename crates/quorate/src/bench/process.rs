@@ -1,0 +1,66 @@
+//! What a process has cost so far: CPU time and resident memory, as Linux tells them in /proc.
+
+use std::time::Duration;
+
+/// What USER_HZ is on every Linux: /proc counts CPU time in hundredths of a second.
+const TICKS_PER_SECOND: u64 = 100;
+
+/// One process, or `None` where there is no /proc: then costs are unknown, and said to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Process {
+    pub id: u32,
+}
+
+impl Process {
+    pub fn this() -> Self {
+        Self { id: std::process::id() }
+    }
+
+    /// User and system time of all its threads.
+    pub fn cpu(self) -> Option<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id)).ok()?;
+        cpu_of(&stat)
+    }
+
+    pub fn resident_bytes(self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id)).ok()?;
+        resident_of(&status)
+    }
+}
+
+/// CPU time of several processes together.
+pub fn cpu(processes: &[Process]) -> Option<Duration> {
+    processes.iter().map(|process| process.cpu()).sum()
+}
+
+/// `pid (name, which may hold blanks and parentheses) state ppid …`: utime and stime are fields 14 and 15 of proc(5).
+fn cpu_of(stat: &str) -> Option<Duration> {
+    let (_, after_name) = stat.rsplit_once(')')?;
+    let mut fields = after_name.split_ascii_whitespace().skip(11);
+    let mut ticks = || fields.next()?.parse::<u64>().ok();
+    let total = ticks()? + ticks()?;
+    Some(Duration::from_millis(total * 1_000 / TICKS_PER_SECOND))
+}
+
+fn resident_of(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1_024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_with_parentheses_do_not_shift_the_fields() {
+        let stat = "42 (a) b (c) S 1 2 3 4 5 6 7 8 9 10 250 50 0 0";
+        assert_eq!(cpu_of(stat), Some(Duration::from_secs(3)));
+        assert_eq!(cpu_of("42"), None);
+    }
+
+    #[test]
+    fn resident_memory_is_in_bytes() {
+        assert_eq!(resident_of("Name:\tx\nVmRSS:\t  2048 kB\n"), Some(2 << 20));
+        assert_eq!(resident_of("Name:\tx\n"), None);
+    }
+}
