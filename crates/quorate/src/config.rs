@@ -2,7 +2,7 @@
 //!
 //! Knows nothing of what the keys mean: the node's and the gateway's own types say that.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Args;

@@ -1,0 +1,105 @@
+//! Three nodes in one process: forwarding, expiry, watches, a graceful stop.
+
+#![allow(clippy::unwrap_used, reason = "a test says what it expects by unwrapping it")]
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use quorate_ledger::{Amount, Charge, Command, Outcome, ProviderReport, ProviderState};
+use quorate_rpc::Client;
+use quorate_rpc::admin::{ApplyPolicyRequest, ListAccountsRequest};
+use quorate_testkit::Cluster;
+
+const POLICY: &str = "apiVersion: quorate.dev/v1alpha1\nkind: Budget\nmetadata: {name: user}\nspec:\n  subject: [{header: x-user-id}]\n  limit: {tokens: 250}\n  window: Lifetime\n";
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+async fn cluster() -> Cluster {
+    let cluster = Cluster::start(3).await;
+    let request = ApplyPolicyRequest { document: POLICY.to_owned(), ..Default::default() };
+    cluster.client().admin().apply_policy(request).await.unwrap();
+    cluster
+}
+
+fn reserve(client: &Client, tokens: u64, ttl_ms: u64) -> Command {
+    let amount = Amount::from_units(tokens).unwrap();
+    let charge = Charge { budget: "user".into(), subject: "alice".into(), amount, at_least: amount };
+    Command::Reserve { tenant: "acme".into(), id: client.new_id(), charges: vec![charge], ttl_ms }
+}
+
+async fn account(client: &Client) -> (u64, u64) {
+    let accounts = client.admin().list_accounts(ListAccountsRequest::default()).await.unwrap().accounts;
+    (accounts[0].spent_micros / 1_000_000, accounts[0].reserved_micros / 1_000_000)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parallel_reservations_through_every_node_are_exact() {
+    let cluster = cluster().await;
+    let clients: Vec<Client> = (0..3).map(|node| cluster.client_at(node)).collect();
+    let operations = (0..20).map(|number| {
+        let client = &clients[number % 3];
+        client.execute(reserve(client, 100, 60_000), TIMEOUT)
+    });
+    let outcomes: Vec<Outcome> =
+        join_all(operations).await.into_iter().map(|executed| executed.unwrap().outcome).collect();
+    assert_eq!(outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Granted(_))).count(), 2);
+    assert_eq!(outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Denied(_))).count(), 18);
+    for client in &clients {
+        assert_eq!(account(client).await, (0, 200));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reservation_that_nobody_settles_expires_as_charged() {
+    let cluster = cluster().await;
+    let client = cluster.client();
+    let executed = client.execute(reserve(&client, 100, 50), TIMEOUT).await.unwrap();
+    assert!(matches!(executed.outcome, Outcome::Granted(_)));
+    let expired = async {
+        while account(&client).await != (100, 0) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(TIMEOUT, expired).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watchers_see_the_policy_and_the_health_of_providers() {
+    let cluster = cluster().await;
+    let client = cluster.client();
+    let watch = client.watch();
+    let mut policy = watch.policy();
+    let seen = tokio::time::timeout(TIMEOUT, policy.wait_for(Option::is_some))
+        .await
+        .unwrap()
+        .unwrap()
+        .clone()
+        .unwrap();
+    assert_eq!((seen.version, seen.document.as_str()), (1, POLICY));
+    let report = ProviderReport {
+        backend: "openai".into(),
+        state: ProviderState::Limited,
+        reason: "429".into(),
+        retry_after_ms: 5_000,
+        reporter: "test".into(),
+    };
+    client.execute(Command::ReportProvider(report), TIMEOUT).await.unwrap();
+    let mut providers = watch.providers();
+    let known = tokio::time::timeout(TIMEOUT, providers.wait_for(|known| known.contains_key("openai")))
+        .await
+        .unwrap()
+        .unwrap()
+        .clone();
+    assert_eq!(known["openai"].state, ProviderState::Limited);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_stops_hands_over_and_comes_back() {
+    let mut cluster = cluster().await;
+    let client = cluster.client();
+    client.execute(reserve(&client, 100, 60_000), TIMEOUT).await.unwrap();
+    let leader = cluster.leader().await;
+    cluster.stop(leader).await;
+    client.execute(reserve(&client, 100, 60_000), TIMEOUT).await.unwrap();
+    cluster.restart(leader).await;
+    assert_eq!(account(&cluster.client_at(leader)).await, (0, 200));
+}
