@@ -91,7 +91,9 @@ fn parse<T: DeserializeOwned>(text: &str, overrides: &[Override]) -> Result<T, P
     for change in overrides {
         change.apply(&mut root).map_err(Problem::Override)?;
     }
-    let whole = match serde_yaml_ng::from_value(root.into()) {
+    // As text again: the library's errors then say which key they are about.
+    let merged = serde_yaml_ng::to_string(&root).map_err(Problem::Whole)?;
+    let whole = match serde_yaml_ng::from_str(&merged) {
         Ok(config) => return Ok(config),
         Err(error) => error,
     };
@@ -100,7 +102,7 @@ fn parse<T: DeserializeOwned>(text: &str, overrides: &[Override]) -> Result<T, P
         Err(error) if !is_missing_field(&error) => Err(Problem::File(error)),
         _ if is_missing_field(&whole) => Err(Problem::Whole(whole)),
         _ => {
-            let message = whole.to_string();
+            let message = message_of(&whole);
             let guilty = overrides.iter().rev().find(|change| {
                 let last = change.key.rsplit('.').next().unwrap_or_default();
                 message.starts_with(&format!("{}:", change.key)) || message.contains(&format!("`{last}`"))
