@@ -272,7 +272,7 @@ mod tests {
             let _turn = self.gate.lock().await;
             tokio::time::sleep(self.takes).await;
             *count += 1;
-            if *count % 2 == 0 { Err("every second".to_owned()) } else { Ok(()) }
+            if count.is_multiple_of(2) { Err("every second".to_owned()) } else { Ok(()) }
         }
     }
 
