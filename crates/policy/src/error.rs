@@ -7,7 +7,7 @@ use thiserror::Error;
 pub enum PolicyError {
     #[error("policy file has {bytes} bytes, more than {max}; split the tenants over fewer budgets", max = crate::DOCUMENT_MAX_BYTES)]
     TooLong { bytes: usize },
-    /// `place` is "document 2, line 7, column 3" as far as it is known.
+    /// `place` is "document 2, line 7, column 3"; the message begins with the path of the field, such as "spec.limit".
     #[error("policy file, {place}: {message}{hint}", hint = hint(.nearest))]
     At { place: String, message: String, nearest: Option<String> },
 }
@@ -31,33 +31,42 @@ fn hint(nearest: &Option<String>) -> String {
     nearest.as_ref().map(|name| format!(" (did you mean {name}?)")).unwrap_or_default()
 }
 
+/// Bytes of a message that are shown: it may quote a file that is nothing but one long word.
+const MESSAGE_MAX_BYTES: usize = 400;
+
 impl PolicyError {
     /// `lines_before`: lines of the file before the document that the error counts from.
     pub(crate) fn yaml(document: usize, lines_before: usize, error: &serde_yaml_ng::Error) -> Self {
         let message = error.to_string();
-        // The library ends its message with the line inside the document; ours counts from the start of the file.
-        let message = message.split(" at line ").next().unwrap_or(&message).to_owned();
-        let place = match error.location() {
-            Some(at) => {
-                format!("document {document}, line {}, column {}", lines_before + at.line(), at.column())
-            }
-            None => format!("document {document}"),
+        let (place, message) = match error.location() {
+            Some(at) => (
+                format!("document {document}, line {}, column {}", lines_before + at.line(), at.column()),
+                // The library ends its message with the line inside the document; ours counts from the start of the file.
+                message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message),
+            ),
+            None => (format!("document {document}, from line {}", lines_before + 1), message.as_str()),
         };
-        let nearest = did_you_mean(&message);
-        Self::At { place, message, nearest }
+        Self::At { place, nearest: did_you_mean(message), message: presentable(message) }
     }
 
-    pub(crate) fn field(document: usize, path: &str, message: impl Into<String>) -> Self {
-        Self::At { place: format!("document {document}, {path}"), message: message.into(), nearest: None }
+    /// About the document as a whole; `path` names the fields that do not fit together.
+    pub(crate) fn field(document: usize, first_line: usize, path: &str, message: impl AsRef<str>) -> Self {
+        let place = format!("document {document}, from line {first_line}, {path}");
+        Self::At { place, message: presentable(message.as_ref()), nearest: None }
     }
+}
 
-    pub(crate) fn unknown(document: usize, path: &str, what: &str, name: &str, known: &[&str]) -> Self {
-        Self::At {
-            place: format!("document {document}, {path}"),
-            message: format!("unknown {what} {name:?}, expected one of {}", known.join(", ")),
-            nearest: nearest(name, known),
+/// One line of printable text, cut where it gets long.
+fn presentable(message: &str) -> String {
+    let mut text = String::new();
+    for c in message.chars() {
+        if text.len() >= MESSAGE_MAX_BYTES {
+            text.push('…');
+            break;
         }
+        if c.is_control() { text.extend(c.escape_default()) } else { text.push(c) }
     }
+    text
 }
 
 /// The known name that was probably meant, from serde's message about an unknown field or variant.
@@ -77,6 +86,9 @@ fn unknown_name(message: &str) -> Option<(&str, Vec<&str>)> {
 /// The known name that is fewest edits away, if it is near at all.
 fn nearest(name: &str, known: &[&str]) -> Option<String> {
     let distance = |other: &&&str| edit_distance(&name.to_lowercase(), &other.to_lowercase());
+    if name.len() > crate::field::NAME_MAX_BYTES {
+        return None;
+    }
     let best = known.iter().min_by_key(distance)?;
     (distance(&best) <= 1 + name.len() / 3).then(|| (*best).to_owned())
 }

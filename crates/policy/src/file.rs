@@ -1,22 +1,37 @@
 //! The shape of a policy file, as serde sees it. Unknown fields are errors.
+//!
+//! What one field alone can get wrong is checked while it is read, because only then are line and column known.
 
+use std::fmt;
+
+use quorate_ledger::Window;
 use serde::Deserialize;
+use serde::de::{Deserializer, Error, MapAccess, Visitor, value::MapAccessDeserializer};
+
+use crate::field::{ApiVersion, HeaderName, Name, Text, Tokens};
+use crate::subject::SubjectPart;
 
 /// First look at a document: which kind is it?
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
 pub(crate) struct Head {
-    pub api_version: String,
-    pub kind: String,
+    #[serde(rename = "apiVersion")]
+    _api_version: Text<ApiVersion>,
+    pub kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(crate) enum Kind {
+    Budget,
+    Identity,
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct BudgetDocument {
     #[serde(rename = "apiVersion")]
-    _api_version: String,
+    _api_version: Text<ApiVersion>,
     #[serde(rename = "kind")]
-    _kind: String,
+    _kind: Kind,
     pub metadata: Metadata,
     pub spec: BudgetSpec,
 }
@@ -24,39 +39,25 @@ pub(crate) struct BudgetDocument {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Metadata {
-    pub name: String,
+    pub name: Text<Name>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BudgetSpec {
-    pub tenant: Option<String>,
+    pub tenant: Option<Text<Name>>,
     #[serde(default)]
-    pub subject: Vec<SubjectPartSpec>,
+    pub subject: Vec<SubjectPart>,
     pub limit: LimitSpec,
     pub window: WindowSpec,
     #[serde(default)]
     pub output: OutputSpec,
 }
 
-/// `- model` or `- header: x-user-id`.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-pub(crate) enum SubjectPartSpec {
-    Word(String),
-    Header(HeaderSpec),
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct HeaderSpec {
-    pub header: String,
-}
-
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LimitSpec {
-    pub tokens: u64,
+    pub tokens: Tokens,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -69,6 +70,21 @@ pub(crate) enum WindowSpec {
     Month,
     Year,
     Lifetime,
+}
+
+impl From<WindowSpec> for Window {
+    fn from(window: WindowSpec) -> Self {
+        match window {
+            WindowSpec::Second => Self::Second,
+            WindowSpec::Minute => Self::Minute,
+            WindowSpec::Hour => Self::Hour,
+            WindowSpec::Day => Self::Day,
+            WindowSpec::Week => Self::Week,
+            WindowSpec::Month => Self::Month,
+            WindowSpec::Year => Self::Year,
+            WindowSpec::Lifetime => Self::Lifetime,
+        }
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -88,9 +104,9 @@ impl Default for OutputSpec {
 #[serde(deny_unknown_fields)]
 pub(crate) struct IdentityDocument {
     #[serde(rename = "apiVersion")]
-    _api_version: String,
+    _api_version: Text<ApiVersion>,
     #[serde(rename = "kind")]
-    _kind: String,
+    _kind: Kind,
     pub spec: IdentitySpec,
 }
 
@@ -104,16 +120,51 @@ pub(crate) struct IdentitySpec {
 #[serde(deny_unknown_fields)]
 pub(crate) struct TenantSpec {
     #[serde(default = "default_tenant_header")]
-    pub header: String,
-    pub default: Option<String>,
+    pub header: Text<HeaderName>,
+    pub default: Option<Text<Name>>,
 }
 
-fn default_tenant_header() -> String {
-    "x-tenant-id".to_owned()
+fn default_tenant_header() -> Text<HeaderName> {
+    Text::known("x-tenant-id")
 }
 
 impl Default for TenantSpec {
     fn default() -> Self {
-        Self { header: default_tenant_header(), default: Some("default".to_owned()) }
+        Self { header: default_tenant_header(), default: Some(Text::known("default")) }
+    }
+}
+
+impl<'de> Deserialize<'de> for SubjectPart {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(SubjectPartVisitor)
+    }
+}
+
+/// `model` or `header: x-user-id`.
+struct SubjectPartVisitor;
+
+impl<'de> Visitor<'de> for SubjectPartVisitor {
+    type Value = SubjectPart;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("`model` or `header: NAME`")
+    }
+
+    fn visit_str<E: Error>(self, word: &str) -> Result<SubjectPart, E> {
+        match word {
+            "model" => Ok(SubjectPart::Model),
+            "header" => Err(E::custom("header needs a name: `header: x-user-id`")),
+            other => Err(E::unknown_variant(other, &["model", "header: NAME"])),
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<SubjectPart, A::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct HeaderPart {
+            header: Text<HeaderName>,
+        }
+        let part = HeaderPart::deserialize(MapAccessDeserializer::new(map))?;
+        Ok(SubjectPart::Header(part.header.value))
     }
 }

@@ -2,10 +2,13 @@
 //!
 //! Pure: text in, rules and matches out. What is deliberately absent: the cluster, HTTP types, counters.
 
+mod document;
 mod error;
+mod field;
 mod file;
 mod policy;
 mod subject;
+mod warnings;
 
 pub use error::{MatchError, PolicyError, did_you_mean};
 pub use policy::{Budget, BudgetMatch, Policy};
