@@ -1,157 +1,143 @@
-//! One counter: what was spent and reserved in its present window, and the windows before.
-
-use std::sync::Arc;
+//! One counter: its present window, the windows before, and how long it is kept.
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    AccountView, Amount, Balance, BudgetRule, CLOSED_WINDOWS_MAX, ClosedWindowView, TimestampMs, WindowSpan,
-};
+use crate::account_key::AccountKey;
+use crate::period::Period;
+use crate::{AccountView, Amount, BudgetRule, CLOSED_WINDOWS_MAX, TimestampMs};
 
-/// (budget, subject); orders the accounts of a tenant.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(crate) struct AccountKey {
-    pub budget: Arc<str>,
-    pub subject: Arc<str>,
-}
-
-impl AccountKey {
-    pub fn new(budget: &str, subject: &str) -> Self {
-        Self { budget: budget.into(), subject: subject.into() }
-    }
-}
-
-/// One window of one account.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Period {
-    pub span: WindowSpan,
-    /// The limit as last seen, override and top-ups included.
-    pub limit: Amount,
-    /// The highest limit that was in force at a grant: what "never overspent" is measured against.
-    pub ceiling: Amount,
-    pub spent: Amount,
-    pub reserved: Amount,
-    pub overdraft: Amount,
-    pub topped_up: Amount,
-    /// How often the account was reset: a charge made before a reset has been forgiven and is not taken back twice.
-    pub resets: u32,
-    /// Reservations, open or still remembered, that were made in this window.
-    pub references: u32,
-}
-
-impl Period {
-    fn new(span: WindowSpan, limit: Amount) -> Self {
-        Self {
-            span,
-            limit,
-            ceiling: Amount::ZERO,
-            spent: Amount::ZERO,
-            reserved: Amount::ZERO,
-            overdraft: Amount::ZERO,
-            topped_up: Amount::ZERO,
-            resets: 0,
-            references: 0,
-        }
-    }
-
-    pub fn available(&self) -> Amount {
-        self.limit.saturating_sub(self.spent).saturating_sub(self.reserved)
-    }
-
-    pub fn balance(&self, key: &AccountKey, amount: Amount) -> Balance {
-        Balance {
-            budget: key.budget.to_string(),
-            subject: key.subject.to_string(),
-            limit: self.limit,
-            spent: self.spent,
-            reserved: self.reserved,
-            resets_at: self.span.end,
-            amount,
-        }
-    }
-
-    fn closed_view(&self) -> ClosedWindowView {
-        ClosedWindowView {
-            window: self.span,
-            limit: self.limit,
-            spent: self.spent,
-            reserved: self.reserved,
-            overdraft: self.overdraft,
-        }
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Account {
     pub limit_override: Option<Amount>,
     pub present: Period,
-    /// Newest first. Bounded, but for windows that a reservation still refers to.
+    /// Newest first: the last [`CLOSED_WINDOWS_MAX`], and any older one that a record still refers to.
     pub closed: Vec<Period>,
+    /// The number of the next window.
+    pub next_number: u32,
+    /// When to see whether the account can go; `None`: never (lifetime).
+    pub look_at: Option<TimestampMs>,
 }
 
 impl Account {
     pub fn new(rule: &BudgetRule, now: TimestampMs) -> Self {
-        let present = Period::new(rule.window.span_at(now), rule.limit);
-        Self { limit_override: None, present, closed: Vec::new() }
+        Self {
+            limit_override: None,
+            present: Period::new(0, rule.window.span_at(now), rule.limit),
+            closed: Vec::new(),
+            next_number: 1,
+            look_at: None,
+        }
     }
 
     /// Brings the account to `now` and to the rule in force: closes a window that is over, follows a changed limit.
-    pub fn roll(&mut self, rule: &BudgetRule, now: TimestampMs) {
+    /// Returns what was spent in windows that are now out of the history.
+    pub fn roll(&mut self, rule: &BudgetRule, now: TimestampMs) -> u128 {
         let span = rule.window.span_at(now);
+        let mut dropped = 0;
         if span != self.present.span {
             // A budget whose window kind was changed and changed back finds what it had counted.
             let again = self.closed.iter().position(|period| period.span == span);
-            let next = again.map_or_else(|| Period::new(span, rule.limit), |index| self.closed.remove(index));
+            let next = match again {
+                Some(index) => self.closed.remove(index),
+                None => {
+                    let number = self.next_number;
+                    self.next_number = number.wrapping_add(1);
+                    Period::new(number, span, rule.limit)
+                }
+            };
             let over = std::mem::replace(&mut self.present, next);
             self.closed.insert(0, over);
-            self.prune();
+            dropped = self.prune();
         }
         self.present.limit = self.limit_of(rule, &self.present);
+        dropped
     }
 
     /// The present window as [`Account::roll`] would leave it, without copying the history.
     pub fn present_at(&self, rule: &BudgetRule, now: TimestampMs) -> Period {
         let span = rule.window.span_at(now);
-        let mut period = self.period(span).cloned().unwrap_or_else(|| Period::new(span, rule.limit));
+        let known = self.periods().find(|period| period.span == span);
+        let mut period = known.cloned().unwrap_or_else(|| Period::new(self.next_number, span, rule.limit));
         period.limit = self.limit_of(rule, &period);
         period
     }
 
+    /// The limit in force for a window: that of now if it is the present one, else the last seen.
+    pub fn limit_at(&self, rule: Option<&BudgetRule>, period: &Period, now: TimestampMs) -> Amount {
+        match rule {
+            Some(rule) if rule.window.span_at(now) == period.span => self.limit_of(rule, period),
+            _ => period.limit,
+        }
+    }
+
+    /// Top-ups count on top of an override; the sum ends at [`Amount::MAX`].
     fn limit_of(&self, rule: &BudgetRule, period: &Period) -> Amount {
-        let base = self.limit_override.unwrap_or(rule.limit);
-        base.checked_add(period.topped_up).unwrap_or(Amount::MAX)
+        self.limit_of_fresh_window(rule).checked_add(period.topped_up).unwrap_or(Amount::MAX)
     }
 
-    /// Forgets the oldest closed windows beyond the bound that nothing refers to.
-    pub fn prune(&mut self) {
-        while self.closed.len() > CLOSED_WINDOWS_MAX
-            && self.closed.last().is_some_and(|last| last.references == 0)
-        {
-            self.closed.pop();
+    pub fn limit_of_fresh_window(&self, rule: &BudgetRule) -> Amount {
+        self.limit_override.unwrap_or(rule.limit)
+    }
+
+    /// Forgets closed windows beyond the bound that nothing refers to. Returns what was spent in them.
+    pub fn prune(&mut self) -> u128 {
+        if self.closed.len() <= CLOSED_WINDOWS_MAX {
+            return 0;
         }
+        let (mut place, mut dropped) = (0, 0);
+        self.closed.retain(|period| {
+            place += 1;
+            let keep = place <= CLOSED_WINDOWS_MAX || period.references > 0;
+            if !keep {
+                dropped += u128::from(period.spent.micros());
+            }
+            keep
+        });
+        dropped
     }
 
-    /// The window that started at `span`: where a reservation of that window is charged, whenever it is settled.
-    pub fn period_mut(&mut self, span: WindowSpan) -> Option<&mut Period> {
-        if self.present.span == span {
-            return Some(&mut self.present);
-        }
-        self.closed.iter_mut().find(|period| period.span == span)
+    /// The window in which a reservation was made: where it is charged, whenever it is settled.
+    pub fn period_mut(&mut self, number: u32) -> Option<&mut Period> {
+        std::iter::once(&mut self.present).chain(&mut self.closed).find(|period| period.number == number)
     }
 
-    pub fn period(&self, span: WindowSpan) -> Option<&Period> {
-        self.periods().find(|period| period.span == span)
+    pub fn period(&self, number: u32) -> Option<&Period> {
+        self.periods().find(|period| period.number == number)
     }
 
     pub fn periods(&self) -> impl Iterator<Item = &Period> {
         std::iter::once(&self.present).chain(&self.closed)
     }
 
+    pub fn is_referenced(&self) -> bool {
+        self.periods().any(|period| period.references > 0)
+    }
+
+    pub fn spent_micros(&self) -> u128 {
+        self.periods().map(|period| u128::from(period.spent.micros())).sum()
+    }
+
+    /// When an account that nobody uses any more can go: when its present window would leave the bounded history.
+    pub fn idle_at(&self) -> Option<TimestampMs> {
+        let (start, end) = (self.present.span.start, self.present.span.end?);
+        Some(end.saturating_add(end.since(start).saturating_mul(CLOSED_WINDOWS_MAX as u64)))
+    }
+
+    /// Nothing refers to it, and it is idle; or, where its budget is gone, its window is over.
+    pub fn can_go(&self, rule: Option<&BudgetRule>, now: TimestampMs) -> bool {
+        let Some(end) = self.present.span.end else { return false };
+        let idle = match rule {
+            Some(_) => self.limit_override.is_none() && self.idle_at().is_some_and(|at| at <= now),
+            None => end <= now,
+        };
+        idle && !self.is_referenced()
+    }
+
     pub fn view(&self, tenant: &str, key: &AccountKey) -> AccountView {
         AccountView {
             tenant: tenant.to_owned(),
-            budget: key.budget.to_string(),
-            subject: key.subject.to_string(),
+            budget: key.budget().to_owned(),
+            subject: key.subject().to_owned(),
             limit: self.present.limit,
             spent: self.present.spent,
             reserved: self.present.reserved,

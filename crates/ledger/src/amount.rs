@@ -5,6 +5,7 @@ use thiserror::Error;
 
 /// An amount in millionths of a unit. `Amount::MAX` is 10^18 millionths, a million million units.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u64", into = "u64")]
 pub struct Amount(u64);
 
 /// An amount outside 0 ..= [`Amount::MAX`].
@@ -56,6 +57,20 @@ impl Amount {
     /// Zero if `other` is larger.
     pub fn saturating_sub(self, other: Self) -> Self {
         Self(self.0.saturating_sub(other.0))
+    }
+}
+
+impl TryFrom<u64> for Amount {
+    type Error = AmountError;
+
+    fn try_from(micros: u64) -> Result<Self, AmountError> {
+        Self::from_micros(micros)
+    }
+}
+
+impl From<Amount> for u64 {
+    fn from(amount: Amount) -> Self {
+        amount.micros()
     }
 }
 

@@ -86,7 +86,7 @@ pub struct ProviderReport {
     pub reporter: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ProviderState {
     Healthy,
     /// 429

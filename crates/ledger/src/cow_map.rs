@@ -3,28 +3,36 @@
 //! This is what makes a snapshot of millions of records cheap. It is not a general container: only what the ledger needs.
 
 use std::borrow::Borrow;
-use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::collections::VecDeque;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::marker::PhantomData;
 use std::sync::Arc;
 
+use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, ser::SerializeSeq};
 
 /// Entries of a full chunk. Larger chunks make clones cheaper and the first write after a clone dearer.
 const CHUNK_MAX: usize = 256;
 
-type Chunk<K, V> = BTreeMap<K, V>;
+/// Sorted. A deque, because records come at one end and are forgotten at the other.
+type Chunk<K, V> = VecDeque<(K, V)>;
 
-/// Chunks by a key that is not above any of theirs and above all of the chunk before.
+/// Chunks by a key that is not above any of theirs and above all of the chunk before; none is empty.
 #[derive(Debug, Clone)]
-pub struct CowMap<K, V> {
-    chunks: BTreeMap<K, Arc<Chunk<K, V>>>,
+pub(crate) struct CowMap<K, V> {
+    chunks: VecDeque<(K, Arc<Chunk<K, V>>)>,
     len: usize,
 }
 
 impl<K, V> Default for CowMap<K, V> {
     fn default() -> Self {
-        Self { chunks: BTreeMap::new(), len: 0 }
+        Self { chunks: VecDeque::new(), len: 0 }
     }
+}
+
+fn find<K: Borrow<Q>, V, Q: Ord + ?Sized>(chunk: &Chunk<K, V>, key: &Q) -> Result<usize, usize> {
+    chunk.binary_search_by(|(other, _)| other.borrow().cmp(key))
 }
 
 impl<K: Ord + Clone, V: Clone> CowMap<K, V> {
@@ -34,6 +42,14 @@ impl<K: Ord + Clone, V: Clone> CowMap<K, V> {
 
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// The chunk where `key` is, or would be inserted; `None` if it is below all.
+    fn locate<Q: Ord + ?Sized>(&self, key: &Q) -> Option<usize>
+    where
+        K: Borrow<Q>,
+    {
+        self.chunks.partition_point(|(first, _)| first.borrow() <= key).checked_sub(1)
     }
 
     pub fn get<Q: Ord + ?Sized>(&self, key: &Q) -> Option<&V>
@@ -47,101 +63,161 @@ impl<K: Ord + Clone, V: Clone> CowMap<K, V> {
     where
         K: Borrow<Q>,
     {
-        self.chunks.range((Bound::Unbounded, Bound::Included(key))).next_back()?.1.get_key_value(key)
+        let (_, chunk) = self.chunks.get(self.locate(key)?)?;
+        let (key, value) = chunk.get(find(chunk, key).ok()?)?;
+        Some((key, value))
     }
 
     pub fn contains_key<Q: Ord + ?Sized>(&self, key: &Q) -> bool
     where
         K: Borrow<Q>,
     {
-        self.get(key).is_some()
+        self.get_key_value(key).is_some()
     }
 
-    /// Copies the chunk if it is shared; nothing if the key is absent.
     pub fn get_mut<Q: Ord + ?Sized>(&mut self, key: &Q) -> Option<&mut V>
     where
         K: Borrow<Q>,
     {
-        let chunk = self.chunks.range_mut((Bound::Unbounded, Bound::Included(key))).next_back()?.1;
-        if !chunk.contains_key(key) {
-            return None;
-        }
-        Arc::make_mut(chunk).get_mut(key)
+        self.get_key_value_mut(key).map(|(_, value)| value)
+    }
+
+    /// Copies the chunk if it is shared; nothing if the key is absent.
+    pub fn get_key_value_mut<Q: Ord + ?Sized>(&mut self, key: &Q) -> Option<(&K, &mut V)>
+    where
+        K: Borrow<Q>,
+    {
+        let index = self.locate(key)?;
+        let (_, chunk) = self.chunks.get_mut(index)?;
+        let at = find(chunk, key).ok()?;
+        let (key, value) = Arc::make_mut(chunk).get_mut(at)?;
+        Some((key, value))
     }
 
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
-        let Some((chunk_key, chunk)) = self.chunks.range_mut(..=&key).next_back() else {
-            return self.insert_before_all(key, value);
+        let Some(index) = self.locate(&key) else {
+            self.insert_below_all(key, value);
+            return None;
         };
-        let old = Arc::make_mut(chunk).insert(key.clone(), value);
-        if old.is_none() {
-            self.len += 1;
-            if chunk.len() > CHUNK_MAX {
-                let chunk_key = chunk_key.clone();
-                self.split(&chunk_key, &key);
+        let chunk = Arc::make_mut(&mut self.chunks[index].1);
+        match find(chunk, &key) {
+            Ok(at) => return Some(std::mem::replace(&mut chunk[at].1, value)),
+            Err(at) if chunk.len() < CHUNK_MAX => chunk.insert(at, (key, value)),
+            // Where keys arrive in ascending order, chunks stay full.
+            Err(at) if at == chunk.len() => self.insert_chunk(index + 1, single(key, value)),
+            Err(at) => {
+                let mut upper = chunk.split_off(CHUNK_MAX / 2);
+                chunk.shrink_to(CHUNK_MAX / 2);
+                match at.checked_sub(chunk.len()) {
+                    Some(at) if at > 0 => upper.insert(at, (key, value)),
+                    _ => chunk.insert(at, (key, value)),
+                }
+                self.insert_chunk(index + 1, upper);
             }
         }
-        old
-    }
-
-    /// A key below all others joins the first chunk under a new name.
-    fn insert_before_all(&mut self, key: K, value: V) -> Option<V> {
-        let mut chunk = match self.chunks.first_entry() {
-            Some(first) if first.get().len() < CHUNK_MAX => first.remove(),
-            _ => Arc::default(),
-        };
-        Arc::make_mut(&mut chunk).insert(key.clone(), value);
-        self.chunks.insert(key, chunk);
         self.len += 1;
         None
     }
 
-    /// Halves a chunk; but where keys arrive in ascending order, leaves it full and starts the next.
-    fn split(&mut self, chunk_key: &K, inserted: &K) {
-        let Some(chunk) = self.chunks.get_mut(chunk_key) else { return };
-        let chunk = Arc::make_mut(chunk);
-        let ascending = chunk.last_key_value().is_some_and(|(last, _)| last == inserted);
-        let at = if ascending { Some(inserted.clone()) } else { chunk.keys().nth(CHUNK_MAX / 2).cloned() };
-        if let Some(at) = at {
-            let upper = chunk.split_off(&at);
-            self.chunks.insert(at, Arc::new(upper));
+    /// A key below all others joins the first chunk under a new name.
+    fn insert_below_all(&mut self, key: K, value: V) {
+        match self.chunks.front_mut() {
+            Some((first, chunk)) if chunk.len() < CHUNK_MAX => {
+                first.clone_from(&key);
+                Arc::make_mut(chunk).push_front((key, value));
+            }
+            _ => self.insert_chunk(0, single(key, value)),
         }
+        self.len += 1;
+    }
+
+    fn insert_chunk(&mut self, index: usize, chunk: Chunk<K, V>) {
+        let Some(first) = chunk.front().map(|(key, _)| key.clone()) else { return };
+        if self.chunks.is_empty() {
+            // Most maps of most tenants hold very little.
+            self.chunks.reserve_exact(1);
+        }
+        self.chunks.insert(index, (first, Arc::new(chunk)));
     }
 
     pub fn remove<Q: Ord + ?Sized>(&mut self, key: &Q) -> Option<V>
     where
         K: Borrow<Q>,
     {
-        let (chunk_key, chunk) =
-            self.chunks.range_mut((Bound::Unbounded, Bound::Included(key))).next_back()?;
-        if !chunk.contains_key(key) {
-            return None;
-        }
-        let value = Arc::make_mut(chunk).remove(key)?;
+        let index = self.locate(key)?;
+        let (_, chunk) = self.chunks.get_mut(index)?;
+        let at = find(chunk, key).ok()?;
+        let chunk = Arc::make_mut(chunk);
+        let (_, value) = chunk.remove(at)?;
         self.len -= 1;
-        if chunk.is_empty() {
-            let chunk_key = chunk_key.clone();
-            self.chunks.remove(chunk_key.borrow());
+        let (left, room) = (chunk.len(), chunk.capacity());
+        if left == 0 {
+            self.chunks.remove(index);
+            if self.chunks.is_empty() {
+                self.chunks = VecDeque::new();
+            }
+        } else if room > 8 && left * 4 < room {
+            chunk.shrink_to(left * 2);
         }
         Some(value)
     }
 
     pub fn first_key_value(&self) -> Option<(&K, &V)> {
-        self.chunks.first_key_value()?.1.first_key_value()
+        self.iter().next()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
-        self.chunks.values().flat_map(|chunk| chunk.iter())
+        self.iter_from(0, 0)
     }
 
     /// Entries above `after`.
-    pub fn iter_after(&self, after: K) -> impl Iterator<Item = (&K, &V)> {
-        let first = self.chunks.range(..=&after).next_back().map_or(&after, |(key, _)| key);
-        let chunks = self.chunks.range(first..);
-        chunks.flat_map(|(_, chunk)| chunk.iter()).skip_while(move |(key, _)| **key <= after)
+    pub fn iter_after<Q: Ord + ?Sized>(&self, after: &Q) -> impl Iterator<Item = (&K, &V)> + use<'_, K, V, Q>
+    where
+        K: Borrow<Q>,
+    {
+        let Some(index) = self.locate(after) else { return self.iter_from(0, 0) };
+        let at = match find(&self.chunks[index].1, after) {
+            Ok(at) => at + 1,
+            Err(at) => at,
+        };
+        self.iter_from(index, at)
+    }
+
+    fn iter_from(&self, index: usize, at: usize) -> Entries<'_, K, V> {
+        Entries { map: self, index, at }
     }
 }
 
+fn single<K, V>(key: K, value: V) -> Chunk<K, V> {
+    let mut chunk = VecDeque::with_capacity(1);
+    chunk.push_back((key, value));
+    chunk
+}
+
+/// Entries in order, from a place on.
+struct Entries<'a, K, V> {
+    map: &'a CowMap<K, V>,
+    index: usize,
+    at: usize,
+}
+
+impl<'a, K, V> Iterator for Entries<'a, K, V> {
+    type Item = (&'a K, &'a V);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let (_, chunk) = self.map.chunks.get(self.index)?;
+            if let Some((key, value)) = chunk.get(self.at) {
+                self.at += 1;
+                return Some((key, value));
+            }
+            self.index += 1;
+            self.at = 0;
+        }
+    }
+}
+
+/// By content: how it is cut into chunks does not count.
 impl<K: Ord + Clone, V: Clone + PartialEq> PartialEq for CowMap<K, V> {
     fn eq(&self, other: &Self) -> bool {
         self.len == other.len && self.iter().eq(other.iter())
@@ -149,6 +225,13 @@ impl<K: Ord + Clone, V: Clone + PartialEq> PartialEq for CowMap<K, V> {
 }
 
 impl<K: Ord + Clone, V: Clone + Eq> Eq for CowMap<K, V> {}
+
+impl<K: Ord + Clone + Hash, V: Clone + Hash> Hash for CowMap<K, V> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_usize(self.len);
+        self.iter().for_each(|entry| entry.hash(state));
+    }
+}
 
 impl<K: Ord + Clone + Serialize, V: Clone + Serialize> Serialize for CowMap<K, V> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -162,10 +245,31 @@ impl<K: Ord + Clone + Serialize, V: Clone + Serialize> Serialize for CowMap<K, V
 
 impl<'de, K: Ord + Clone + Deserialize<'de>, V: Clone + Deserialize<'de>> Deserialize<'de> for CowMap<K, V> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut map = Self::default();
-        for (key, value) in Vec::<(K, V)>::deserialize(deserializer)? {
+        deserializer.deserialize_seq(EntryVisitor(PhantomData))
+    }
+}
+
+/// Takes entry by entry: a snapshot of millions of records is not held twice.
+struct EntryVisitor<K, V>(PhantomData<(K, V)>);
+
+impl<'de, K: Ord + Clone + Deserialize<'de>, V: Clone + Deserialize<'de>> Visitor<'de>
+    for EntryVisitor<K, V>
+{
+    type Value = CowMap<K, V>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a sequence of entries")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+        let mut map = CowMap::default();
+        while let Some((key, value)) = entries.next_element()? {
             map.insert(key, value);
         }
         Ok(map)
     }
 }
+
+#[cfg(test)]
+#[path = "cow_map_tests.rs"]
+mod tests;

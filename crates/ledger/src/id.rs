@@ -1,6 +1,7 @@
 //! Time and reservation ids. Both come from outside: the ledger makes neither.
 
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 /// Unix time in milliseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -20,7 +21,13 @@ impl TimestampMs {
 /// A UUIDv7: 48 bits of Unix milliseconds, then version, variant and random bits (RFC 9562, section 5.7).
 /// Ids order by the time in them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u128", into = "u128")]
 pub struct ReservationId(u128);
+
+/// Version or variant are not those of a UUIDv7.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("not a UUIDv7")]
+pub struct NotAnId;
 
 impl ReservationId {
     /// `None` if version or variant are not those of a UUIDv7.
@@ -46,6 +53,20 @@ impl ReservationId {
     /// The time inside the id.
     pub fn timestamp(self) -> TimestampMs {
         TimestampMs(u64::try_from(self.0 >> 80).unwrap_or(u64::MAX))
+    }
+}
+
+impl TryFrom<u128> for ReservationId {
+    type Error = NotAnId;
+
+    fn try_from(value: u128) -> Result<Self, NotAnId> {
+        Self::from_u128(value).ok_or(NotAnId)
+    }
+}
+
+impl From<ReservationId> for u128 {
+    fn from(id: ReservationId) -> Self {
+        id.as_u128()
     }
 }
 

@@ -3,18 +3,30 @@
 //! [`Ledger::apply`] takes a time and a [`Command`] and returns an [`Outcome`]; it never fails, never waits and reads
 //! neither clock nor randomness. What is deliberately absent: async, IO, logging, floating point.
 
+mod access;
 mod account;
+mod account_key;
 mod adjust;
 mod amount;
+mod books;
 mod check;
 mod command;
 mod cow_map;
+mod digest;
+mod fingerprint;
 mod id;
+mod indices;
 mod ledger;
 mod outcome;
+mod period;
+mod policy;
+mod provider;
+mod read;
 mod reserve;
 mod resolve;
+mod retention;
 mod rule;
+mod share;
 mod tenant;
 mod view;
 mod window;
@@ -23,7 +35,7 @@ pub mod invariant;
 
 pub use amount::{Amount, AmountError};
 pub use command::{Adjustment, Charge, Command, ProviderReport, ProviderState};
-pub use id::{ReservationId, TimestampMs};
+pub use id::{NotAnId, ReservationId, TimestampMs};
 pub use ledger::Ledger;
 pub use outcome::{Balance, Denial, Grant, Outcome, Refusal, Settlement};
 pub use rule::{BudgetRule, Unit};

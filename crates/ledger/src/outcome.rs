@@ -30,7 +30,7 @@ pub enum Outcome {
 }
 
 /// One account after the operation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Balance {
     pub budget: String,
     pub subject: String,
@@ -52,7 +52,7 @@ pub struct Grant {
     pub balances: Vec<Balance>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Denial {
     /// The first account that was short, in the order of the charges.
     pub account: Balance,

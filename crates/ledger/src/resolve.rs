@@ -1,6 +1,8 @@
 //! How a reservation ends: Settle, Release, Expire; and Extend, which puts the end off.
+//!
+//! An expiry charges what was held, because the money may be gone; it is the only end that a later word corrects, a late
+//! Settle to what was used, a late Release to nothing. Every other end is final.
 
-use crate::account::Period;
 use crate::ledger::Ledger;
 use crate::tenant::{How, Line, Open, Resolved, Tenant};
 use crate::{Amount, Outcome, Refusal, ReservationId, Settlement, TimestampMs, check};
@@ -16,13 +18,15 @@ impl Ledger {
         if let Err(message) = check::name("tenant", tenant).and_then(|()| check::ttl(ttl_ms)) {
             return Outcome::Refused(Refusal::Invalid(message));
         }
-        let Some(tenant) = self.tenant_existing(tenant) else { return unknown(id) };
-        let Some(open) = tenant.open.get_mut(&id) else { return ended(tenant, id) };
+        let Some(tenant) = self.tenant_existing(tenant) else { return refused(unknown(id)) };
+        let Some(open) = tenant.open.get_mut(&id) else { return refused(ended(tenant, id)) };
         let before = open.deadline;
         let deadline = before.max(now.saturating_add(ttl_ms));
-        open.deadline = deadline;
-        tenant.deadlines.remove(&(before, id));
-        tenant.deadlines.insert((deadline, id), ());
+        if deadline != before {
+            open.deadline = deadline;
+            tenant.deadlines.remove(&(before, id));
+            tenant.deadlines.insert((deadline, id), ());
+        }
         Outcome::Extended { deadline }
     }
 
@@ -33,43 +37,59 @@ impl Ledger {
         id: ReservationId,
         actual: &[Amount],
     ) -> Outcome {
-        let name = tenant;
-        if let Err(message) = check::name("tenant", name) {
-            return Outcome::Refused(Refusal::Invalid(message));
+        match self.settlement(now, tenant, id, actual) {
+            Ok(settlement) => Outcome::Settled(settlement),
+            Err(refusal) => refused(refusal),
         }
-        let Some(tenant) = self.tenant_existing(name) else { return unknown(id) };
-        let lines = match (tenant.open.get(&id), tenant.resolved.get(&id)) {
-            (Some(open), _) => open.lines.clone(),
-            (None, Some(resolved)) if matches!(resolved.how, How::Expired) => resolved.lines.clone(),
-            (None, Some(resolved)) if resolved.is_settled_as(actual) => {
-                return settled(tenant, &resolved.lines);
+    }
+
+    fn settlement(
+        &mut self,
+        now: TimestampMs,
+        name: &str,
+        id: ReservationId,
+        actual: &[Amount],
+    ) -> Result<Settlement, Refusal> {
+        check::name("tenant", name).map_err(Refusal::Invalid)?;
+        let tenant = self.tenant_state(name).ok_or_else(|| unknown(id))?;
+        let (open, resolved) = (tenant.open.get(&id), tenant.resolved.get(&id));
+        let granted = resolved.filter(|resolved| resolved.how.was_granted());
+        let lines = open.map(|open| &open.lines).or(granted.map(|resolved| &resolved.lines));
+        let lines = lines.ok_or_else(|| ended(tenant, id))?;
+        as_many(lines, actual)?;
+        if let Some(resolved) = granted {
+            if resolved.is_settled_as(actual) {
+                return Ok(self.settled(now, name, tenant, lines));
             }
-            _ => return ended(tenant, id),
-        };
-        if let Err(message) = chargeable(tenant, &lines, actual) {
-            return Outcome::Refused(Refusal::Invalid(message));
+            if !matches!(resolved.how, How::Expired) {
+                return Err(ended(tenant, id));
+            }
         }
-        let outcome = self.resolve(now, name, id, How::Settled, |line, index| {
-            actual.get(index).copied().unwrap_or(line.held)
-        });
-        outcome.unwrap_or_else(|| unknown(id))
+        countable(tenant, lines, actual, open.is_some())?;
+        let charge = |line: &Line, index: usize| actual.get(index).copied().unwrap_or(line.held);
+        if !self.resolve(now, name, id, How::Settled, charge) {
+            return Err(unknown(id));
+        }
+        let tenant = self.tenant_state(name).ok_or_else(|| unknown(id))?;
+        let resolved = tenant.resolved.get(&id).ok_or_else(|| unknown(id))?;
+        Ok(self.settled(now, name, tenant, &resolved.lines))
     }
 
     /// Of an open reservation, or of one that expired: a gateway that learns late that nothing was used.
-    pub(crate) fn release(&mut self, now: TimestampMs, tenant: &str, id: ReservationId) -> Outcome {
-        let name = tenant;
+    pub(crate) fn release(&mut self, now: TimestampMs, name: &str, id: ReservationId) -> Outcome {
         if let Err(message) = check::name("tenant", name) {
-            return Outcome::Refused(Refusal::Invalid(message));
+            return refused(Refusal::Invalid(message));
         }
-        let Some(tenant) = self.tenant_existing(name) else { return unknown(id) };
+        let Some(tenant) = self.tenant_state(name) else { return refused(unknown(id)) };
         match tenant.resolved.get(&id).map(|resolved| &resolved.how) {
             Some(How::Released) => return Outcome::Released,
             Some(How::Expired) | None => {}
-            Some(_) => return ended(tenant, id),
+            Some(_) => return refused(ended(tenant, id)),
         }
-        match self.resolve(now, name, id, How::Released, |_, _| Amount::ZERO) {
-            Some(_) => Outcome::Released,
-            None => unknown(id),
+        if self.resolve(now, name, id, How::Released, |_, _| Amount::ZERO) {
+            Outcome::Released
+        } else {
+            refused(unknown(id))
         }
     }
 
@@ -81,14 +101,14 @@ impl Ledger {
         };
         let mut expired = Vec::new();
         for id in ids {
-            if due(self, id) && self.resolve(now, tenant, *id, How::Expired, |line, _| line.held).is_some() {
+            if due(self, id) && self.resolve(now, tenant, *id, How::Expired, |line, _| line.held) {
                 expired.push(*id);
             }
         }
         Outcome::Expired { ids: expired }
     }
 
-    /// Books `charge(line, index)` on every line of an open or expired reservation. `None` if there is none.
+    /// Books `charge(line, index)` on every line of an open or expired reservation. False if there is none.
     fn resolve(
         &mut self,
         now: TimestampMs,
@@ -96,19 +116,23 @@ impl Ledger {
         id: ReservationId,
         how: How,
         charge: impl Fn(&Line, usize) -> Amount,
-    ) -> Option<Outcome> {
-        let tenant = self.tenant_existing(name)?;
-        let (was_open, open) = match tenant.close_reservation(id) {
-            Some(open) => (true, open),
-            None => (false, tenant.resolved.get(&id)?.reopened()),
+    ) -> bool {
+        let Some(tenant) = self.tenant_existing(name) else { return false };
+        let (was_open, ending) = match tenant.close_reservation(id) {
+            Some(open) => (true, Ending::from(open)),
+            None => match tenant.resolved.get(&id) {
+                Some(resolved) => (false, Ending::from(resolved.clone())),
+                None => return false,
+            },
         };
-        let Open { fingerprint, first_deadline, mut lines, .. } = open;
+        let Ending { fingerprint, deadline, mut lines } = ending;
         for (index, line) in lines.iter_mut().enumerate() {
             let amount = charge(line, index);
-            if let Some(period) =
-                tenant.accounts.get_mut(&line.account).and_then(|account| account.period_mut(line.span))
-            {
-                book(period, line, amount, was_open);
+            let account = tenant.accounts.get_mut(&line.account);
+            if let Some(period) = account.and_then(|account| account.period_mut(line.window)) {
+                let booked = period.book(line, amount, was_open);
+                tenant.totals.charged_micros += u128::from(booked.added.micros());
+                tenant.totals.taken_back_micros += u128::from(booked.taken_back.micros());
             }
         }
         match how {
@@ -119,11 +143,35 @@ impl Ledger {
         if !was_open {
             tenant.totals.corrected += 1;
         }
-        let outcome = settled(tenant, &lines);
-        let resolved =
-            Resolved { fingerprint, how, deadline: first_deadline, lines, forget_at: TimestampMs(0) };
+        let resolved = Resolved { fingerprint, how, deadline, lines, forget_at: TimestampMs(0) };
         self.remember(now, name, id, resolved);
-        Some(outcome)
+        true
+    }
+
+    fn settled(&self, now: TimestampMs, name: &str, tenant: &Tenant, lines: &[Line]) -> Settlement {
+        Settlement {
+            balances: self.balances(now, name, tenant, lines, |line| line.charged),
+            overdraft: lines.iter().map(|line| line.charged.saturating_sub(line.held)).collect(),
+        }
+    }
+}
+
+/// What a reservation takes with it when it is resolved, for the first time or to correct an expiry.
+struct Ending {
+    fingerprint: u128,
+    deadline: TimestampMs,
+    lines: Box<[Line]>,
+}
+
+impl From<Open> for Ending {
+    fn from(open: Open) -> Self {
+        Self { fingerprint: open.fingerprint, deadline: open.first_deadline, lines: open.lines }
+    }
+}
+
+impl From<Resolved> for Ending {
+    fn from(resolved: Resolved) -> Self {
+        Self { fingerprint: resolved.fingerprint, deadline: resolved.deadline, lines: resolved.lines }
     }
 }
 
@@ -132,74 +180,44 @@ impl Resolved {
         matches!(self.how, How::Settled)
             && self.lines.iter().map(|line| line.charged).eq(actual.iter().copied())
     }
-
-    /// An expired reservation as the late settlement finds it.
-    fn reopened(&self) -> Open {
-        Open {
-            fingerprint: self.fingerprint,
-            first_deadline: self.deadline,
-            deadline: self.deadline,
-            made_at: self.deadline,
-            lines: self.lines.clone(),
-        }
-    }
 }
 
-/// Moves what the line holds, or has charged, to `amount` charged. Never takes back what a reset has forgiven.
-fn book(period: &mut Period, line: &mut Line, amount: Amount, was_open: bool) {
-    let over_before = line.charged.saturating_sub(line.held);
-    let before = if line.resets == period.resets { line.charged } else { Amount::ZERO };
-    let forgiven = line.charged.saturating_sub(before);
-    if was_open {
-        period.reserved = period.reserved.saturating_sub(line.held);
+fn as_many(lines: &[Line], actual: &[Amount]) -> Result<(), Refusal> {
+    if lines.len() == actual.len() {
+        return Ok(());
     }
-    let due = amount.saturating_sub(forgiven);
-    period.spent = period.spent.saturating_sub(before).checked_add(due).unwrap_or(Amount::MAX);
-    let over = amount.saturating_sub(line.held).saturating_sub(over_before);
-    period.overdraft = period.overdraft.checked_add(over).unwrap_or(Amount::MAX);
-    line.charged = amount;
-    line.resets = period.resets;
+    let (charges, amounts) = (lines.len(), actual.len());
+    Err(Refusal::Invalid(format!("the reservation has {charges} charges, the settlement {amounts} amounts")))
 }
 
-/// Would every account hold what is to be charged? Checked before anything changes.
-fn chargeable(tenant: &Tenant, lines: &[Line], actual: &[Amount]) -> Result<(), String> {
-    if lines.len() != actual.len() {
-        return Err(format!(
-            "the reservation has {} charges, the settlement {} amounts",
-            lines.len(),
-            actual.len()
-        ));
-    }
+/// Would every account count right? Checked before anything changes, so that no sum is ever cut.
+fn countable(tenant: &Tenant, lines: &[Line], actual: &[Amount], was_open: bool) -> Result<(), Refusal> {
     for (line, amount) in lines.iter().zip(actual) {
-        let period = tenant.accounts.get(&line.account).and_then(|account| account.period(line.span));
-        if period.is_some_and(|period| period.spent.checked_add(*amount).is_none()) {
-            return Err(format!(
-                "account {} {:?} cannot count beyond {}",
-                line.account.budget,
-                line.account.subject,
+        let account = tenant.accounts.get(&line.account);
+        let period = account.and_then(|account| account.period(line.window));
+        if period.is_some_and(|period| !period.can_book(line, *amount, was_open)) {
+            return Err(Refusal::Invalid(format!(
+                "actual {amount}: account {} {:?} cannot count beyond {}",
+                line.account.budget(),
+                line.account.subject(),
                 Amount::MAX
-            ));
+            )));
         }
     }
     Ok(())
 }
 
-fn settled(tenant: &Tenant, lines: &[Line]) -> Outcome {
-    Outcome::Settled(Settlement {
-        balances: lines.iter().filter_map(|line| tenant.balance(line, line.charged)).collect(),
-        overdraft: lines.iter().map(|line| line.charged.saturating_sub(line.held)).collect(),
-    })
+fn refused(refusal: Refusal) -> Outcome {
+    Outcome::Refused(refusal)
 }
 
-fn unknown(id: ReservationId) -> Outcome {
-    Outcome::Refused(Refusal::UnknownReservation { id })
+fn unknown(id: ReservationId) -> Refusal {
+    Refusal::UnknownReservation { id }
 }
 
-fn ended(tenant: &Tenant, id: ReservationId) -> Outcome {
+fn ended(tenant: &Tenant, id: ReservationId) -> Refusal {
     match tenant.resolved.get(&id) {
-        Some(resolved) => {
-            Outcome::Refused(Refusal::AlreadyResolved { id, how: resolved.how.word().to_owned() })
-        }
+        Some(resolved) => Refusal::AlreadyResolved { id, how: resolved.how.word().to_owned() },
         None => unknown(id),
     }
 }

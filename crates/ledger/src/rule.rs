@@ -11,7 +11,7 @@ pub enum Unit {
 }
 
 /// Limit and window of one budget. Each (tenant, subject) that it meets has its own account.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct BudgetRule {
     /// 1 to 128 bytes, unique in the policy.
     pub name: String,

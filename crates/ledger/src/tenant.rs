@@ -1,28 +1,27 @@
 //! Everything of one tenant: its accounts, its open reservations, and what is remembered of the resolved ones.
 
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
 
-use crate::account::{Account, AccountKey};
+use crate::account::Account;
+use crate::account_key::AccountKey;
 use crate::cow_map::CowMap;
-use crate::{Amount, Charge, Denial, ReservationId, ReservationView, TenantView, TimestampMs, WindowSpan};
+use crate::{Amount, Charge, Denial, ReservationId, ReservationView, TenantView, TimestampMs};
 
 /// What a reservation holds, or has charged, on one account.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Line {
-    pub account: Arc<AccountKey>,
-    /// The window in which the reservation was made.
-    pub span: WindowSpan,
+    pub account: AccountKey,
+    /// The number of the window in which the reservation was made.
+    pub window: u32,
+    /// The window's reset count when `charged` was booked.
+    pub resets: u32,
     pub held: Amount,
     pub charged: Amount,
-    /// The account's reset count when `charged` was booked.
-    pub resets: u32,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Open {
-    pub fingerprint: u64,
+    pub fingerprint: u128,
     /// As first decided: a replay of the Reserve shows it, whatever was extended since.
     pub first_deadline: TimestampMs,
     pub deadline: TimestampMs,
@@ -31,7 +30,7 @@ pub(crate) struct Open {
 }
 
 /// How a request ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum How {
     Denied(Box<Denial>),
     Settled,
@@ -51,32 +50,46 @@ impl How {
             Self::Adjusted => "used for an adjustment",
         }
     }
+
+    /// Its lines are those of a reservation.
+    pub fn was_granted(&self) -> bool {
+        matches!(self, Self::Settled | Self::Released | Self::Expired)
+    }
 }
 
 /// Remembered for the retention, so that a replay is recognised.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Resolved {
-    pub fingerprint: u64,
+    pub fingerprint: u128,
     pub how: How,
+    /// The first deadline of a reservation.
     pub deadline: TimestampMs,
     pub lines: Box<[Line]>,
     pub forget_at: TimestampMs,
 }
 
-/// Counts since the tenant was first seen. granted = open + settled + released + expired - corrected.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Counts since the tenant was first seen, and its books in micros.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Totals {
+    /// granted = open + settled + released + expired - corrected
     pub granted: u64,
     pub denied: u64,
     pub settled: u64,
     pub released: u64,
-    /// Every expiry, also those a late settlement corrected.
+    /// Every expiry, also those a late settlement or release corrected.
     pub expired: u64,
-    /// Expiries that a late settlement or release corrected.
     pub corrected: u64,
+    /// Held by grants, and no longer held because the reservation was resolved: the difference is what is reserved.
+    pub held_micros: u128,
+    pub freed_micros: u128,
+    /// charged - taken_back - forgiven (by resets) - dropped (with windows out of the history): what is spent.
+    pub charged_micros: u128,
+    pub taken_back_micros: u128,
+    pub forgiven_micros: u128,
+    pub dropped_micros: u128,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Tenant {
     pub accounts: CowMap<AccountKey, Account>,
     pub open: CowMap<ReservationId, Open>,
@@ -93,12 +106,14 @@ impl Tenant {
 
     pub fn open_reservation(&mut self, id: ReservationId, open: Open) {
         self.totals.granted += 1;
+        self.totals.held_micros += open.held_micros();
         self.deadlines.insert((open.deadline, id), ());
         self.open.insert(id, open);
     }
 
     pub fn close_reservation(&mut self, id: ReservationId) -> Option<Open> {
         let open = self.open.remove(&id)?;
+        self.totals.freed_micros += open.held_micros();
         self.deadlines.remove(&(open.deadline, id));
         Some(open)
     }
@@ -107,23 +122,17 @@ impl Tenant {
     pub fn forget(&mut self, id: ReservationId) {
         let Some(resolved) = self.resolved.remove(&id) else { return };
         for line in &resolved.lines {
-            if let Some(account) = self.accounts.get_mut(&line.account) {
-                if let Some(period) = account.period_mut(line.span) {
-                    period.references = period.references.saturating_sub(1);
-                }
-                account.prune();
+            let Some(account) = self.accounts.get_mut(&line.account) else { continue };
+            if let Some(period) = account.period_mut(line.window) {
+                period.references = period.references.saturating_sub(1);
             }
+            self.totals.dropped_micros += account.prune();
         }
     }
 
     pub fn due(&self, at: TimestampMs, max: usize) -> Vec<ReservationId> {
-        self.deadlines
-            .iter()
-            .map(|(key, ())| *key)
-            .take_while(|(deadline, _)| *deadline <= at)
-            .map(|(_, id)| id)
-            .take(max)
-            .collect()
+        let due = self.deadlines.iter().map(|(key, ())| *key).take_while(|(deadline, _)| *deadline <= at);
+        due.map(|(_, id)| id).take(max).collect()
     }
 
     pub fn next_deadline(&self) -> Option<TimestampMs> {
@@ -152,58 +161,19 @@ impl Tenant {
     }
 }
 
-impl Line {
-    fn as_charge(&self) -> Charge {
-        Charge {
-            budget: self.account.budget.to_string(),
-            subject: self.account.subject.to_string(),
-            amount: self.held,
-            at_least: self.held,
-        }
+impl Open {
+    fn held_micros(&self) -> u128 {
+        self.lines.iter().map(|line| u128::from(line.held.micros())).sum()
     }
 }
 
-/// FNV-1a over the fields of a request: tells a replay from another request under the same id. Not a defence against
-/// an attacker, who could simply send the same fields.
-#[derive(Debug)]
-pub(crate) struct Fingerprint(u64);
-
-impl Fingerprint {
-    pub fn of_reserve(charges: &[Charge], ttl_ms: u64) -> u64 {
-        let mut hash = Self::new(b"reserve");
-        hash.number(ttl_ms);
-        for charge in charges {
-            hash.text(&charge.budget);
-            hash.text(&charge.subject);
-            hash.number(charge.amount.micros());
-            hash.number(charge.at_least.micros());
+impl Line {
+    fn as_charge(&self) -> Charge {
+        Charge {
+            budget: self.account.budget().to_owned(),
+            subject: self.account.subject().to_owned(),
+            amount: self.held,
+            at_least: self.held,
         }
-        hash.0
-    }
-
-    pub fn new(kind: &[u8]) -> Self {
-        let mut hash = Self(0xcbf2_9ce4_8422_2325);
-        hash.bytes(kind);
-        hash
-    }
-
-    pub fn finish(self) -> u64 {
-        self.0
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-
-    pub fn number(&mut self, number: u64) {
-        self.bytes(&number.to_le_bytes());
-    }
-
-    /// With its length, so that no two lists of texts run into each other.
-    pub fn text(&mut self, text: &str) {
-        self.number(text.len() as u64);
-        self.bytes(text.as_bytes());
     }
 }

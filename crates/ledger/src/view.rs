@@ -57,7 +57,7 @@ pub struct ReservationView {
     pub deadline: TimestampMs,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ProviderView {
     pub backend: String,
     pub state: ProviderState,

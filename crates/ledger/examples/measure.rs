@@ -1,0 +1,103 @@
+//! How long an apply takes, what idle tenants weigh, and whether a snapshot stops the world. Prints; asserts nothing.
+//!
+//! `cargo run --release -p quorate-ledger --example measure`
+
+#![allow(clippy::unwrap_used, reason = "a measurement may fail here")]
+
+use std::time::Instant;
+
+use quorate_ledger::*;
+
+fn amount(units: u64) -> Amount {
+    Amount::from_units(units).unwrap()
+}
+
+fn id(at: u64, number: u64) -> ReservationId {
+    ReservationId::from_u128((u128::from(at) << 80) | (7 << 76) | (0b10 << 62) | u128::from(number)).unwrap()
+}
+
+fn reserve(tenant: &str, id: ReservationId) -> Command {
+    let charges = vec![Charge {
+        budget: "hourly".into(),
+        subject: "alice".into(),
+        amount: amount(1),
+        at_least: amount(1),
+    }];
+    Command::Reserve { tenant: tenant.into(), id, charges, ttl_ms: 60_000 }
+}
+
+fn resident_mb() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    pages.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4 / 1024
+}
+
+fn main() {
+    let start = 1_790_000_000_000_u64;
+    let mut ledger = Ledger::default();
+    let rule = BudgetRule {
+        name: "hourly".into(),
+        tenant: None,
+        unit: Unit::Tokens,
+        limit: amount(900_000_000),
+        window: Window::Hour,
+    };
+    ledger.apply(
+        TimestampMs(start),
+        &Command::PutPolicy { expected_version: None, rules: vec![rule], document: String::new() },
+    );
+    let tenants: Vec<String> = (0..10_000).map(|number| format!("tenant-{number:05}")).collect();
+    let before = resident_mb();
+    for (number, tenant) in tenants.iter().enumerate() {
+        ledger.apply(TimestampMs(start), &reserve(tenant, id(start, number as u64)));
+        ledger.apply(
+            TimestampMs(start),
+            &Command::Release { tenant: tenant.clone(), id: id(start, number as u64) },
+        );
+    }
+    for number in 0..8_000 {
+        ledger.apply(
+            TimestampMs(start + 70_001),
+            &Command::Release { tenant: "none".into(), id: id(start, number) },
+        );
+    }
+    println!("10,000 idle tenants: {} MB", resident_mb() - before);
+    let (records, start) = (3_000_000_u64, start + 100_000);
+    let pairs: Vec<_> = (0..200_000_u64)
+        .map(|number| (tenants[(number * 7_919 % 10_000) as usize].clone(), id(start, number)))
+        .collect();
+    let commands: Vec<_> = pairs.iter().map(|(tenant, id)| reserve(tenant, *id)).collect();
+    let ends: Vec<_> = pairs
+        .into_iter()
+        .map(|(tenant, id)| Command::Settle { tenant, id, actual: vec![amount(1)] })
+        .collect();
+    for (name, commands) in [("reserve", &commands), ("settle", &ends)] {
+        let began = Instant::now();
+        commands.iter().for_each(|command| drop(ledger.apply(TimestampMs(start), command)));
+        println!("{name}: {} ns", began.elapsed().as_nanos() / commands.len() as u128);
+    }
+    let before = resident_mb();
+    for number in 200_000..records {
+        let (tenant, id) = (&tenants[(number % 3) as usize], id(start, number));
+        ledger.apply(TimestampMs(start), &reserve(tenant, id));
+        ledger.apply(
+            TimestampMs(start),
+            &Command::Settle { tenant: tenant.clone(), id, actual: vec![amount(1)] },
+        );
+    }
+    println!(
+        "{records} retained records: {} bytes each",
+        (resident_mb() - before) * 1_048_576 / (records - 200_000)
+    );
+    let began = Instant::now();
+    let snapshot = ledger.clone();
+    println!("clone: {} µs", began.elapsed().as_micros());
+    let mut slowest = 0;
+    for number in records..records + 100_000 {
+        let command = reserve(&tenants[(number % 10_000) as usize], id(start, number));
+        let began = Instant::now();
+        ledger.apply(TimestampMs(start + 1), &command);
+        slowest = slowest.max(began.elapsed().as_micros());
+    }
+    println!("slowest of 100,000 applies after it: {slowest} µs");
+    drop(snapshot);
+}

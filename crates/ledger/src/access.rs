@@ -1,0 +1,112 @@
+//! How operations reach tenants, accounts and windows.
+
+use std::sync::Arc;
+
+use crate::account::Account;
+use crate::account_key::AccountKey;
+use crate::cow_map::CowMap;
+use crate::period::Period;
+use crate::tenant::{Line, Tenant, Totals};
+use crate::{Amount, Balance, BudgetRule, Ledger, Refusal, TimestampMs};
+
+/// An account with its present window at now, ready to be changed.
+pub(crate) struct Touched<'a> {
+    pub key: AccountKey,
+    pub account: &'a mut Account,
+    pub totals: &'a mut Totals,
+}
+
+impl Ledger {
+    pub(crate) fn tenant_state(&self, name: &str) -> Option<&Tenant> {
+        self.tenants.get(name).map(Arc::as_ref)
+    }
+
+    pub(crate) fn tenant_existing(&mut self, name: &str) -> Option<&mut Tenant> {
+        self.tenants.get_mut(name).map(Arc::make_mut)
+    }
+
+    /// The tenant, made if need be, and its shared name.
+    pub(crate) fn tenant_mut(&mut self, name: &str) -> (Arc<str>, &mut Tenant) {
+        made(&mut self.tenants, name)
+    }
+
+    /// The account, made if need be, rolled to `now`.
+    pub(crate) fn touch(
+        &mut self,
+        now: TimestampMs,
+        tenant: &str,
+        budget: &str,
+        subject: &str,
+    ) -> Result<(&BudgetRule, Touched<'_>), Refusal> {
+        let rule = self.policy.rule_or_refusal(tenant, budget)?;
+        let (name, state) = made(&mut self.tenants, tenant);
+        let Tenant { accounts, totals, .. } = state;
+        let text = AccountKey::text(budget, subject);
+        if !accounts.contains_key(&*text) {
+            accounts.insert(AccountKey::from_text(&text), Account::new(rule, now));
+        }
+        let Some((key, account)) = accounts.get_key_value_mut(&*text) else {
+            unreachable!("the account was inserted above")
+        };
+        totals.dropped_micros += account.roll(rule, now);
+        if account.look_at.is_none() {
+            account.look_at = account.idle_at();
+            if let Some(at) = account.look_at {
+                self.looks.insert((at, name, key.clone()), ());
+            }
+        }
+        Ok((rule, Touched { key: key.clone(), account, totals }))
+    }
+
+    /// The account's present window as it would stand at `now`.
+    pub(crate) fn position(
+        &self,
+        now: TimestampMs,
+        tenant: &str,
+        rule: &BudgetRule,
+        subject: &str,
+    ) -> Period {
+        let text = AccountKey::text(&rule.name, subject);
+        match self.tenant_state(tenant).and_then(|tenant| tenant.accounts.get(&*text)) {
+            Some(account) => account.present_at(rule, now),
+            None => Account::new(rule, now).present,
+        }
+    }
+
+    /// The line's account as of now, in the line's window; `None` only if that window is gone.
+    pub(crate) fn balance(
+        &self,
+        now: TimestampMs,
+        name: &str,
+        tenant: &Tenant,
+        line: &Line,
+        amount: Amount,
+    ) -> Option<Balance> {
+        let account = tenant.accounts.get(&line.account)?;
+        let period = account.period(line.window)?;
+        let rule = self.policy.rule(name, line.account.budget());
+        Some(period.balance(&line.account, account.limit_at(rule, period, now), amount))
+    }
+
+    /// One for each line: what a record refers to is kept as long as the record.
+    pub(crate) fn balances(
+        &self,
+        now: TimestampMs,
+        name: &str,
+        tenant: &Tenant,
+        lines: &[Line],
+        amount: impl Fn(&Line) -> Amount,
+    ) -> Vec<Balance> {
+        lines.iter().filter_map(|line| self.balance(now, name, tenant, line, amount(line))).collect()
+    }
+}
+
+fn made<'a>(tenants: &'a mut CowMap<Arc<str>, Arc<Tenant>>, name: &str) -> (Arc<str>, &'a mut Tenant) {
+    if !tenants.contains_key(name) {
+        tenants.insert(name.into(), Arc::default());
+    }
+    match tenants.get_key_value_mut(name) {
+        Some((name, tenant)) => (name.clone(), Arc::make_mut(tenant)),
+        None => unreachable!("the tenant was inserted above"),
+    }
+}

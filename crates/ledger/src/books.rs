@@ -1,0 +1,66 @@
+//! Safety properties of the sums. Registered in `invariant`.
+
+use std::collections::BTreeMap;
+
+use crate::account::Account;
+use crate::account_key::AccountKey;
+use crate::period::Period;
+use crate::{Amount, Ledger};
+
+pub(crate) fn never_overspent(ledger: &Ledger, found: &mut Vec<String>) {
+    for (tenant, key, account) in accounts(ledger) {
+        for period in account.periods() {
+            let used = micros(period.spent) + micros(period.reserved);
+            let allowed = micros(period.ceiling) + micros(period.overdraft);
+            if used > allowed || used > micros(Amount::MAX) || period.overdraft > period.spent {
+                found.push(format!("tenant {tenant}, {key:?}: {period:?}"));
+            }
+        }
+    }
+}
+
+pub(crate) fn all_or_nothing(ledger: &Ledger, found: &mut Vec<String>) {
+    for (tenant, state) in ledger.tenants.iter() {
+        let mut held = BTreeMap::new();
+        for line in state.open.iter().flat_map(|(_, open)| open.lines.iter()) {
+            *held.entry((&line.account, line.window)).or_insert(0_u128) += micros(line.held);
+        }
+        for (key, account) in state.accounts.iter() {
+            for period in account.periods() {
+                let held = held.remove(&(key, period.number)).unwrap_or(0);
+                if held != micros(period.reserved) {
+                    found.push(format!("tenant {tenant}, {key:?}: {held} micros are held, {period:?}"));
+                }
+            }
+        }
+        found.extend(held.keys().map(|key| format!("tenant {tenant}: {key:?} is held on no account")));
+    }
+}
+
+pub(crate) fn conserved(ledger: &Ledger, found: &mut Vec<String>) {
+    for (tenant, state) in ledger.tenants.iter() {
+        let totals = &state.totals;
+        let sum = |part: fn(&Period) -> Amount| -> u128 {
+            let periods = state.accounts.iter().flat_map(|(_, account)| account.periods());
+            periods.map(|period| micros(part(period))).sum()
+        };
+        let (reserved, spent) = (sum(|period| period.reserved), sum(|period| period.spent));
+        if reserved + totals.freed_micros != totals.held_micros {
+            found.push(format!("tenant {tenant}: {reserved} micros are reserved, {totals:?}"));
+        }
+        let gone = totals.taken_back_micros + totals.forgiven_micros + totals.dropped_micros;
+        if spent + gone != totals.charged_micros {
+            found.push(format!("tenant {tenant}: {spent} micros are spent, {totals:?}"));
+        }
+    }
+}
+
+pub(crate) fn accounts(ledger: &Ledger) -> impl Iterator<Item = (&str, &AccountKey, &Account)> {
+    ledger.tenants.iter().flat_map(|(tenant, state)| {
+        state.accounts.iter().map(move |(key, account)| (tenant.as_ref(), key, account))
+    })
+}
+
+fn micros(amount: Amount) -> u128 {
+    u128::from(amount.micros())
+}

@@ -1,0 +1,187 @@
+//! Random operations over few tenants, budgets, subjects and ids, so that they meet.
+
+use proptest::prelude::*;
+use quorate_ledger::{
+    Adjustment, Amount, BudgetRule, Charge, Command, ReservationId, TimestampMs, Unit, Window,
+};
+
+pub const START_MS: u64 = 1_790_000_000_000;
+
+/// An id is made when its slot is first used, by a clock that may be wrong.
+#[derive(Debug, Clone, Copy)]
+pub struct Slot {
+    pub number: u8,
+    pub skew_ms: i64,
+}
+
+#[derive(Debug, Clone)]
+pub enum Operation {
+    Policy {
+        limit: u64,
+        day: bool,
+        temporary: bool,
+        expected: Option<u64>,
+    },
+    Reserve {
+        tenant: bool,
+        slot: Slot,
+        charges: Vec<(u8, u8, u64, u64)>,
+        ttl_ms: u64,
+    },
+    Extend {
+        tenant: bool,
+        slot: Slot,
+        ttl_ms: u64,
+    },
+    /// In tenths of what is held.
+    Settle {
+        tenant: bool,
+        slot: Slot,
+        tenths: Vec<u64>,
+    },
+    /// As held, so that replays meet.
+    SettleAsHeld {
+        tenant: bool,
+        slot: Slot,
+    },
+    Release {
+        tenant: bool,
+        slot: Slot,
+    },
+    Expire {
+        tenant: bool,
+        slots: Vec<Slot>,
+    },
+    /// What a node would propose.
+    ExpireDue {
+        tenant: bool,
+    },
+    Adjust {
+        tenant: bool,
+        slot: Slot,
+        budget: u8,
+        subject: u8,
+        kind: u8,
+        amount: u64,
+    },
+    /// An earlier command once more, late or out of order.
+    Again(usize),
+}
+
+fn slot() -> impl Strategy<Value = Slot> {
+    let skew = prop_oneof![
+        12 => Just(0_i64),
+        1 => -61_000_i64..-59_000,
+        1 => 9_000_i64..11_000,
+    ];
+    (0..24_u8, skew).prop_map(|(number, skew_ms)| Slot { number, skew_ms })
+}
+
+fn ttl() -> impl Strategy<Value = u64> {
+    prop_oneof![3 => 1..5_000_u64, 3 => 5_000..90_000_u64, 1 => 90_000..7_200_000_u64]
+}
+
+fn charges() -> impl Strategy<Value = Vec<(u8, u8, u64, u64)>> {
+    let charge = (0..5_u8, 0..2_u8, 0..130_u64, 0..=100_u64);
+    proptest::collection::vec(charge, 1..4).prop_map(|mut charges| {
+        charges.sort_by_key(|charge| (charge.0, charge.1));
+        charges.dedup_by_key(|charge| (charge.0, charge.1));
+        charges
+    })
+}
+
+pub fn operation() -> impl Strategy<Value = Operation> {
+    let tenant = proptest::bool::weighted(0.2);
+    prop_oneof![
+        2 => (50..300_u64, any::<bool>(), any::<bool>(), proptest::option::weighted(0.3, 0..6_u64))
+            .prop_map(|(limit, day, temporary, expected)| Operation::Policy { limit, day, temporary, expected }),
+        30 => (tenant, slot(), charges(), ttl())
+            .prop_map(|(tenant, slot, charges, ttl_ms)| Operation::Reserve { tenant, slot, charges, ttl_ms }),
+        8 => (tenant, slot(), ttl())
+            .prop_map(|(tenant, slot, ttl_ms)| Operation::Extend { tenant, slot, ttl_ms }),
+        14 => (tenant, slot(), proptest::collection::vec(0..14_u64, 1..4))
+            .prop_map(|(tenant, slot, tenths)| Operation::Settle { tenant, slot, tenths }),
+        6 => (tenant, slot()).prop_map(|(tenant, slot)| Operation::SettleAsHeld { tenant, slot }),
+        6 => (tenant, slot()).prop_map(|(tenant, slot)| Operation::Release { tenant, slot }),
+        4 => (tenant, proptest::collection::vec(slot(), 0..9))
+            .prop_map(|(tenant, slots)| Operation::Expire { tenant, slots }),
+        8 => tenant.prop_map(|tenant| Operation::ExpireDue { tenant }),
+        9 => (tenant, slot(), 0..4_u8, 0..2_u8, 0..4_u8, 0..200_u64).prop_map(
+            |(tenant, slot, budget, subject, kind, amount)| Operation::Adjust { tenant, slot, budget, subject, kind, amount }
+        ),
+        12 => any::<proptest::sample::Index>().prop_map(|index| Operation::Again(index.index(1 << 20))),
+    ]
+}
+
+/// The clock of the next leader: mostly a little later, sometimes earlier, sometimes much later.
+pub fn jump() -> impl Strategy<Value = i64> {
+    prop_oneof![
+        10 => 0..2_000_i64,
+        2 => -8_000..0_i64,
+        2 => 2_000..40_000_i64,
+        1 => 40_000..100_000_i64,
+        1 => 100_000..50_000_000_i64,
+    ]
+}
+
+pub fn tenant(second: bool) -> String {
+    if second { "globex".into() } else { "acme".into() }
+}
+
+/// One budget is another tenant's, one comes and goes.
+pub fn budget(number: u8) -> String {
+    ["hourly", "minutely", "ever", "acme-only", "temporary"][usize::from(number)].into()
+}
+
+pub fn tokens(units: u64) -> Amount {
+    Amount::from_units(units).unwrap()
+}
+
+pub fn id(at_ms: u64, number: u64) -> ReservationId {
+    ReservationId::from_u128((u128::from(at_ms) << 80) | (7 << 76) | (0b10 << 62) | u128::from(number))
+        .unwrap()
+}
+
+pub fn policy(limit: u64, day: bool, temporary: bool, expected_version: Option<u64>) -> Command {
+    let rule = |name: &str, limit, window, tenant: Option<&str>| BudgetRule {
+        name: name.into(),
+        tenant: tenant.map(Into::into),
+        unit: Unit::Tokens,
+        limit: tokens(limit),
+        window,
+    };
+    let mut rules = vec![
+        rule("hourly", limit, if day { Window::Day } else { Window::Hour }, None),
+        rule("minutely", limit / 2 + 20, Window::Minute, None),
+        rule("ever", 900, Window::Lifetime, None),
+        rule("acme-only", 250, Window::Month, Some("acme")),
+    ];
+    if temporary {
+        rules.push(rule("temporary", 150, Window::Second, None));
+    }
+    Command::PutPolicy { expected_version, rules, document: format!("limit {limit}") }
+}
+
+/// at_least is given in hundredths of the amount.
+pub fn charge((number, subject, amount, hundredths): (u8, u8, u64, u64)) -> Charge {
+    let amount = tokens(amount);
+    let at_least = Amount::from_micros(amount.micros() / 100 * hundredths).unwrap();
+    Charge { budget: budget(number), subject: self::subject(subject), amount, at_least }
+}
+
+pub fn subject(number: u8) -> String {
+    if number == 0 { String::new() } else { "alice + gpt-4o".into() }
+}
+
+pub fn adjustment(kind: u8, amount: u64) -> Adjustment {
+    match kind {
+        0 => Adjustment::TopUp(tokens(amount)),
+        1 => Adjustment::Reset,
+        2 => Adjustment::OverrideLimit(tokens(amount)),
+        _ => Adjustment::ClearOverride,
+    }
+}
+
+pub fn moved(now: TimestampMs, by_ms: i64) -> TimestampMs {
+    TimestampMs(now.0.saturating_add_signed(by_ms))
+}
