@@ -1,68 +1,118 @@
-//! How a new node finds its place: the first start of a cluster, a node that lost its folder, and two nodes with one id.
+//! How a node finds its place at every start: it forms a new cluster with its peers, goes on where it was, or, with a
+//! new folder in an old cluster, asks to be taken in again. Notices two nodes with one id.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use openraft::BasicNode;
 use quorate_rpc::raft::raft_client::RaftClient;
-use quorate_rpc::raft::{IdentifyRequest, IdentifyResponse};
+use quorate_rpc::raft::{IdentifyRequest, IdentifyResponse, RaftMessageKind as Kind};
+use serde::{Deserialize, Serialize};
+use tonic::Status as Refused;
 use tracing::{info, warn};
 
 use crate::error::ReplicaError;
+use crate::network::Connection;
 use crate::replica::Replica;
+use crate::standing::Standing;
 use crate::status::Peer;
 
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 
+type Answers = BTreeMap<u64, IdentifyResponse>;
+
+/// The cluster is being formed with these nodes: their ids, and the incarnations of their folders.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Founding {
+    members: Vec<(u64, Vec<u8>)>,
+}
+
 impl Replica {
-    /// Forms the cluster of these peers, this node among them, if nobody has yet. May be called on every node, at every
-    /// start, at the same time: the node with the lowest id forms it, once all have answered that they are new too.
-    /// Waits for the peers as long as it takes.
+    /// Forms the cluster of these peers, this node among them, if nobody has yet. To be called on every node, at every
+    /// start, when its service is mounted; returns when the node has its place, and waits for the peers as long as it
+    /// takes. The node with the lowest id forms the cluster, once all have answered that they are new too.
     ///
     /// # Errors
-    /// The list is wrong, or somebody else runs under one of its ids.
+    /// The list is wrong, somebody else runs under one of its ids, or the standing cannot be written.
     pub async fn bootstrap(&self, peers: &[Peer]) -> Result<(), ReplicaError> {
         self.check_peers(peers)?;
-        let mut quiet = false;
+        let mut told = false;
         loop {
             let answers = self.ask(peers).await?;
-            if self.is_initialized().await {
-                return Ok(());
-            }
-            if let Some(known) = answers.values().find(|answer| answer.initialized) {
-                if known.has_leader {
-                    self.begin_rebuilding()?;
+            let settled = match self.inner.standing.get() {
+                Standing::Member if self.is_initialized().await => true,
+                Standing::Rebuilding { .. } => self.come_back(peers).await?,
+                Standing::New if answers.values().any(|answer| answer.initialized) => {
+                    if !told {
+                        warn!("this folder is new, but its cluster is not: asking to be taken in again");
+                        told = true;
+                    }
+                    self.come_back(peers).await?
                 }
+                _ => self.form_if_first(peers, &answers).await?,
+            };
+            if settled {
                 return Ok(());
             }
-            let all_new = answers.len() == peers.len();
-            if all_new && peers.iter().all(|peer| self.node_id() <= peer.id) {
-                return self.form(peers).await;
-            }
-            if !all_new && !quiet {
-                let missing: Vec<_> = peers
-                    .iter()
-                    .filter(|peer| !answers.contains_key(&peer.id))
-                    .map(|peer| &peer.address)
-                    .collect();
-                info!(?missing, "waiting for the other nodes of the new cluster");
-                quiet = true;
+            let silent = |peer: &&Peer| !answers.contains_key(&peer.id);
+            let missing: Vec<_> = peers.iter().filter(silent).map(|peer| &peer.address).collect();
+            if !missing.is_empty() && !told {
+                info!(?missing, "waiting for peers");
+                told = true;
             }
             tokio::time::sleep(ASK_AGAIN).await;
         }
     }
 
-    async fn form(&self, peers: &[Peer]) -> Result<(), ReplicaError> {
+    /// All are new and agree: the lowest id forms the cluster.
+    async fn form_if_first(&self, peers: &[Peer], answers: &Answers) -> Result<bool, ReplicaError> {
+        let all_new = answers.len() == peers.len() && answers.values().all(|answer| !answer.initialized);
+        let first = peers.iter().all(|peer| self.node_id() <= peer.id);
+        if !all_new || !first {
+            return Ok(false);
+        }
+        let members = answers.iter().map(|(id, answer)| (*id, answer.incarnation.to_vec())).collect();
+        let founding = Founding { members };
+        let others = peers.iter().filter(|peer| peer.id != self.node_id());
+        let told = join_all(others.map(|peer| self.found(peer, &founding))).await;
+        if let Some(refused) = told.into_iter().find_map(Result::err) {
+            info!(%refused, "a peer is not ready to form the cluster");
+            return Ok(false);
+        }
+        self.set_standing(Standing::Member)?;
         let members: BTreeMap<u64, BasicNode> =
             peers.iter().map(|peer| (peer.id, BasicNode::new(&peer.address))).collect();
         info!(members = ?members.keys(), "forming the cluster");
         match self.inner.raft.initialize(members).await {
-            Ok(()) => Ok(()),
-            // Another call of this node was faster.
-            Err(_) if self.is_initialized().await => Ok(()),
+            Ok(()) => Ok(true),
+            Err(_) if self.is_initialized().await => Ok(true),
             Err(error) => Err(ReplicaError::Stopped(error.to_string())),
         }
+    }
+
+    async fn found(&self, peer: &Peer, founding: &Founding) -> Result<(), Refused> {
+        let connection = Connection::new(self.inner.sender.clone(), peer.id, &peer.address);
+        connection.ask(Kind::Found, founding, ASK_TIMEOUT).await
+    }
+
+    /// A peer forms the cluster with this node: from now on it may vote and take entries.
+    pub(crate) async fn be_founded(&self, founding: &Founding) -> Result<(), Refused> {
+        let me = (self.node_id(), self.inner.incarnation.to_vec());
+        if !founding.members.contains(&me) || self.is_initialized().await {
+            return Err(Refused::failed_precondition(
+                "the cluster is not being formed with this node's folder",
+            ));
+        }
+        self.set_standing(Standing::Member).map_err(|error| Refused::unavailable(error.to_string()))
+    }
+
+    pub(crate) fn set_standing(&self, standing: Standing) -> Result<(), ReplicaError> {
+        let written = self.inner.standing.set(standing);
+        written.map_err(|error| ReplicaError::Stopped(format!("cannot write the standing: {error}")))?;
+        self.inner.refresh_elections();
+        Ok(())
     }
 
     fn check_peers(&self, peers: &[Peer]) -> Result<(), ReplicaError> {
@@ -81,10 +131,11 @@ impl Replica {
     }
 
     /// Who answered, by id. Those that do not are left out; those that are somebody else are an error.
-    async fn ask(&self, peers: &[Peer]) -> Result<BTreeMap<u64, IdentifyResponse>, ReplicaError> {
+    async fn ask(&self, peers: &[Peer]) -> Result<Answers, ReplicaError> {
+        let asked = join_all(peers.iter().map(|peer| self.identify(&peer.address))).await;
         let mut answers = BTreeMap::new();
-        for peer in peers {
-            if let Some(answer) = self.identify(&peer.address).await {
+        for (peer, answer) in peers.iter().zip(asked) {
+            if let Some(answer) = answer {
                 self.check_answer(peer, &answer)?;
                 answers.insert(peer.id, answer);
             }
@@ -95,46 +146,25 @@ impl Replica {
     /// Asks the node at `address` who it is; `None` if it does not answer in time.
     pub async fn identify(&self, address: &str) -> Option<IdentifyResponse> {
         let channel = quorate_rpc::endpoint(address).ok()?.connect_lazy();
-        let request =
-            IdentifyRequest { cluster: self.inner.sender.cluster.to_string(), from_node: self.node_id() };
+        let cluster = self.inner.sender.cluster.to_string();
+        let request = IdentifyRequest { cluster, from_node: self.node_id() };
         let mut client = RaftClient::new(channel);
         let answered = tokio::time::timeout(ASK_TIMEOUT, client.identify(request)).await;
         answered.ok()?.ok().map(tonic::Response::into_inner)
     }
 
     fn check_answer(&self, peer: &Peer, answer: &IdentifyResponse) -> Result<(), ReplicaError> {
-        let wanted = self.inner.sender.cluster.to_string();
+        let (address, wanted) = (peer.address.clone(), self.inner.sender.cluster.to_string());
         if answer.cluster != wanted {
-            return Err(ReplicaError::OtherCluster {
-                address: peer.address.clone(),
-                found: answer.cluster.clone(),
-                wanted,
-            });
+            return Err(ReplicaError::OtherCluster { address, found: answer.cluster.clone(), wanted });
         }
         let is_me = answer.incarnation == self.inner.incarnation.as_slice();
         if answer.node_id == self.node_id() && !is_me {
-            return Err(ReplicaError::DuplicateNode { id: self.node_id(), address: peer.address.clone() });
+            return Err(ReplicaError::DuplicateNode { id: self.node_id(), address });
         }
         if answer.node_id != peer.id {
-            return Err(ReplicaError::OtherNode {
-                address: peer.address.clone(),
-                found: answer.node_id,
-                wanted: peer.id,
-            });
+            return Err(ReplicaError::OtherNode { address, found: answer.node_id, wanted: peer.id });
         }
-        Ok(())
-    }
-
-    /// This node's folder is new, but its cluster is not: it may have voted before and forgotten it. Until it has caught up
-    /// with a leader, it neither votes nor stands for election. Remembered on disk, in case it is restarted meanwhile.
-    fn begin_rebuilding(&self) -> Result<(), ReplicaError> {
-        warn!(
-            "this folder is empty, but the cluster is not: rebuilding from the leader; no vote until caught up"
-        );
-        std::fs::File::create(self.inner.rebuilding_marker()).and_then(|file| file.sync_all()).map_err(
-            |error| ReplicaError::Stopped(format!("cannot mark the folder as being rebuilt: {error}")),
-        )?;
-        self.set_rebuilding(true);
         Ok(())
     }
 }

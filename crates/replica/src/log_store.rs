@@ -1,31 +1,30 @@
-//! openraft's view of the log: appends go to the writer thread, reads come from a bounded tail in memory, then from disk.
+//! openraft's view of the log: writes go to the writer thread, reads come from the tail in memory, then from disk.
 
-use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::{EntryPayload, OptionalSend};
 use parking_lot::RwLock;
 use tokio::sync::oneshot;
 
-use crate::disk::{Disk, Job};
-use crate::frame::ENTRY_MAX_BYTES;
+use crate::disk::Disk;
+use crate::frame::{ENTRY_MAX_BYTES, damaged};
+use crate::tail::Tail;
 use crate::types::{Entry, LogId, TypeConfig, Vote, encode};
+use crate::writer::Job;
 
-/// Bytes of entries kept in memory for followers that are nearly caught up.
-const TAIL_MAX_BYTES: usize = 16 << 20;
-/// Bytes of entries handed out at once: below the message limit of the network.
+/// Bytes of entries handed to replication at once: one message to a peer.
 const READ_MAX_BYTES: usize = 1 << 20;
 
 /// Clones share one log.
 #[derive(Debug, Clone)]
 pub(crate) struct LogStore {
     disk: Arc<Disk>,
+    /// Held for moments, never over an await.
     state: Arc<RwLock<State>>,
 }
 
@@ -34,15 +33,10 @@ struct State {
     vote: Option<Vote>,
     committed: Option<LogId>,
     purged: Option<LogId>,
+    /// Index of the first entry that is there, purged or not.
+    first: Option<u64>,
     last: Option<LogId>,
-    tail: VecDeque<TailEntry>,
-    tail_bytes: usize,
-}
-
-#[derive(Debug)]
-struct TailEntry {
-    entry: Entry,
-    bytes: usize,
+    tail: Tail,
 }
 
 impl LogStore {
@@ -52,14 +46,33 @@ impl LogStore {
             vote: found.vote,
             committed: found.committed,
             purged: found.purged,
+            first: found.first,
             last: found.last,
-            ..State::default()
+            tail: Tail::default(),
         };
         Ok(Self { disk: Arc::new(disk), state: Arc::new(RwLock::new(state)) })
     }
 
-    pub fn disk(&self) -> Arc<Disk> {
-        self.disk.clone()
+    pub fn disk(&self) -> &Arc<Disk> {
+        &self.disk
+    }
+
+    /// Never written to: no vote, no entry.
+    pub fn is_pristine(&self) -> bool {
+        let state = self.state.read();
+        state.vote.is_none() && state.last.is_none()
+    }
+
+    /// The last entry that was dropped because a snapshot holds it.
+    pub fn purged(&self) -> Option<LogId> {
+        self.state.read().purged
+    }
+
+    /// Index of an entry that should be there, if the log's start is missing.
+    pub fn missing_start(&self) -> Option<u64> {
+        let state = self.state.read();
+        let bound = state.purged.map_or(0, |purged| purged.index + 1);
+        state.first.filter(|first| *first > bound).map(|_| bound)
     }
 
     async fn wait(&self, job: impl FnOnce(oneshot::Sender<io::Result<()>>) -> Job) -> io::Result<()> {
@@ -68,76 +81,66 @@ impl LogStore {
         waited.await.map_err(|_| io::Error::other("the log's writer has stopped"))?
     }
 
+    /// `start..end`, but no more than about `max_bytes` (at least one entry). Purged entries are left out.
     fn read(&self, start: u64, end: u64, max_bytes: usize) -> io::Result<Vec<Entry>> {
-        let tail_first = {
-            let state = self.state.read();
-            let first = state.tail.front().map_or(u64::MAX, |first| first.entry.log_id.index);
-            if start >= first {
-                return Ok(state.tail_entries(start, end, max_bytes));
+        let (mut next, mut left, mut entries) = (start, max_bytes, Vec::new());
+        while next < end && left > 0 {
+            let tail_first = {
+                let state = self.state.read();
+                match state.tail.first_index() {
+                    Some(first) if first <= next => {
+                        entries.extend(state.tail.read(next, end, left));
+                        return Ok(entries);
+                    }
+                    first => first.unwrap_or(u64::MAX),
+                }
+            };
+            // What is not in the tail is on disk: only durable entries leave it. It may move on meanwhile: look again.
+            let (found, bytes) = self.disk.read(next, end.min(tail_first), left)?;
+            if found.is_empty() {
+                next = self.skip_purged(next)?;
             }
-            first
-        };
-        // What is not in the tail is on disk: only durable entries leave it. A part of the range is a fine answer
-        // where the caller set a limit.
-        let from_disk_end = if max_bytes == usize::MAX { end } else { end.min(start + 64) };
-        let mut entries = self.disk.read(start, from_disk_end.min(tail_first))?;
-        if max_bytes == usize::MAX && end > tail_first {
-            entries.extend(self.state.read().tail_entries(tail_first, end, max_bytes));
+            next += found.len() as u64;
+            left = left.saturating_sub(bytes);
+            entries.extend(found);
         }
         Ok(entries)
     }
-}
 
-impl State {
-    fn tail_entries(&self, start: u64, end: u64, max_bytes: usize) -> Vec<Entry> {
-        let Some(first) = self.tail.front().map(|first| first.entry.log_id.index) else { return Vec::new() };
-        let skip = usize::try_from(start.saturating_sub(first)).unwrap_or(usize::MAX);
-        let mut bytes = 0;
-        let within = |item: &&TailEntry| {
-            let take = item.entry.log_id.index < end && (bytes == 0 || bytes + item.bytes <= max_bytes);
-            bytes += item.bytes;
-            take
-        };
-        self.tail.iter().skip(skip).take_while(within).map(|item| item.entry.clone()).collect()
-    }
-
-    fn push(&mut self, entry: Entry, bytes: usize, durable_end: u64) {
-        self.last = Some(entry.log_id);
-        self.tail.push_back(TailEntry { entry, bytes });
-        self.tail_bytes += bytes;
-        while self.tail_bytes > TAIL_MAX_BYTES
-            && self.tail.front().is_some_and(|first| first.entry.log_id.index < durable_end)
-        {
-            self.pop_front();
+    /// What is neither in the tail nor on disk must have been purged.
+    fn skip_purged(&self, index: u64) -> io::Result<u64> {
+        match self.state.read().purged {
+            Some(purged) if purged.index >= index => Ok(purged.index + 1),
+            _ => Err(damaged(format!("log entry {index} is missing"))),
         }
     }
 
-    fn pop_front(&mut self) {
-        if let Some(first) = self.tail.pop_front() {
-            self.tail_bytes -= first.bytes;
-        }
+    /// The part of the range that the log has.
+    fn clamp(&self, start: u64, end: u64) -> (u64, u64) {
+        let state = self.state.read();
+        let first = state.purged.map_or(0, |purged| purged.index + 1).max(state.first.unwrap_or(0));
+        let last = state.last.map_or(0, |last| last.index + 1);
+        (start.max(first), end.min(last))
     }
 }
 
 impl RaftLogReader<TypeConfig> for LogStore {
-    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
-        &mut self,
-        range: RB,
-    ) -> io::Result<Vec<Entry>> {
+    async fn try_get_log_entries<RB>(&mut self, range: RB) -> io::Result<Vec<Entry>>
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
         let start = match range.start_bound() {
             Bound::Included(start) => *start,
-            Bound::Excluded(start) => start + 1,
+            Bound::Excluded(start) => start.saturating_add(1),
             Bound::Unbounded => 0,
         };
         let end = match range.end_bound() {
-            Bound::Included(end) => end + 1,
+            Bound::Included(end) => end.saturating_add(1),
             Bound::Excluded(end) => *end,
             Bound::Unbounded => u64::MAX,
         };
-        let first = self.state.read().purged.map_or(0, |purged| purged.index + 1);
-        let last = self.state.read().last.map_or(0, |last| last.index + 1);
-        let (start, end) = (start.max(first), end.min(last));
-        if start >= end { Ok(Vec::new()) } else { self.read(start, end, usize::MAX) }
+        let (start, end) = self.clamp(start, end);
+        self.read(start, end, usize::MAX)
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
@@ -145,6 +148,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
+        let (start, end) = self.clamp(start, end);
         self.read(start, end, READ_MAX_BYTES)
     }
 }
@@ -163,7 +167,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
         self.state.write().vote = Some(*vote);
-        self.wait(|done| Job::Vote { vote: Box::new(*vote), done }).await
+        self.wait(|done| Job::Vote { vote: *vote, done }).await
     }
 
     /// Not waited for: after a crash, an older committed id is as good.
@@ -181,23 +185,15 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let mut encoded = Vec::new();
+        let entries: Vec<Entry> = entries.into_iter().collect();
+        let encoded = entries.iter().map(encode_entry).collect::<io::Result<Vec<_>>>()?;
         {
-            let durable_end = self.disk.stats.durable_end.load(Ordering::Relaxed);
+            let durable_end = self.disk.durable_end();
             let mut state = self.state.write();
-            for entry in entries {
-                let bytes = encode(&entry)?;
-                if bytes.len() > ENTRY_MAX_BYTES {
-                    let kind =
-                        if matches!(entry.payload, EntryPayload::Normal(_)) { "batch" } else { "membership" };
-                    return Err(io::Error::other(format!(
-                        "a {kind} of {} bytes is above the frame size",
-                        bytes.len()
-                    )));
-                }
-                let (index, length) = (entry.log_id.index, bytes.len());
-                state.push(entry, length, durable_end);
-                encoded.push((index, bytes));
+            for (entry, (_, bytes)) in entries.into_iter().zip(&encoded) {
+                state.first = state.first.or(Some(entry.log_id.index));
+                state.last = Some(entry.log_id);
+                state.tail.push(entry, bytes.len(), durable_end);
             }
         }
         self.disk.submit(Job::Append { entries: encoded, callback })
@@ -207,12 +203,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         {
             let mut state = self.state.write();
             let keep = last_log_id.map_or(0, |last| last.index + 1);
-            while state.tail.back().is_some_and(|last| last.entry.log_id.index >= keep) {
-                if let Some(last) = state.tail.pop_back() {
-                    state.tail_bytes -= last.bytes;
-                }
-            }
+            state.tail.truncate_from(keep);
             state.last = state.last.min(last_log_id);
+            state.first = state.first.filter(|first| *first < keep);
         }
         self.wait(|done| Job::TruncateAfter { index: last_log_id.map(|last| last.index), done }).await
     }
@@ -220,12 +213,22 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn purge(&mut self, log_id: LogId) -> io::Result<()> {
         {
             let mut state = self.state.write();
-            while state.tail.front().is_some_and(|first| first.entry.log_id.index <= log_id.index) {
-                state.pop_front();
-            }
-            state.purged = Some(log_id);
+            state.tail.purge_to(log_id.index);
+            state.purged = state.purged.max(Some(log_id));
+            // All of it is gone: the next append starts it anew.
+            let gone = state.last.is_none_or(|last| last.index <= log_id.index);
+            state.first = state.first.filter(|_| !gone);
             state.last = state.last.max(Some(log_id));
         }
         self.wait(|done| Job::Purge { log_id, done }).await
     }
+}
+
+fn encode_entry(entry: &Entry) -> io::Result<(u64, Vec<u8>)> {
+    let bytes = encode(entry)?;
+    if bytes.len() > ENTRY_MAX_BYTES {
+        let kind = if matches!(entry.payload, EntryPayload::Normal(_)) { "batch" } else { "membership" };
+        return Err(io::Error::other(format!("a {kind} of {} bytes is above the frame size", bytes.len())));
+    }
+    Ok((entry.log_id.index, bytes))
 }

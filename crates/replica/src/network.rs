@@ -1,10 +1,11 @@
 //! How this node talks to its peers: openraft's messages in bincode, inside the envelope of `quorate.raft.v1`.
 
-use std::future::Future;
-use std::io::Read;
+use std::future::{Future, ready};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt as _};
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
@@ -16,19 +17,18 @@ use quorate_rpc::raft::raft_client::RaftClient;
 use quorate_rpc::raft::{RaftMessage, RaftMessageKind as Kind};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tonic::Status;
 use tonic::transport::Channel;
-use tonic::{Request, Status};
 
 use crate::snapshot::SnapshotFile;
+use crate::snapshot_stream::send_snapshot;
 use crate::types::{Snapshot, TypeConfig, Vote, decode, encode};
 
 type C = TypeConfig;
 
-/// Larger than any append: see the log store's bound.
+/// Larger than any append: `max_payload_entries` of the largest entries.
 pub(crate) const MESSAGE_MAX_BYTES: usize = 16 << 20;
-const CHUNK_BYTES: usize = 256 * 1024;
-/// A snapshot is read and sent by a thread of its own; so many chunks wait for the wire.
-const CHUNKS_QUEUED: usize = 4;
+const OPEN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Who we are: stands in every message, so that a wrong address is noticed.
 #[derive(Debug, Clone)]
@@ -60,16 +60,11 @@ impl RaftNetworkFactory<C> for Network {
     type Network = Connection;
 
     async fn new_client(&mut self, target: u64, node: &openraft::BasicNode) -> Connection {
-        let channel = quorate_rpc::endpoint(&node.addr).map(|endpoint| endpoint.connect_lazy());
-        Connection {
-            sender: self.sender.clone(),
-            target,
-            channel: channel.map_err(|error| error.to_string()),
-        }
+        Connection::new(self.sender.clone(), target, &node.addr)
     }
 }
 
-/// One peer.
+/// One peer. Connects when first used, and again whenever the connection was lost.
 #[derive(Debug)]
 pub(crate) struct Connection {
     sender: Sender,
@@ -79,11 +74,27 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    fn client(&self) -> Result<RaftClient<Channel>, Unreachable<C>> {
-        let channel = self.channel.clone().map_err(|error| unreachable(&Status::invalid_argument(error)))?;
-        Ok(RaftClient::new(channel)
-            .max_decoding_message_size(MESSAGE_MAX_BYTES)
-            .max_encoding_message_size(MESSAGE_MAX_BYTES))
+    pub fn new(sender: Sender, target: u64, address: &str) -> Self {
+        let channel = quorate_rpc::endpoint(address).map(|endpoint| endpoint.connect_lazy());
+        Self { sender, target, channel: channel.map_err(|error| error.to_string()) }
+    }
+
+    fn client(&self) -> Result<RaftClient<Channel>, Status> {
+        let client = RaftClient::new(self.channel.clone().map_err(Status::invalid_argument)?);
+        Ok(client.max_decoding_message_size(MESSAGE_MAX_BYTES).max_encoding_message_size(MESSAGE_MAX_BYTES))
+    }
+
+    /// One question, one answer.
+    pub async fn ask<Q: Serialize, R: DeserializeOwned>(
+        &self,
+        kind: Kind,
+        request: &Q,
+        timeout: Duration,
+    ) -> Result<R, Status> {
+        let payload = encode(request).map_err(|error| Status::internal(error.to_string()))?;
+        let mut client = self.client()?;
+        let response = within(timeout, client.call(self.sender.message(self.target, kind, payload))).await?;
+        decode(&response.into_inner().payload).map_err(|error| Status::internal(error.to_string()))
     }
 
     async fn call<Q: Serialize, R: DeserializeOwned>(
@@ -92,22 +103,13 @@ impl Connection {
         request: &Q,
         option: &RPCOption,
     ) -> Result<R, RPCError<C>> {
-        let payload = encode(request).map_err(|error| Unreachable::new(&error))?;
-        let message = self.sender.message(self.target, kind, payload);
-        let mut client = self.client()?;
-        let answered = tokio::time::timeout(option.hard_ttl(), client.call(message)).await;
-        let response = match answered {
-            Ok(response) => response.map_err(|status| unreachable(&status))?.into_inner(),
-            Err(_) => {
-                return Err(unreachable(&Status::deadline_exceeded("the peer did not answer in time")).into());
-            }
-        };
-        Ok(decode(&response.payload).map_err(|error| Unreachable::new(&error))?)
+        Ok(self.ask(kind, request, option.hard_ttl()).await.map_err(|status| Unreachable::new(&status))?)
     }
 }
 
-fn unreachable(status: &Status) -> Unreachable<C> {
-    Unreachable::new(status)
+async fn within<T>(timeout: Duration, call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    let answered = tokio::time::timeout(timeout, call).await;
+    answered.unwrap_or_else(|_| Err(Status::deadline_exceeded("the peer did not answer in time")))
 }
 
 impl RaftNetworkV2<C> for Connection {
@@ -125,35 +127,24 @@ impl RaftNetworkV2<C> for Connection {
         &'s mut self,
         input: S,
         option: RPCOption,
-    ) -> futures_util::future::BoxFuture<
-        's,
-        Result<futures_util::stream::BoxStream<'s, Result<StreamAppendResult<C>, RPCError<C>>>, RPCError<C>>,
-    >
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult<C>, RPCError<C>>>, RPCError<C>>>
     where
         S: Stream<Item = AppendEntriesRequest<C>> + Send + Unpin + 'static,
     {
+        let (sender, target) = (self.sender.clone(), self.target);
+        // An append that cannot be encoded would end the stream; the log store has bounded every entry before.
+        let encoded =
+            input.map(|request| encode(&request).ok()).take_while(|encoded| ready(encoded.is_some()));
+        let requests =
+            encoded.filter_map(ready).map(move |payload| sender.message(target, Kind::Append, payload));
         Box::pin(async move {
-            let (sender, target) = (self.sender.clone(), self.target);
-            // An append that cannot be encoded ends the stream; the log store has bounded every entry before.
-            let requests = input
-                .map(|request| encode(&request))
-                .take_while(|encoded| std::future::ready(encoded.is_ok()))
-                .filter_map(|encoded| std::future::ready(encoded.ok()))
-                .map(move |payload| sender.message(target, Kind::Append, payload));
-            let mut client = self.client()?;
-            let opened =
-                tokio::time::timeout(option.hard_ttl().max(Duration::from_secs(1)), client.append(requests))
-                    .await;
-            let responses = match opened {
-                Ok(response) => response.map_err(|status| unreachable(&status))?.into_inner(),
-                Err(_) => {
-                    return Err(
-                        unreachable(&Status::deadline_exceeded("the peer did not answer in time")).into()
-                    );
-                }
+            let opened = async {
+                let mut client = self.client()?;
+                within(option.hard_ttl().max(OPEN_TIMEOUT), client.append(requests)).await
             };
+            let responses = opened.await.map_err(|status| Unreachable::new(&status))?.into_inner();
             let results = responses.map(|response| {
-                let response = response.map_err(|status| unreachable(&status))?;
+                let response = response.map_err(|status| Unreachable::new(&status))?;
                 decode(&response.payload).map_err(|error| Unreachable::new(&error).into())
             });
             Ok(results.boxed())
@@ -187,31 +178,12 @@ impl RaftNetworkV2<C> for Connection {
         cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<C>, StreamingError<C>> {
-        let head = encode(&(vote, &snapshot.meta.last_log_id, &snapshot.meta.last_membership))
-            .map_err(|error| Unreachable::new(&error))?;
-        let (chunks, queue) = tokio::sync::mpsc::channel(CHUNKS_QUEUED);
-        let (sender, target, path) = (self.sender.clone(), self.target, snapshot.snapshot.path);
-        let reader = tokio::task::spawn_blocking(move || -> std::io::Result<()> {
-            let mut file = std::fs::File::open(path)?;
-            let send = |kind, payload| chunks.blocking_send(sender.message(target, kind, payload)).is_ok();
-            let mut open = send(Kind::SnapshotBegin, head);
-            while open {
-                let mut chunk = Vec::with_capacity(CHUNK_BYTES);
-                if (&mut file).take(CHUNK_BYTES as u64).read_to_end(&mut chunk)? == 0 {
-                    send(Kind::SnapshotEnd, Vec::new());
-                    return Ok(());
-                }
-                open = send(Kind::SnapshotChunk, chunk);
+        let client = self.client().map_err(|status| Unreachable::new(&status))?;
+        tokio::select! {
+            closed = cancel => Err(closed.into()),
+            sent = send_snapshot(client, &self.sender, self.target, vote, snapshot) => {
+                Ok(sent.map_err(|status| Unreachable::new(&status))?)
             }
-            Ok(())
-        });
-        let mut client = self.client()?;
-        let request = Request::new(tokio_stream::wrappers::ReceiverStream::new(queue));
-        let response = tokio::select! {
-            closed = cancel => return Err(closed.into()),
-            response = client.install_snapshot(request) => response.map_err(|status| unreachable(&status))?.into_inner(),
-        };
-        reader.await.map_err(|error| Unreachable::new(&error))?.map_err(|error| Unreachable::new(&error))?;
-        Ok(decode(&response.payload).map_err(|error| Unreachable::new(&error))?)
+        }
     }
 }

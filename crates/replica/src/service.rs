@@ -1,18 +1,18 @@
 //! What peers ask of this node.
 
-use std::io::Write as _;
-use std::sync::Arc;
+use std::future::{Future, ready};
 
 use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt as _};
 use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest, VoteRequest};
 use quorate_rpc::raft::raft_server::Raft as RaftService;
 use quorate_rpc::raft::{IdentifyRequest, IdentifyResponse, RaftMessage, RaftMessageKind as Kind};
+use serde::de::DeserializeOwned;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::replica::Replica;
-use crate::snapshot::SnapshotFile;
-use crate::types::{LogId, Membership, Snapshot, SnapshotMeta, TypeConfig, Vote, decode, encode};
+use crate::snapshot_stream::receive_snapshot;
+use crate::types::{Snapshot, TypeConfig, Vote, decode, encode};
 
 #[derive(Debug, Clone)]
 pub(crate) struct Service {
@@ -32,28 +32,49 @@ impl Service {
         Ok(())
     }
 
-    fn answer<T: serde::Serialize>(
-        &self,
-        to: &RaftMessage,
-        value: &T,
-    ) -> Result<Response<RaftMessage>, Status> {
-        let payload = encode(value).map_err(|error| Status::internal(error.to_string()))?;
-        Ok(Response::new(self.replica.inner.sender.message(to.from_node, to.kind(), payload)))
+    /// An append that this node may take: see `standing.rs`.
+    fn read_append(&self, message: &RaftMessage) -> Result<AppendEntriesRequest<TypeConfig>, Status> {
+        self.check(message)?;
+        let append: AppendEntriesRequest<TypeConfig> = read(message)?;
+        self.replica.may_append(&append.vote)?;
+        Ok(append)
     }
 
-    /// A node that lost its folder has forgotten whom it voted for: it may vote again once it has caught up.
-    fn may_vote(&self) -> Result<(), Status> {
-        if self.replica.is_rebuilding() {
-            return Err(Status::unavailable(
-                "this node is being rebuilt and does not vote until it has caught up",
-            ));
+    /// A request for a vote that this node may answer.
+    fn read_vote(&self, message: &RaftMessage) -> Result<VoteRequest<TypeConfig>, Status> {
+        self.replica.may_vote()?;
+        read(message)
+    }
+
+    /// An idle stream from a peer would hold up the end of the server.
+    fn stopping(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut stopping = self.replica.inner.stopping.subscribe();
+        async move {
+            // An error says that the replica is gone.
+            let _ = stopping.wait_for(|stopping| *stopping).await;
         }
-        Ok(())
+    }
+
+    async fn first(&self, messages: &mut Streaming<RaftMessage>) -> Result<Option<RaftMessage>, Status> {
+        tokio::select! {
+            first = messages.message() => first,
+            () = self.stopping() => Err(Status::unavailable("this node is stopping")),
+        }
+    }
+
+    fn answer<T: serde::Serialize>(&self, to: &RaftMessage, value: &T) -> Result<RaftMessage, Status> {
+        let payload = encode(value).map_err(|error| Status::internal(error.to_string()))?;
+        Ok(self.replica.inner.sender.message(to.from_node, to.kind(), payload))
     }
 }
 
-fn bad(error: std::io::Error) -> Status {
-    Status::invalid_argument(format!("cannot read the message: {error}; do all nodes run the same version?"))
+fn read<T: DeserializeOwned>(message: &RaftMessage) -> Result<T, Status> {
+    decode(&message.payload).map_err(|error| {
+        Status::invalid_argument(format!(
+            "cannot read {:?}: {error}; do all nodes run the same version?",
+            message.kind()
+        ))
+    })
 }
 
 fn stopped(error: impl std::fmt::Display) -> Status {
@@ -66,27 +87,31 @@ impl RaftService for Service {
         let message = request.into_inner();
         self.check(&message)?;
         let raft = &self.replica.inner.raft;
-        match message.kind() {
+        let answer = match message.kind() {
             Kind::Append => {
-                let append: AppendEntriesRequest<TypeConfig> = decode(&message.payload).map_err(bad)?;
+                let append = self.read_append(&message)?;
                 self.answer(&message, &raft.append_entries(append).await.map_err(stopped)?)
             }
             Kind::Vote => {
-                self.may_vote()?;
-                let vote: VoteRequest<TypeConfig> = decode(&message.payload).map_err(bad)?;
+                let vote = self.read_vote(&message)?;
                 self.answer(&message, &raft.vote(vote).await.map_err(stopped)?)
             }
             Kind::PreVote => {
-                self.may_vote()?;
-                let vote: VoteRequest<TypeConfig> = decode(&message.payload).map_err(bad)?;
+                let vote = self.read_vote(&message)?;
                 self.answer(&message, &raft.pre_vote(vote).await.map_err(stopped)?)
             }
             Kind::TransferLeader => {
-                let transfer: TransferLeaderRequest<TypeConfig> = decode(&message.payload).map_err(bad)?;
+                self.replica.may_vote()?;
+                let transfer: TransferLeaderRequest<TypeConfig> = read(&message)?;
                 self.answer(&message, &raft.handle_transfer_leader(transfer).await.map_err(stopped)?)
             }
+            Kind::Found => self.answer(&message, &self.replica.be_founded(&read(&message)?).await?),
+            Kind::Rejoin => {
+                self.answer(&message, &self.replica.take_in(message.from_node, read(&message)?).await)
+            }
             kind => Err(Status::invalid_argument(format!("{kind:?} is no single call"))),
-        }
+        };
+        answer.map(Response::new)
     }
 
     type AppendStream = BoxStream<'static, Result<RaftMessage, Status>>;
@@ -96,20 +121,18 @@ impl RaftService for Service {
         request: Request<Streaming<RaftMessage>>,
     ) -> Result<Response<Self::AppendStream>, Status> {
         let mut messages = request.into_inner();
-        let Some(first) = messages.message().await? else {
+        let Some(first) = self.first(&mut messages).await? else {
             return Ok(Response::new(futures_util::stream::empty().boxed()));
         };
-        self.check(&first)?;
-        let service = self.clone();
-        let to = first.from_node;
-        let appends = decoded(first, messages, service.clone());
-        let results = self.replica.inner.raft.stream_append(appends);
+        self.read_append(&first)?;
+        let (service, to) = (self.clone(), first.from_node);
+        let results = self.replica.inner.raft.stream_append(appends(first, messages, self.clone()));
         let responses = results.map(move |result| {
             let payload =
                 encode(&result.map_err(stopped)?).map_err(|error| Status::internal(error.to_string()))?;
             Ok(service.replica.inner.sender.message(to, Kind::Append, payload))
         });
-        Ok(Response::new(responses.boxed()))
+        Ok(Response::new(responses.take_until(self.stopping()).boxed()))
     }
 
     async fn install_snapshot(
@@ -117,21 +140,22 @@ impl RaftService for Service {
         request: Request<Streaming<RaftMessage>>,
     ) -> Result<Response<RaftMessage>, Status> {
         let mut messages = request.into_inner();
-        let first = messages.message().await?.ok_or_else(|| Status::invalid_argument("an empty snapshot"))?;
+        let first = self.first(&mut messages).await?;
+        let first = first.ok_or_else(|| Status::invalid_argument("an empty snapshot"))?;
         self.check(&first)?;
-        let (vote, last_log_id, last_membership): (Vote, Option<LogId>, Membership) =
-            decode(&first.payload).map_err(bad)?;
-        let path = self.replica.inner.state_machine.folder().partial_path();
-        if let Err(status) = receive(&path, &mut messages).await {
-            // What is left of the file goes at the next start at the latest.
-            let _ = std::fs::remove_file(&path);
-            return Err(status);
-        }
-        let meta = SnapshotMeta { last_log_id, last_membership };
-        let snapshot = Snapshot { meta, snapshot: SnapshotFile { path } };
-        let response =
-            self.replica.inner.raft.install_full_snapshot(vote, snapshot).await.map_err(stopped)?;
-        self.answer(&first, &response)
+        let vote: Vote = read(&first)?;
+        self.replica.may_append(&vote)?;
+        let folder = self.replica.inner.state_machine.folder();
+        let (meta, file) = tokio::select! {
+            received = receive_snapshot(folder, &mut messages) => received?,
+            () = self.stopping() => return Err(Status::unavailable("this node is stopping")),
+        };
+        let path = file.path.clone();
+        let installed =
+            self.replica.inner.raft.install_full_snapshot(vote, Snapshot { meta, snapshot: file }).await;
+        // Still there only if raft did not want it.
+        let _ = std::fs::remove_file(path);
+        self.answer(&first, &installed.map_err(stopped)?).map(Response::new)
     }
 
     async fn identify(
@@ -151,35 +175,13 @@ impl RaftService for Service {
 }
 
 /// The appends of one stream; ends at the first message that is none.
-fn decoded(
+fn appends(
     first: RaftMessage,
     rest: Streaming<RaftMessage>,
     service: Service,
 ) -> impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send {
-    let messages = futures_util::stream::once(std::future::ready(Ok(first))).chain(rest);
-    let service = Arc::new(service);
-    messages
-        .map(move |message| {
-            let message: RaftMessage = message.ok()?;
-            service.check(&message).ok()?;
-            decode(&message.payload).ok()
-        })
-        .take_while(|append| std::future::ready(append.is_some()))
-        .filter_map(std::future::ready)
-}
-
-/// Writes the chunks to a file and syncs it. Its checksum is tested before it is used.
-async fn receive(path: &std::path::Path, messages: &mut Streaming<RaftMessage>) -> Result<(), Status> {
-    let failed = |error: std::io::Error| Status::internal(format!("snapshot: {error}"));
-    let mut file = std::fs::File::create(path).map_err(failed)?;
-    while let Some(message) = messages.message().await? {
-        match message.kind() {
-            Kind::SnapshotChunk => {
-                tokio::task::block_in_place(|| file.write_all(&message.payload)).map_err(failed)?
-            }
-            Kind::SnapshotEnd => return tokio::task::block_in_place(|| file.sync_all()).map_err(failed),
-            kind => return Err(Status::invalid_argument(format!("{kind:?} inside a snapshot"))),
-        }
-    }
-    Err(Status::aborted("the snapshot ended too early"))
+    let stopping = service.stopping();
+    let messages = futures_util::stream::once(ready(Ok(first))).chain(rest.take_until(stopping));
+    let read = messages.map(move |message| service.read_append(&message.ok()?).ok());
+    read.take_while(|append| ready(append.is_some())).filter_map(ready)
 }

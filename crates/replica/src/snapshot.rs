@@ -4,11 +4,13 @@
 //! of all before (4).
 
 use std::fs::{self, File};
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use quorate_ledger::Ledger;
 
+use crate::durable_file;
 use crate::frame::damaged;
 use crate::types::{SnapshotMeta, decode, encode};
 
@@ -20,9 +22,11 @@ const COPY_BYTES: usize = 1 << 20;
 #[derive(Debug, Clone)]
 pub struct SnapshotFile {
     pub(crate) path: PathBuf,
+    /// What is in it, where it was read already. Cheap to clone.
+    pub(crate) content: Option<Ledger>,
 }
 
-/// The folder that holds them. At most one is kept, and the one being received.
+/// The folder that holds them: the newest, and those being written or received.
 #[derive(Debug, Clone)]
 pub(crate) struct SnapshotFolder {
     folder: PathBuf,
@@ -45,21 +49,18 @@ impl SnapshotFolder {
     pub fn load_newest(&self) -> io::Result<Option<(SnapshotMeta, Ledger, SnapshotFile)>> {
         let Some(path) = self.paths()?.pop() else { return Ok(None) };
         let (meta, ledger) = read(&path)?;
-        Ok(Some((meta, ledger, SnapshotFile { path })))
+        Ok(Some((meta, ledger, SnapshotFile { path, content: None })))
     }
 
     /// Writes a snapshot and removes older ones. Blocking.
     pub fn write(&self, meta: &SnapshotMeta, ledger: &Ledger) -> io::Result<SnapshotFile> {
         let partial = self.partial_path();
-        let mut file = Checked::new(BufWriter::with_capacity(COPY_BYTES, File::create(&partial)?));
-        let meta_bytes = encode(meta)?;
-        file.write_all(MAGIC)?;
-        file.write_all(&(meta_bytes.len() as u64).to_be_bytes())?;
-        file.write_all(&meta_bytes)?;
-        bincode::serde::encode_into_std_write(ledger, &mut file, bincode::config::standard())
-            .map_err(io::Error::other)?;
-        file.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-        self.adopt(&partial, meta)
+        let written = write_file(&partial, meta, ledger).and_then(|()| self.adopt(&partial, meta));
+        if written.is_err() {
+            // What cannot be removed now goes at the next start.
+            let _ = fs::remove_file(&partial);
+        }
+        written
     }
 
     /// Gives a complete file its name and removes older ones. Blocking.
@@ -67,19 +68,17 @@ impl SnapshotFolder {
         let (term, index) =
             meta.last_log_id.map_or((0, 0), |last| (last.committed_leader_id().term, last.index));
         let path = self.folder.join(format!("{index:020}-{term:020}.{SUFFIX}"));
-        fs::rename(partial, &path)?;
-        File::open(&self.folder)?.sync_all()?;
+        durable_file::rename(partial, &path)?;
         for older in self.paths()?.into_iter().filter(|older| *older < path) {
             fs::remove_file(older)?;
         }
-        Ok(SnapshotFile { path })
+        Ok(SnapshotFile { path, content: None })
     }
 
     /// Where a snapshot that is being written or received stands.
     pub fn partial_path(&self) -> PathBuf {
-        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-        let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        self.folder.join(format!("{number}.partial"))
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        self.folder.join(format!("{}.partial", NEXT.fetch_add(1, Ordering::Relaxed)))
     }
 
     pub fn size_on_disk(&self) -> u64 {
@@ -101,12 +100,36 @@ impl SnapshotFolder {
     }
 }
 
+fn write_file(path: &Path, meta: &SnapshotMeta, ledger: &Ledger) -> io::Result<()> {
+    let checked = Checked { inner: File::create(path)?, crc: crc32fast::Hasher::new() };
+    let mut file = BufWriter::with_capacity(COPY_BYTES, checked);
+    let meta = encode(meta)?;
+    file.write_all(MAGIC)?;
+    file.write_all(&(meta.len() as u64).to_be_bytes())?;
+    file.write_all(&meta)?;
+    bincode::serde::encode_into_std_write(ledger, &mut file, bincode::config::standard())
+        .map_err(encode_error)?;
+    let Checked { inner: mut file, crc } = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+    file.write_all(&crc.finalize().to_be_bytes())?;
+    file.sync_all()
+}
+
+/// A full disk stays recognisable.
+fn encode_error(error: bincode::error::EncodeError) -> io::Error {
+    match error {
+        bincode::error::EncodeError::Io { inner, .. } => inner,
+        other => io::Error::other(other),
+    }
+}
+
 /// Reads and checks a whole file. Blocking.
+///
+/// # Errors
+/// `InvalidData` that names the file.
 pub(crate) fn read(path: &Path) -> io::Result<(SnapshotMeta, Ledger)> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let wrong = |what: &str| damaged(format!("snapshot {name}: {what}"));
-    let mut bytes = Vec::new();
-    BufReader::new(File::open(path)?).read_to_end(&mut bytes)?;
+    let bytes = fs::read(path)?;
     let (body, crc) = bytes.split_last_chunk::<4>().ok_or_else(|| wrong("it ends too early"))?;
     if crc32fast::hash(body).to_be_bytes() != *crc {
         return Err(wrong("wrong checksum"));
@@ -120,25 +143,13 @@ pub(crate) fn read(path: &Path) -> io::Result<(SnapshotMeta, Ledger)> {
     Ok((meta, ledger))
 }
 
-/// Writes the CRC of everything at the end.
-struct Checked<W> {
-    inner: W,
+/// Keeps the CRC of everything that goes through.
+struct Checked {
+    inner: File,
     crc: crc32fast::Hasher,
 }
 
-impl<W: Write> Checked<W> {
-    fn new(inner: W) -> Self {
-        Self { inner, crc: crc32fast::Hasher::new() }
-    }
-
-    fn finish(mut self) -> io::Result<W> {
-        let crc = self.crc.finalize();
-        self.inner.write_all(&crc.to_be_bytes())?;
-        Ok(self.inner)
-    }
-}
-
-impl<W: Write> Write for Checked<W> {
+impl Write for Checked {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.inner.write(bytes)?;
         self.crc.update(&bytes[..written]);

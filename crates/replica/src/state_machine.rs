@@ -11,7 +11,7 @@ use quorate_ledger::Ledger;
 use tokio::sync::watch;
 
 use crate::snapshot::{SnapshotFile, SnapshotFolder, read};
-use crate::types::{LogId, Membership, Outcomes, Snapshot, SnapshotMeta, TypeConfig};
+use crate::types::{Commands, LogId, Membership, Outcomes, Snapshot, SnapshotMeta, TypeConfig};
 
 /// The ledger and where it stands in the log. Readers hold the lock for one look; a snapshot for one cheap clone.
 #[derive(Debug, Clone, Default)]
@@ -61,6 +61,14 @@ impl StateMachine {
         &self.folder
     }
 
+    /// A snapshot that took longer to write than a newer one to arrive is not the current one.
+    fn keep(&self, snapshot: Snapshot) {
+        let mut current = self.current.write();
+        if current.as_ref().is_none_or(|current| current.meta.last_log_id <= snapshot.meta.last_log_id) {
+            *current = Some(snapshot);
+        }
+    }
+
     fn snapshot_now(&self) -> (SnapshotMeta, Ledger) {
         let applied = self.applied.read();
         let meta = SnapshotMeta { last_log_id: applied.last, last_membership: applied.membership.clone() };
@@ -83,23 +91,20 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     {
         while let Some(entry) = entries.next().await {
             let (entry, responder) = entry?;
+            let batch = match &entry.payload {
+                EntryPayload::Normal(batch) => Some(batch.commands()?),
+                EntryPayload::Blank | EntryPayload::Membership(_) => None,
+            };
             let outcomes = {
                 let mut applied = self.applied.write();
                 applied.last = Some(entry.log_id);
-                match entry.payload {
-                    EntryPayload::Blank => Outcomes::default(),
-                    EntryPayload::Normal(batch) => Outcomes(
-                        batch
-                            .commands
-                            .iter()
-                            .map(|command| applied.ledger.apply(batch.at, command))
-                            .collect(),
-                    ),
-                    EntryPayload::Membership(membership) => {
-                        applied.membership = Membership::new(Some(entry.log_id), membership);
-                        Outcomes::default()
-                    }
+                if let EntryPayload::Membership(membership) = entry.payload {
+                    applied.membership = Membership::new(Some(entry.log_id), membership);
                 }
+                let apply = |batch: Arc<Commands>| {
+                    batch.commands.iter().map(|command| applied.ledger.apply(batch.at, command)).collect()
+                };
+                Outcomes(batch.map(apply).unwrap_or_default())
             };
             if let Some(responder) = responder {
                 responder.send(outcomes);
@@ -115,17 +120,20 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotFile) -> io::Result<()> {
         let (folder, meta) = (self.folder.clone(), meta.clone());
-        let (meta, ledger, snapshot) = tokio::task::spawn_blocking(move || {
-            let (found, ledger) = read(&snapshot.path)?;
-            let snapshot = folder.adopt(&snapshot.path, &found)?;
-            io::Result::Ok((meta, ledger, snapshot))
+        let (meta, ledger, snapshot) = blocking(move || {
+            let ledger = match snapshot.content {
+                Some(ledger) => ledger,
+                None => read(&snapshot.path)?.1,
+            };
+            let snapshot = folder.adopt(&snapshot.path, &meta)?;
+            Ok((meta, ledger, snapshot))
         })
-        .await
-        .map_err(io::Error::other)??;
+        .await?;
         let index = meta.last_log_id.map_or(0, |last| last.index);
-        *self.applied.write() =
-            Applied { ledger, last: meta.last_log_id, membership: meta.last_membership.clone() };
-        *self.current.write() = Some(Snapshot { meta, snapshot });
+        let next = Applied { ledger, last: meta.last_log_id, membership: meta.last_membership.clone() };
+        let before = std::mem::replace(&mut *self.applied.write(), next);
+        drop(before);
+        self.keep(Snapshot { meta, snapshot });
         self.progress.send_replace(index);
         Ok(())
     }
@@ -141,14 +149,16 @@ impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
         let (meta, ledger) = self.snapshot_now();
         let folder = self.folder.clone();
-        let (meta, snapshot) = tokio::task::spawn_blocking(move || {
+        let snapshot = blocking(move || {
             let snapshot = folder.write(&meta, &ledger)?;
-            io::Result::Ok((meta, snapshot))
+            Ok(Snapshot { meta, snapshot })
         })
-        .await
-        .map_err(io::Error::other)??;
-        let snapshot = Snapshot { meta, snapshot };
-        *self.current.write() = Some(snapshot.clone());
+        .await?;
+        self.keep(snapshot.clone());
         Ok(snapshot)
     }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }

@@ -1,9 +1,10 @@
-//! What a node knows of its group: openraft's metrics in our words.
+//! What the node knows of its group, in words that do not name openraft.
 
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver as _;
+use openraft::errors::{Fatal, ForwardToLeader};
 
-use crate::types::Raft;
+use crate::types::{Raft, TypeConfig};
 
 /// A node as its peers reach it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +29,6 @@ pub struct Member {
     pub voter: bool,
 }
 
-/// What the node knows of its group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
     pub role: Role,
@@ -54,12 +54,6 @@ pub(crate) fn status_of(raft: &Raft) -> Status {
     let members: Vec<Member> = membership.nodes().map(member).collect();
     let leader =
         metrics.current_leader.and_then(|leader| members.iter().find(|member| member.peer.id == leader));
-    let fatal = metrics
-        .running_state
-        .as_ref()
-        .err()
-        .filter(|fatal| !matches!(fatal, openraft::errors::Fatal::Stopped))
-        .map(ToString::to_string);
     Status {
         role: match metrics.state {
             _ if metrics.running_state.is_err() => Role::Stopped,
@@ -75,6 +69,22 @@ pub(crate) fn status_of(raft: &Raft) -> Status {
         applied_index: metrics.last_applied.map_or(0, |last| last.index),
         snapshot_index: metrics.snapshot.map_or(0, |last| last.index),
         members,
-        fatal,
+        fatal: metrics.running_state.as_ref().err().and_then(fatal_text),
     }
+}
+
+/// `None`: stopped on request.
+fn fatal_text(fatal: &Fatal<TypeConfig>) -> Option<String> {
+    match fatal {
+        Fatal::Stopped => None,
+        Fatal::Panicked => Some("raft panicked; see the log".to_owned()),
+        Fatal::StorageError(error) => Some(format!(
+            "storage failed: {error}; if the disk is full, free space and start this node again; \
+             if the data folder is damaged, the next start says so and what to do"
+        )),
+    }
+}
+
+pub(crate) fn peer_of(forward: ForwardToLeader<TypeConfig>) -> Option<Peer> {
+    Some(Peer { id: forward.leader_id?, address: forward.leader_node?.addr })
 }

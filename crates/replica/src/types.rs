@@ -1,7 +1,9 @@
 //! What Raft replicates: batches of commands, stamped by the leader.
 
 use std::io;
+use std::sync::Arc;
 
+use bytes::Bytes;
 use openraft::alias::{LogIdOf, SnapshotMetaOf, SnapshotOf, StoredMembershipOf, VoteOf};
 use quorate_ledger::{Command, Outcome, TimestampMs};
 use serde::de::DeserializeOwned;
@@ -9,16 +11,46 @@ use serde::{Deserialize, Serialize};
 
 use crate::snapshot::SnapshotFile;
 
-/// One log entry: commands that are applied at the same time, in their order.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// One log entry: commands that are applied at the same time, in their order. Encoded once, where it is proposed; the
+/// log, the network and the peers' logs copy the bytes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Batch {
+    encoded: Bytes,
+    /// Saves the proposing node the decoding.
+    #[serde(skip)]
+    decoded: Option<Arc<Commands>>,
+}
+
+/// What a batch says.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Commands {
     pub at: TimestampMs,
     pub commands: Vec<Command>,
 }
 
+impl Batch {
+    pub(crate) fn new(at: TimestampMs, commands: Vec<Command>) -> io::Result<Self> {
+        let commands = Commands { at, commands };
+        Ok(Self { encoded: encode(&commands)?.into(), decoded: Some(Arc::new(commands)) })
+    }
+
+    pub(crate) fn encoded_bytes(&self) -> usize {
+        self.encoded.len()
+    }
+
+    /// # Errors
+    /// `InvalidData`: the bytes are none of this version's.
+    pub(crate) fn commands(&self) -> io::Result<Arc<Commands>> {
+        match &self.decoded {
+            Some(commands) => Ok(commands.clone()),
+            None => decode(&self.encoded).map(Arc::new),
+        }
+    }
+}
+
 impl std::fmt::Display for Batch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} commands at {}", self.commands.len(), self.at.0)
+        write!(f, "batch of {} bytes", self.encoded.len())
     }
 }
 

@@ -1,0 +1,231 @@
+//! Opening a data folder, starting Raft on it, and closing it again.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use openraft::async_runtime::WatchReceiver as _;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::config::ReplicaConfig;
+use crate::disk::{Disk, DiskStats};
+use crate::error::OpenError;
+use crate::identity::{self, Identity};
+use crate::log_store::LogStore;
+use crate::network::{Network, Sender};
+use crate::replica::Replica;
+use crate::snapshot::SnapshotFolder;
+use crate::standing::{Standing, StandingFile};
+use crate::state_machine::StateMachine;
+use crate::status::{Role, Status, status_of};
+use crate::types::Raft;
+
+/// The only group so far. Its number stands in every message and key, so that others can follow.
+const GROUP: u32 = 0;
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+const CLOSE_AGAIN: Duration = Duration::from_millis(2);
+
+pub(crate) struct Inner {
+    pub sender: Sender,
+    pub incarnation: [u8; 16],
+    pub raft: Raft,
+    pub state_machine: StateMachine,
+    pub config: ReplicaConfig,
+    pub standing: StandingFile,
+    pub status: watch::Receiver<Status>,
+    pub disk_stats: Arc<DiskStats>,
+    pub votes_from: Instant,
+    /// The term in which this node hands the leadership over.
+    pub transfer_term: AtomicU64,
+    /// One change of membership at a time.
+    pub changing: tokio::sync::Mutex<()>,
+    /// True from `shutdown` on: streams from peers end, so that a server can end.
+    pub stopping: watch::Sender<bool>,
+    /// Taken by `shutdown`, which waits until the last user has let go of them.
+    open: Mutex<Option<Open>>,
+}
+
+struct Open {
+    disk: Arc<Disk>,
+    /// Closing it lets another process open the folder.
+    lock: File,
+    follower: JoinHandle<()>,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    pub fn log_bytes(&self) -> u64 {
+        self.open.lock().as_ref().map_or(0, |open| open.disk.size_on_disk())
+    }
+
+    /// Elections only with the right to vote.
+    pub fn refresh_elections(&self) {
+        let applied = self.state_machine.applied().read().last.map_or(0, |last| last.index);
+        self.raft.runtime_config().elect(self.standing.get().may_vote(applied));
+    }
+}
+
+/// What was read from the folder.
+struct Folder {
+    lock: File,
+    identity: Identity,
+    log: LogStore,
+    state_machine: StateMachine,
+    standing: StandingFile,
+}
+
+impl Replica {
+    /// Opens the data folder, making it if need be, and starts Raft on it. It takes part in a cluster from
+    /// [`Replica::bootstrap`] on.
+    ///
+    /// # Errors
+    /// The folder is another node's, in use, damaged or not writable. Nothing in it was given up.
+    pub async fn open(config: ReplicaConfig) -> Result<Self, OpenError> {
+        let raft_config = config.for_raft()?;
+        let folder = open_folder(&config).await?;
+        let sender =
+            Sender { cluster: config.cluster.as_str().into(), group: GROUP, node_id: config.node_id };
+        let pristine = folder.log.is_pristine();
+        let disk = folder.log.disk().clone();
+        let state_machine = folder.state_machine.clone();
+        let network = Network { sender: sender.clone() };
+        let raft = Raft::new(config.node_id, raft_config, network, folder.log, state_machine.clone()).await;
+        let raft = raft.map_err(|error| OpenError::damaged(&config.data_dir, error.to_string()))?;
+        let (status_sender, status) = watch::channel(status_of(&raft));
+        let lease = if pristine { Duration::ZERO } else { config.lease() };
+        let inner = Arc::new(Inner {
+            sender,
+            incarnation: folder.identity.incarnation,
+            raft,
+            state_machine,
+            config,
+            standing: folder.standing,
+            status,
+            disk_stats: disk.stats(),
+            votes_from: Instant::now() + lease,
+            transfer_term: AtomicU64::new(0),
+            changing: tokio::sync::Mutex::new(()),
+            stopping: watch::Sender::new(false),
+            open: Mutex::new(None),
+        });
+        inner.refresh_elections();
+        let follower = tokio::spawn(follow(Arc::downgrade(&inner), status_sender));
+        *inner.open.lock() = Some(Open { disk, lock: folder.lock, follower });
+        Ok(Self { inner })
+    }
+
+    /// Stops Raft and closes the folder; when it returns, the folder can be opened again.
+    pub async fn shutdown(&self) {
+        self.inner.stopping.send_replace(true);
+        if let Err(error) = self.inner.raft.shutdown().await {
+            tracing::warn!(%error, "raft did not stop cleanly");
+        }
+        let Some(Open { disk, lock, follower }) = self.inner.open.lock().take() else { return };
+        follower.abort();
+        let deadline = Instant::now() + CLOSE_TIMEOUT;
+        while Arc::strong_count(&disk) > 1 && Instant::now() < deadline {
+            tokio::time::sleep(CLOSE_AGAIN).await;
+        }
+        // Joins the writer thread, which has written everything by then.
+        let closed = tokio::task::spawn_blocking(move || {
+            drop(disk);
+            drop(lock);
+        });
+        if let Err(error) = closed.await {
+            tracing::warn!(%error, "the log did not close cleanly");
+        }
+    }
+}
+
+async fn open_folder(config: &ReplicaConfig) -> Result<Folder, OpenError> {
+    let (config, folder) = (config.clone(), config.data_dir.clone());
+    let opened = tokio::task::spawn_blocking(move || read_folder(&config)).await;
+    // sled may panic on what it does not expect to find.
+    opened.map_err(|error| OpenError::damaged(&folder, format!("it cannot be read: {error}")))?
+}
+
+fn read_folder(config: &ReplicaConfig) -> Result<Folder, OpenError> {
+    let folder = config.data_dir.as_path();
+    let io = |error: io::Error| OpenError::io(folder, error);
+    std::fs::create_dir_all(folder).map_err(io)?;
+    let lock = identity::lock(folder)?;
+    let identity = Identity::read(folder, &config.cluster, config.node_id)?;
+    let log_folder = folder.join("log");
+    if identity.is_some() && !log_folder.join("db").exists() {
+        return Err(OpenError::damaged(folder, "its log is missing"));
+    }
+    let log = LogStore::open(&log_folder, GROUP).map_err(io)?;
+    let snapshots = SnapshotFolder::open(folder.join("snapshots")).map_err(io)?;
+    let state_machine = StateMachine::open(snapshots).map_err(io)?;
+    let standing = StandingFile::open(folder).map_err(io)?;
+    check_parts(folder, identity.is_some(), &log, &state_machine, &standing)?;
+    let identity = match identity {
+        Some(identity) => identity,
+        None => Identity::create(folder, &config.cluster, config.node_id)?,
+    };
+    Ok(Folder { lock, identity, log, state_machine, standing })
+}
+
+/// Do the parts of the folder belong together? Somebody may have removed some.
+fn check_parts(
+    folder: &Path,
+    has_identity: bool,
+    log: &LogStore,
+    state_machine: &StateMachine,
+    standing: &StandingFile,
+) -> Result<(), OpenError> {
+    let snapshot = state_machine.applied().read().last;
+    let used = !log.is_pristine() || snapshot.is_some();
+    if used && !has_identity {
+        return Err(OpenError::damaged(folder, "the file \"identity\" is missing"));
+    }
+    if used && standing.get() == Standing::New {
+        return Err(OpenError::damaged(folder, "the file \"standing\" is missing"));
+    }
+    if let Some(index) = log.missing_start() {
+        return Err(OpenError::damaged(folder, format!("log entry {index} is missing")));
+    }
+    if let Some(purged) = log.purged().filter(|purged| Some(*purged) > snapshot) {
+        let (first, last) = (purged.index + 1, snapshot.map_or(0, |snapshot| snapshot.index));
+        let what = format!("the log starts at index {first}, but the newest snapshot ends at {last}");
+        return Err(OpenError::damaged(folder, what));
+    }
+    Ok(())
+}
+
+/// Turns openraft's metrics into a status, as they change and as time passes.
+async fn follow(inner: Weak<Inner>, status: watch::Sender<Status>) {
+    let Some((mut metrics, tick)) = inner
+        .upgrade()
+        .map(|inner| (inner.raft.metrics(), Duration::from_millis(inner.config.timers.heartbeat_ms)))
+    else {
+        return;
+    };
+    loop {
+        let Some(replica) = inner.upgrade().map(|inner| Replica { inner }) else { return };
+        let mut next = status_of(&replica.inner.raft);
+        if replica.has_lost_quorum() {
+            (next.role, next.leader) = (Role::Candidate, None);
+        }
+        status.send_if_modified(|known| {
+            let changed = *known != next;
+            *known = next;
+            changed
+        });
+        replica.inner.refresh_elections();
+        drop(replica);
+        if let Ok(Err(_)) = tokio::time::timeout(tick, metrics.changed()).await {
+            return;
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! The one thread that writes the log.
+//!
+//! Everything that changes the log goes through one queue, votes too, so nothing can overtake. The thread takes all that
+//! is queued, writes it as one sled batch, flushes, syncs the database file, and only then acknowledges. After the first
+//! error it writes nothing more: what the disk holds is not known then, and openraft stops.
+
+use std::fs::File;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use openraft::storage::IOFlushed;
+use tokio::sync::oneshot;
+
+use crate::disk::{DiskStats, Keys, sled_error};
+use crate::durable_file;
+use crate::frame::{Frame, FrameBuilder};
+use crate::types::{LogId, TypeConfig, Vote, encode};
+
+/// One group commit.
+const GROUP_MAX_JOBS: usize = 1_024;
+const GROUP_MAX_BYTES: usize = 4 << 20;
+/// A committed id goes to disk with the next entries, or alone after this time.
+const COMMITTED_WAIT: Duration = Duration::from_millis(500);
+
+pub(crate) enum Job {
+    Append {
+        entries: Vec<(u64, Vec<u8>)>,
+        callback: IOFlushed<TypeConfig>,
+    },
+    Vote {
+        vote: Vote,
+        done: oneshot::Sender<io::Result<()>>,
+    },
+    Committed {
+        committed: Option<LogId>,
+    },
+    /// Drops every entry above this index; `None`: all.
+    TruncateAfter {
+        index: Option<u64>,
+        done: oneshot::Sender<io::Result<()>>,
+    },
+    Purge {
+        log_id: LogId,
+        done: oneshot::Sender<io::Result<()>>,
+    },
+    /// Everything before it is on disk when the thread ends.
+    Close,
+}
+
+impl Job {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Append { entries, .. } => entries.iter().map(|(_, bytes)| bytes.len()).sum(),
+            _ => 0,
+        }
+    }
+}
+
+enum Ack {
+    Flushed(IOFlushed<TypeConfig>),
+    Done(oneshot::Sender<io::Result<()>>),
+}
+
+impl Ack {
+    fn send(self, result: &io::Result<()>) {
+        let copy =
+            result.as_ref().map(|()| ()).map_err(|error| io::Error::new(error.kind(), error.to_string()));
+        match self {
+            Self::Flushed(callback) => callback.io_completed(copy),
+            // Nobody waits any more when raft is stopping.
+            Self::Done(done) => drop(done.send(copy)),
+        }
+    }
+}
+
+pub(crate) struct Writer {
+    keys: Keys,
+    db: sled::Db,
+    /// sled's own flush is `sync_file_range`, which neither flushes the device nor the file's length.
+    file: File,
+    vote_copy: PathBuf,
+    stats: Arc<DiskStats>,
+    /// Index of the last entry written, plus one.
+    end: u64,
+    batch: sled::Batch,
+    frame: Option<FrameBuilder>,
+    committed: Option<Option<LogId>>,
+    vote: Option<Vote>,
+}
+
+impl Writer {
+    pub fn new(
+        keys: Keys,
+        db: sled::Db,
+        file: File,
+        vote_copy: PathBuf,
+        stats: Arc<DiskStats>,
+        end: u64,
+    ) -> Self {
+        let batch = sled::Batch::default();
+        Self { keys, db, file, vote_copy, stats, end, batch, frame: None, committed: None, vote: None }
+    }
+
+    pub fn run(mut self, jobs: &Receiver<Job>) {
+        let mut open = true;
+        while open {
+            let mut acks = Vec::new();
+            let result = match next_group(jobs, self.committed.is_some()) {
+                Some(group) => {
+                    open = !group.iter().any(|job| matches!(job, Job::Close));
+                    let lazy = group.iter().all(|job| matches!(job, Job::Committed { .. }));
+                    self.guarded(|writer| writer.commit(group, &mut acks, lazy))
+                }
+                None => return,
+            };
+            acks.into_iter().for_each(|ack| ack.send(&result));
+            if let Err(error) = result {
+                tracing::error!(%error, "the log cannot be written; this node stops");
+                return refuse_all(jobs, &Err(error));
+            }
+        }
+    }
+
+    /// sled has assertions: a panic of it is an error like others.
+    fn guarded(&mut self, write: impl FnOnce(&mut Self) -> io::Result<()>) -> io::Result<()> {
+        catch_unwind(AssertUnwindSafe(|| write(self)))
+            .unwrap_or_else(|_| Err(io::Error::other("sled panicked while writing the log")))
+    }
+
+    /// An empty group stands for a committed id that has waited long enough.
+    fn commit(&mut self, group: Vec<Job>, acks: &mut Vec<Ack>, lazy: bool) -> io::Result<()> {
+        let lazy = lazy && !group.is_empty();
+        let mut result = Ok(());
+        // Every acknowledgement is collected, whatever fails on the way.
+        for job in group {
+            let written = match job {
+                Job::Append { entries, callback } => {
+                    acks.push(Ack::Flushed(callback));
+                    self.append(&entries);
+                    Ok(())
+                }
+                Job::Vote { vote, done } => {
+                    acks.push(Ack::Done(done));
+                    self.vote = Some(vote);
+                    encode(&vote).map(|bytes| self.batch.insert(&self.keys.vote(), bytes))
+                }
+                Job::Committed { committed } => {
+                    self.committed = Some(committed);
+                    Ok(())
+                }
+                Job::TruncateAfter { index, done } => {
+                    acks.push(Ack::Done(done));
+                    self.apply().and_then(|()| self.truncate_from(index.map_or(0, |index| index + 1)))
+                }
+                Job::Purge { log_id, done } => {
+                    acks.push(Ack::Done(done));
+                    self.apply().and_then(|()| self.purge(&log_id))
+                }
+                Job::Close => Ok(()),
+            };
+            result = result.and(written);
+        }
+        result?;
+        if lazy {
+            return Ok(());
+        }
+        if let Some(committed) = self.committed.take() {
+            self.batch.insert(&self.keys.committed(), encode(&committed)?);
+        }
+        self.apply()?;
+        self.sync()?;
+        if let Some(vote) = self.vote.take() {
+            durable_file::write(&self.vote_copy, &vote)?;
+        }
+        self.stats.durable_end.store(self.end, Ordering::Release);
+        Ok(())
+    }
+
+    fn append(&mut self, entries: &[(u64, Vec<u8>)]) {
+        for (index, bytes) in entries {
+            let fits = |frame: &FrameBuilder| frame.fits(bytes) && frame.next_index() == *index;
+            if !self.frame.as_ref().is_some_and(fits) {
+                self.close_frame();
+            }
+            self.frame.get_or_insert_with(|| FrameBuilder::new(*index)).push(bytes);
+            self.end = index + 1;
+        }
+    }
+
+    fn close_frame(&mut self) {
+        if let Some(frame) = self.frame.take() {
+            let (first_index, bytes) = frame.finish();
+            self.batch.insert(&self.keys.frame(first_index), bytes);
+            self.stats.frames.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn apply(&mut self) -> io::Result<()> {
+        self.close_frame();
+        self.db.apply_batch(std::mem::take(&mut self.batch)).map_err(sled_error)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let started = Instant::now();
+        self.db.flush().map_err(sled_error)?;
+        self.file.sync_data()?;
+        let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.stats.flushes.fetch_add(1, Ordering::Relaxed);
+        self.stats.flush_micros_total.fetch_add(micros, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Removes the frames from `keep` on, and rewrites the one that straddles it.
+    fn truncate_from(&mut self, keep: u64) -> io::Result<()> {
+        let straddling = self.db.range(self.keys.frame(0)..self.keys.frame(keep)).next_back();
+        if let Some((key, value)) = straddling.transpose().map_err(sled_error)? {
+            let frame = Frame::read(self.keys.frame_index(&key).unwrap_or(u64::MAX), &value)?;
+            if frame.last_index() >= keep {
+                let mut kept = FrameBuilder::new(frame.first_index);
+                let count = usize::try_from(keep - frame.first_index).unwrap_or(usize::MAX);
+                frame.encoded()?.into_iter().take(count).for_each(|entry| kept.push(entry));
+                self.batch.insert(&key, kept.finish().1);
+            }
+        }
+        for item in self.db.range(self.keys.frame(keep)..=self.keys.frame(u64::MAX)) {
+            self.batch.remove(item.map_err(sled_error)?.0);
+        }
+        self.end = self.end.min(keep);
+        Ok(())
+    }
+
+    /// Removes the frames whose last index is not above the bound; the one that straddles it stays whole.
+    fn purge(&mut self, log_id: &LogId) -> io::Result<()> {
+        self.batch.insert(&self.keys.purged(), encode(log_id)?);
+        for item in self.db.range(self.keys.frame(0)..=self.keys.frame(log_id.index)) {
+            let (key, value) = item.map_err(sled_error)?;
+            let frame = Frame::read(self.keys.frame_index(&key).unwrap_or(u64::MAX), &value)?;
+            if frame.last_index() <= log_id.index {
+                self.batch.remove(key);
+            }
+        }
+        self.end = self.end.max(log_id.index + 1);
+        Ok(())
+    }
+}
+
+/// All that is queued, within the limits of a group; an empty one when a committed id has waited long enough. `None`: the
+/// log is closed.
+fn next_group(jobs: &Receiver<Job>, committed_waits: bool) -> Option<Vec<Job>> {
+    let first = match committed_waits {
+        false => jobs.recv().ok()?,
+        true => match jobs.recv_timeout(COMMITTED_WAIT) {
+            Ok(job) => job,
+            Err(RecvTimeoutError::Timeout) => return Some(Vec::new()),
+            Err(RecvTimeoutError::Disconnected) => return None,
+        },
+    };
+    let mut bytes = first.bytes();
+    let mut group = vec![first];
+    while bytes < GROUP_MAX_BYTES && group.len() < GROUP_MAX_JOBS {
+        let Ok(job) = jobs.try_recv() else { break };
+        bytes += job.bytes();
+        group.push(job);
+    }
+    Some(group)
+}
+
+/// Answers everyone with the error that stopped the log, until it is closed.
+fn refuse_all(jobs: &Receiver<Job>, result: &io::Result<()>) {
+    for job in jobs {
+        match job {
+            Job::Append { callback, .. } => Ack::Flushed(callback).send(result),
+            Job::Vote { done, .. } | Job::TruncateAfter { done, .. } | Job::Purge { done, .. } => {
+                Ack::Done(done).send(result);
+            }
+            Job::Committed { .. } => {}
+            Job::Close => return,
+        }
+    }
+}
