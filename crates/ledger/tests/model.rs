@@ -1,428 +1,293 @@
-//! Random command sequences against a naive model: a list of facts, summed up anew for every question.
-//!
-//! Replays, reordered retries, clock jumps both ways, expiries, late settlements, adjustments. After every step all
-//! invariants are checked, and what the ledger says of each account is compared with the model.
+//! The ledger against a naive model: random operations, replays, retries out of order and a clock that jumps. After
+//! every step both give the same answer, show the same accounts, and every invariant holds.
 
-#![allow(clippy::unwrap_used, reason = "a test says what it expects by unwrapping it")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail here")]
 
+#[path = "model/naive.rs"]
+mod naive;
+#[path = "model/operations.rs"]
+mod operations;
+
+use std::collections::BTreeMap;
+
+use naive::{Naive, State};
+use operations::*;
 use proptest::prelude::*;
-use quorate_ledger::{
-    Adjustment, Amount, BudgetRule, Charge, Command, Ledger, Outcome, ReservationId, TimestampMs, Unit,
-    Window, WindowSpan, invariant,
-};
+use quorate_ledger::{Amount, Command, Ledger, Outcome, Refusal, ReservationId, TimestampMs, invariant};
 
-const START: u64 = 1_790_000_000_000;
-const BUDGETS: [(&str, u64, Window); 3] =
-    [("minute", 100, Window::Minute), ("hour", 250, Window::Hour), ("life", 900, Window::Lifetime)];
-const SUBJECTS: [&str; 2] = ["alice", "bob"];
-
-#[derive(Debug, Clone)]
-enum Step {
-    /// Milliseconds, also backwards.
-    Clock(i64),
-    Reserve {
-        charges: Vec<(usize, usize, u64, u64)>,
-        ttl_ms: u64,
-    },
-    /// Sends an earlier Reserve again, as it was.
-    Replay(usize),
-    Settle {
-        which: usize,
-        amounts: Vec<u64>,
-    },
-    Release(usize),
-    Extend(usize, u64),
-    ExpireAll,
-    TopUp {
-        budget: usize,
-        subject: usize,
-        units: u64,
-    },
-    Reset {
-        budget: usize,
-        subject: usize,
-    },
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    let charge = (0..3_usize, 0..2_usize, 0..120_u64, 0..120_u64);
-    prop_oneof![
-        3 => (-5_000..40_000_i64).prop_map(Step::Clock),
-        1 => (-100_000..4_000_000_i64).prop_map(Step::Clock),
-        8 => (prop::collection::vec(charge, 1..4), 1..90_000_u64).prop_map(|(charges, ttl_ms)| Step::Reserve { charges, ttl_ms }),
-        3 => any::<prop::sample::Index>().prop_map(|index| Step::Replay(index.index(1 << 16))),
-        6 => (any::<prop::sample::Index>(), prop::collection::vec(0..150_u64, 3)).prop_map(|(index, amounts)| Step::Settle { which: index.index(1 << 16), amounts }),
-        2 => any::<prop::sample::Index>().prop_map(|index| Step::Release(index.index(1 << 16))),
-        1 => (any::<prop::sample::Index>(), 1..60_000_u64).prop_map(|(index, ttl_ms)| Step::Extend(index.index(1 << 16), ttl_ms)),
-        3 => Just(Step::ExpireAll),
-        1 => (0..3_usize, 0..2_usize, 0..100_u64).prop_map(|(budget, subject, units)| Step::TopUp { budget, subject, units }),
-        1 => (0..3_usize, 0..2_usize).prop_map(|(budget, subject)| Step::Reset { budget, subject }),
-    ]
-}
-
-/// What happened to one window of one account.
-#[derive(Debug, Clone, Copy)]
-enum Fact {
-    /// By the reservation with this number.
-    Held(usize, u64),
-    Freed(usize),
-    Charged(usize, u64),
-    ToppedUp(u64),
-    Reset,
-}
-
-#[derive(Debug)]
-struct Request {
-    command: Command,
-    state: State,
-    /// (budget, subject, window, granted)
-    lines: Vec<(usize, usize, WindowSpan, u64)>,
-    deadline: u64,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-enum State {
-    Denied,
-    Open,
-    Settled(Vec<u64>),
-    Released,
-    Expired,
-}
-
-#[derive(Debug, Default)]
-struct Model {
-    now: u64,
-    clock: u64,
-    facts: Vec<(usize, usize, WindowSpan, Fact)>,
-    requests: Vec<Request>,
-}
-
-fn units(units: u64) -> Amount {
-    Amount::from_units(units).unwrap()
-}
-
-fn id(at: u64, number: usize) -> ReservationId {
-    ReservationId::from_u128((u128::from(at) << 80) | (7 << 76) | (0b10 << 62) | number as u128).unwrap()
-}
-
-impl Model {
-    fn span(&self, budget: usize) -> WindowSpan {
-        BUDGETS[budget].2.span_at(TimestampMs(self.now))
-    }
-
-    fn of(&self, budget: usize, subject: usize, span: WindowSpan) -> impl Iterator<Item = Fact> {
-        self.facts
-            .iter()
-            .filter(move |(b, s, w, _)| (*b, *s, *w) == (budget, subject, span))
-            .map(|(.., fact)| *fact)
-    }
-
-    /// (limit, spent, reserved), from the facts alone. A reservation's last charge counts; what was charged before a
-    /// reset is forgiven, also when it is corrected later.
-    fn account(&self, budget: usize, subject: usize, span: WindowSpan) -> (u64, u64, u64) {
-        let (mut limit, mut reserved) = (BUDGETS[budget].1, 0);
-        let mut charges: Vec<(usize, u64, u64)> = Vec::new();
-        for fact in self.of(budget, subject, span) {
-            match fact {
-                Fact::Held(_, amount) => reserved += amount,
-                Fact::Freed(number) => {
-                    let held = self.of(budget, subject, span).find_map(|fact| match fact {
-                        Fact::Held(other, amount) if other == number => Some(amount),
-                        _ => None,
-                    });
-                    reserved -= held.unwrap();
-                }
-                Fact::Charged(number, amount) => {
-                    match charges.iter_mut().find(|(other, ..)| *other == number) {
-                        Some((_, charged, _)) => *charged = amount,
-                        None => charges.push((number, amount, 0)),
-                    }
-                }
-                Fact::ToppedUp(amount) => limit += amount,
-                Fact::Reset => charges.iter_mut().for_each(|(_, charged, forgiven)| *forgiven = *charged),
-            }
-        }
-        let spent = charges.iter().map(|(_, charged, forgiven)| charged.saturating_sub(*forgiven)).sum();
-        (limit, spent, reserved)
-    }
-
-    fn add(&mut self, number: usize, line: usize, fact: Fact) {
-        let (budget, subject, span, _) = self.requests[number].lines[line];
-        self.facts.push((budget, subject, span, fact));
-    }
-
-    fn resolve(&mut self, number: usize, amounts: Option<&[u64]>, state: State) {
-        let was_open = self.requests[number].state == State::Open;
-        for line in 0..self.requests[number].lines.len() {
-            let held = self.requests[number].lines[line].3;
-            if was_open {
-                self.add(number, line, Fact::Freed(number));
-            }
-            self.add(number, line, Fact::Charged(number, amounts.map_or(held, |amounts| amounts[line])));
-        }
-        self.requests[number].state = state;
-    }
-}
-
+#[derive(Default)]
 struct Run {
     ledger: Ledger,
-    model: Model,
+    naive: Naive,
+    clock: TimestampMs,
+    ids: BTreeMap<u8, ReservationId>,
+    ids_made: u64,
+    history: Vec<Command>,
+    day: bool,
+    /// What was seen how often: a check that the check sees all.
+    seen: BTreeMap<&'static str, u64>,
 }
 
 impl Run {
-    fn new() -> Self {
-        let mut ledger = Ledger::default();
-        let rules = BUDGETS.map(|(name, limit, window)| BudgetRule {
-            name: name.into(),
-            tenant: None,
-            unit: Unit::Tokens,
-            limit: units(limit),
-            window,
-        });
-        ledger.apply(
-            TimestampMs(START),
-            &Command::PutPolicy { expected_version: None, rules: rules.to_vec(), document: String::new() },
-        );
-        Self { ledger, model: Model { now: START, clock: START, ..Model::default() } }
-    }
-
-    fn apply(&mut self, command: &Command) -> Outcome {
-        self.model.now = self.model.now.max(self.model.clock);
-        self.ledger.apply(TimestampMs(self.model.clock), command)
-    }
-
-    fn step(&mut self, step: Step) {
-        match step {
-            Step::Clock(ms) => {
-                self.model.clock = self.model.clock.saturating_add_signed(ms).max(START - 1_000_000)
+    fn id(&mut self, slot: Slot) -> ReservationId {
+        let at = moved(self.clock, slot.skew_ms).0;
+        if let Some(known) = self.ids.get(&slot.number) {
+            let old = known.timestamp().0 + 100_000 < self.naive.now;
+            let open =
+                self.naive.records.iter().any(|record| record.id == *known && record.state == State::Open);
+            // Some slots keep their id for ever: a client that never gives up.
+            if !old || open || slot.number.is_multiple_of(5) {
+                return *known;
             }
-            Step::Reserve { charges, ttl_ms } => self.reserve(charges, ttl_ms),
-            Step::Replay(which) => self.replay(which),
-            Step::Settle { which, amounts } => self.settle(which, &amounts),
-            Step::Release(which) => self.release(which),
-            Step::Extend(which, ttl_ms) => self.extend(which, ttl_ms),
-            Step::ExpireAll => self.expire(),
-            Step::TopUp { budget, subject, units: amount } => {
-                self.adjust(budget, subject, Adjustment::TopUp(units(amount)), Fact::ToppedUp(amount));
-            }
-            Step::Reset { budget, subject } => self.adjust(budget, subject, Adjustment::Reset, Fact::Reset),
         }
+        self.ids_made += 1;
+        let made = id(at, self.ids_made);
+        self.ids.insert(slot.number, made);
+        made
     }
 
-    fn reserve(&mut self, mut charges: Vec<(usize, usize, u64, u64)>, ttl_ms: u64) {
-        charges.sort_unstable_by_key(|(budget, subject, ..)| (*budget, *subject));
-        charges.dedup_by_key(|(budget, subject, ..)| (*budget, *subject));
-        let number = self.model.requests.len();
-        let asked = charges.iter().map(|(budget, subject, a, b)| Charge {
-            budget: BUDGETS[*budget].0.into(),
-            subject: SUBJECTS[*subject].into(),
-            amount: units(*a.max(b)),
-            at_least: units(*a.min(b)),
-        });
-        let at = self.model.now.max(self.model.clock);
-        let command =
-            Command::Reserve { tenant: "t".into(), id: id(at, number), charges: asked.collect(), ttl_ms };
-        let outcome = self.apply(&command);
-        let model = &mut self.model;
-        let fits = charges.iter().all(|(budget, subject, a, b)| {
-            let (limit, spent, reserved) = model.account_micros(*budget, *subject, model.span(*budget));
-            let least = units(*a.min(b)).micros();
-            spent + reserved + least <= limit || least == 0
-        });
-        let mut request =
-            Request { command, state: State::Denied, lines: Vec::new(), deadline: model.now + ttl_ms };
-        match outcome {
-            Outcome::Granted(grant) => {
-                assert!(fits, "granted what does not fit");
-                request.state = State::Open;
-                let mut whole = true;
-                for ((budget, subject, a, b), balance) in charges.into_iter().zip(&grant.balances) {
-                    let granted = balance.amount.micros();
-                    let span = model.span(budget);
-                    let (limit, spent, reserved) = model.account_micros(budget, subject, span);
-                    assert!((units(a.min(b)).micros()..=units(a.max(b)).micros()).contains(&granted));
-                    assert!(granted == 0 || spent + reserved + granted <= limit, "overspent");
-                    whole &= granted == units(a.max(b)).micros();
-                    request.lines.push((budget, subject, span, granted));
+    fn command(&mut self, operation: &Operation) -> Option<Command> {
+        Some(match operation {
+            Operation::Policy { limit, day, temporary, expected } => {
+                // One way only: a window kind that changes back is a matter for the tables.
+                self.day |= *day && self.history.len() > 60;
+                policy(*limit, self.day, *temporary, *expected)
+            }
+            Operation::Reserve { tenant: second, slot, charges, ttl_ms } => {
+                let charges = charges.iter().copied().map(charge).collect();
+                Command::Reserve { tenant: tenant(*second), id: self.id(*slot), charges, ttl_ms: *ttl_ms }
+            }
+            Operation::Extend { tenant: second, slot, ttl_ms } => {
+                Command::Extend { tenant: tenant(*second), id: self.id(*slot), ttl_ms: *ttl_ms }
+            }
+            Operation::Settle { tenant: second, slot, tenths } => {
+                let (tenant, id) = (tenant(*second), self.id(*slot));
+                let held = self.held(&tenant, id);
+                let part = |(at, tenths): (usize, &u64)| {
+                    let held = held.get(at).map_or(50_000_000, |amount| amount.micros());
+                    Amount::from_micros(held / 10 * tenths).unwrap()
+                };
+                let wanted = if tenths.len() == 3 { tenths.len() } else { held.len().max(1) };
+                let actual = tenths.iter().cycle().take(wanted).enumerate().map(part).collect();
+                Command::Settle { tenant, id, actual }
+            }
+            Operation::SettleAsHeld { tenant: second, slot } => {
+                let (tenant, id) = (tenant(*second), self.id(*slot));
+                let actual = self.held(&tenant, id);
+                Command::Settle { tenant, id, actual }
+            }
+            Operation::Release { tenant: second, slot } => {
+                Command::Release { tenant: tenant(*second), id: self.id(*slot) }
+            }
+            Operation::Expire { tenant: second, slots } => {
+                let ids = slots.iter().map(|slot| self.id(*slot)).collect();
+                Command::Expire { tenant: tenant(*second), ids }
+            }
+            Operation::ExpireDue { tenant: second } => {
+                let tenant = tenant(*second);
+                let ids = self.ledger.due(&tenant, self.clock, 100);
+                Command::Expire { tenant, ids }
+            }
+            Operation::Adjust { tenant: second, slot, budget: number, subject: to, kind, amount } => {
+                Command::AdjustAccount {
+                    tenant: tenant(*second),
+                    id: self.id(*slot),
+                    budget: budget(*number),
+                    subject: subject(*to),
+                    adjustment: adjustment(*kind, *amount),
                 }
-                let all_fit = request.lines.len() == grant.balances.len();
-                assert!(all_fit && (whole || model_shrinks(model, &request)), "shrunk without need");
             }
-            Outcome::Denied(_) => assert!(!fits, "denied what fits"),
-            other => panic!("{other:?}"),
-        }
-        model.requests.push(request);
-        for line in 0..model.requests[number].lines.len() {
-            let granted = model.requests[number].lines[line].3;
-            model.add(number, line, Fact::Held(number, granted));
+            Operation::Again(index) => {
+                let length = self.history.len();
+                self.history.get(index.checked_rem(length)?)?.clone()
+            }
+        })
+    }
+
+    fn held(&self, tenant: &str, id: ReservationId) -> Vec<Amount> {
+        let open = self.ledger.reservations(tenant).find(|reservation| reservation.id == id);
+        open.map(|open| open.charges.iter().map(|charge| charge.amount).collect()).unwrap_or_default()
+    }
+
+    fn step(&mut self, operation: &Operation, jump_ms: i64) {
+        self.clock = moved(self.clock, jump_ms);
+        let Some(command) = self.command(operation) else { return };
+        let now = self.clock.0.max(self.naive.now);
+        let early = self.ledger.would_deny(self.clock, &command);
+        let known = record_of(&command).is_some_and(|(tenant, id)| self.naive.record(tenant, id).is_some());
+        let outcome = self.ledger.apply(self.clock, &command);
+        self.naive.now = now;
+        let gone =
+            matches!(outcome, Outcome::Refused(Refusal::StaleId { .. } | Refusal::UnknownReservation { .. }));
+        let forgotten =
+            gone && record_of(&command).is_some_and(|(tenant, id)| self.naive.may_be_forgotten(tenant, id));
+        let expected = self.naive.apply(self.clock.0, &command, forgotten);
+        assert_eq!(outcome, expected, "{command:?} at {now}");
+        let fresh_denial = if let Outcome::Denied(denial) = &outcome { Some(denial) } else { None };
+        assert_eq!(early.as_ref(), fresh_denial.filter(|_| !known), "would_deny({command:?})");
+        assert_eq!(invariant::check(&self.ledger), [], "after {command:?} at {now}");
+        self.compare_views();
+        *self.seen.entry(name(&outcome, known)).or_default() += 1;
+        self.history.push(command);
+    }
+
+    fn compare_views(&self) {
+        let now = TimestampMs(self.naive.now);
+        assert_eq!(self.ledger.time(), now);
+        for second in [false, true] {
+            let tenant = tenant(second);
+            let records = || self.naive.records.iter().filter(|record| record.tenant == tenant);
+            let mut open: Vec<_> = records().filter(|record| record.state == State::Open).collect();
+            open.sort_by_key(|record| record.id);
+            let shown = self.ledger.reservations(&tenant);
+            assert!(shown.map(|view| (view.id, view.deadline.0)).eq(open.iter().map(|r| (r.id, r.deadline))));
+            let next = open.iter().map(|record| TimestampMs(record.deadline)).min();
+            assert_eq!(self.ledger.next_deadline(&tenant), next);
+            for number in 0..5 {
+                for subject in [subject(0), subject(1)] {
+                    self.compare_account(now, &(tenant.clone(), budget(number), subject));
+                }
+            }
         }
     }
 
-    fn replay(&mut self, which: usize) {
-        let Some(number) = which.checked_rem(self.model.requests.len()) else { return };
-        let command = self.model.requests[number].command.clone();
-        let outcome = self.apply(&command);
-        let request = &self.model.requests[number];
-        match outcome {
-            Outcome::Granted(grant) => {
-                assert!(!matches!(request.state, State::Denied), "a replay granted what was denied");
-                let amounts = grant.balances.iter().map(|balance| balance.amount.micros());
-                assert!(amounts.eq(request.lines.iter().map(|line| line.3)), "a replay changed the decision");
-            }
-            Outcome::Denied(_) => assert_eq!(request.state, State::Denied),
-            // Forgotten, and then surely too old to be taken for new.
-            Outcome::Refused(_) => {
-                assert_ne!(request.state, State::Open, "an open reservation was not recognised")
-            }
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn settle(&mut self, which: usize, amounts: &[u64]) {
-        let Some(number) = which.checked_rem(self.model.requests.len()) else { return };
-        let Command::Reserve { id, .. } = self.model.requests[number].command else { unreachable!() };
-        let lines = self.model.requests[number].lines.len();
-        let micros: Vec<u64> = amounts.iter().take(lines).map(|amount| units(*amount).micros()).collect();
-        let actual = micros.iter().map(|micros| Amount::from_micros(*micros).unwrap()).collect();
-        let outcome = self.apply(&Command::Settle { tenant: "t".into(), id, actual });
-        let state = self.model.requests[number].state.clone();
-        match (outcome, state) {
-            (Outcome::Settled(_), State::Open | State::Expired) => {
-                self.model.resolve(number, Some(&micros), State::Settled(micros.clone()))
-            }
-            (Outcome::Settled(_), State::Settled(before)) => {
-                assert_eq!(before, micros, "settled twice with other amounts")
-            }
-            (Outcome::Refused(_), State::Open) => panic!("an open reservation could not be settled"),
-            (Outcome::Refused(_), _) => {}
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn release(&mut self, which: usize) {
-        let Some(number) = which.checked_rem(self.model.requests.len()) else { return };
-        let Command::Reserve { id, .. } = self.model.requests[number].command else { unreachable!() };
-        let outcome = self.apply(&Command::Release { tenant: "t".into(), id });
-        let state = self.model.requests[number].state.clone();
-        match (outcome, state) {
-            (Outcome::Released, State::Open | State::Expired) => {
-                let nothing = vec![0; self.model.requests[number].lines.len()];
-                self.model.resolve(number, Some(&nothing), State::Released);
-            }
-            (Outcome::Released, State::Released) => {}
-            (Outcome::Refused(_), State::Open) => panic!("an open reservation could not be released"),
-            (Outcome::Refused(_), _) => {}
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn extend(&mut self, which: usize, ttl_ms: u64) {
-        let Some(number) = which.checked_rem(self.model.requests.len()) else { return };
-        let Command::Reserve { id, .. } = self.model.requests[number].command else { unreachable!() };
-        let outcome = self.apply(&Command::Extend { tenant: "t".into(), id, ttl_ms });
-        let open = self.model.requests[number].state == State::Open;
-        assert_eq!(matches!(outcome, Outcome::Extended { .. }), open);
-        if open {
-            let deadline = self.model.now + ttl_ms;
-            let request = &mut self.model.requests[number];
-            request.deadline = request.deadline.max(deadline);
-        }
-    }
-
-    fn expire(&mut self) {
-        let ids = self.model.requests.iter().map(|request| match request.command {
-            Command::Reserve { id, .. } => id,
-            _ => unreachable!(),
-        });
-        let ids: Vec<ReservationId> = ids.collect();
-        let Outcome::Expired { ids: expired } =
-            self.apply(&Command::Expire { tenant: "t".into(), ids: ids.clone() })
-        else {
-            panic!()
+    fn compare_account(&self, now: TimestampMs, account: &(String, String, String)) {
+        let view = self.ledger.account(now, &account.0, &account.1, &account.2);
+        let rule = self.naive.rule(&account.0, &account.1);
+        let Some(view) = view else {
+            let Some(rule) = rule else { return };
+            let sums = self.naive.sums(account, rule.window.span_at(now));
+            assert_eq!(
+                (sums.spent, sums.reserved, sums.topped_up),
+                (0, 0, 0),
+                "{account:?} is gone too early"
+            );
+            return;
         };
-        for (number, id) in ids.into_iter().enumerate() {
-            let due = self.model.requests[number].state == State::Open
-                && self.model.requests[number].deadline <= self.model.now;
-            assert_eq!(expired.contains(&id), due);
-            if due {
-                self.model.resolve(number, None, State::Expired);
-            }
+        if let Some(rule) = rule {
+            assert_eq!(view.window, rule.window.span_at(now));
         }
-    }
-
-    fn adjust(&mut self, budget: usize, subject: usize, adjustment: Adjustment, fact: Fact) {
-        let number =
-            1_000_000 + self.model.facts.len() + usize::try_from(self.model.now % 1_000_000).unwrap();
-        let at = self.model.now.max(self.model.clock);
-        let command = Command::AdjustAccount {
-            tenant: "t".into(),
-            id: id(at, number),
-            budget: BUDGETS[budget].0.into(),
-            subject: SUBJECTS[subject].into(),
-            adjustment,
-        };
-        if let Outcome::Adjusted(_) = self.apply(&command) {
-            let span = self.model.span(budget);
-            let fact = match fact {
-                Fact::ToppedUp(amount) => Fact::ToppedUp(units(amount).micros()),
-                other => other,
-            };
-            self.model.facts.push((budget, subject, span, fact));
-        }
-    }
-
-    fn compare(&self) {
-        assert_eq!(invariant::check(&self.ledger), []);
-        for (budget, (name, ..)) in BUDGETS.iter().enumerate() {
-            for (subject, who) in SUBJECTS.iter().enumerate() {
-                let Some(view) = self.ledger.account(TimestampMs(0), "t", name, who) else { continue };
-                let (limit, spent, reserved) =
-                    self.model.account_micros(budget, subject, self.model.span(budget));
-                assert_eq!(
-                    (view.limit.micros(), view.spent.micros(), view.reserved.micros()),
-                    (limit, spent, reserved),
-                    "{name} {who}"
-                );
-            }
+        let sums = self.naive.sums(account, view.window);
+        let shown = [view.spent, view.reserved, view.overdraft, view.topped_up, view.limit];
+        let limit = self.naive.limit(account, view.window);
+        let expected = [sums.spent, sums.reserved, sums.overdraft, sums.topped_up, limit];
+        assert_eq!(shown.map(|amount| i128::from(amount.micros())), expected, "{account:?}");
+        for closed in &view.closed_windows {
+            let sums = self.naive.sums(account, closed.window);
+            let shown = [closed.spent, closed.reserved, closed.overdraft];
+            let expected = [sums.spent, sums.reserved, sums.overdraft];
+            assert_eq!(shown.map(|amount| i128::from(amount.micros())), expected, "{account:?} {closed:?}");
         }
     }
 }
 
-impl Model {
-    /// Facts are in micros, limits in units.
-    fn account_micros(&self, budget: usize, subject: usize, span: WindowSpan) -> (u64, u64, u64) {
-        let (limit, spent, reserved) = self.account(budget, subject, span);
-        let base = BUDGETS[budget].1;
-        (units(base).micros() + (limit - base), spent, reserved)
+fn record_of(command: &Command) -> Option<(&str, ReservationId)> {
+    match command {
+        Command::Reserve { tenant, id, .. }
+        | Command::Extend { tenant, id, .. }
+        | Command::Settle { tenant, id, .. }
+        | Command::Release { tenant, id }
+        | Command::AdjustAccount { tenant, id, .. } => Some((tenant, *id)),
+        _ => None,
     }
 }
 
-/// Some charge of the request had less left than it asked for at most.
-fn model_shrinks(model: &Model, request: &Request) -> bool {
-    let Command::Reserve { charges, .. } = &request.command else { unreachable!() };
-    request.lines.iter().zip(charges).any(|((budget, subject, span, _), charge)| {
-        let (limit, spent, reserved) = model.account_micros(*budget, *subject, *span);
-        limit.saturating_sub(spent + reserved) < charge.amount.micros()
-    })
+fn name(outcome: &Outcome, known: bool) -> &'static str {
+    match outcome {
+        Outcome::PolicyPut { .. } => "policy put",
+        Outcome::Granted(_) if known => "granted again",
+        Outcome::Granted(_) => "granted",
+        Outcome::Denied(_) if known => "denied again",
+        Outcome::Denied(denial) if denial.held_by_reservations => "denied, held",
+        Outcome::Denied(_) => "denied",
+        Outcome::Extended { .. } => "extended",
+        Outcome::Settled(settlement) if settlement.overdraft.iter().any(|over| !over.is_zero()) => {
+            "overdraft"
+        }
+        Outcome::Settled(_) => "settled",
+        Outcome::Released => "released",
+        Outcome::Expired { ids } if ids.is_empty() => "none due",
+        Outcome::Expired { .. } => "expired",
+        Outcome::Adjusted(_) => "adjusted",
+        Outcome::ProviderReported { .. } => "provider reported",
+        Outcome::Refused(Refusal::Invalid(_)) => "invalid",
+        Outcome::Refused(Refusal::IdReused { .. }) => "id reused",
+        Outcome::Refused(Refusal::StaleId { .. }) => "stale",
+        Outcome::Refused(Refusal::FutureId { .. }) => "future",
+        Outcome::Refused(Refusal::UnknownReservation { .. }) => "unknown reservation",
+        Outcome::Refused(Refusal::AlreadyResolved { .. }) => "already resolved",
+        Outcome::Refused(Refusal::UnknownBudget { .. }) => "unknown budget",
+        Outcome::Refused(Refusal::VersionConflict { .. }) => "version conflict",
+        Outcome::Refused(Refusal::Told(_)) => "told",
+    }
+}
+
+fn run(steps: &[(Operation, i64)]) -> Run {
+    let mut run = Run { clock: TimestampMs(START_MS), ..Run::default() };
+    let first = Operation::Policy { limit: 250, day: false, temporary: true, expected: None };
+    run.step(&first, 0);
+    let mut snapshot: Option<(Ledger, String)> = None;
+    for (index, (operation, jump_ms)) in steps.iter().enumerate() {
+        run.step(operation, *jump_ms);
+        if index % 40 == 20 {
+            let text = serde_json::to_string(&run.ledger).unwrap();
+            let back: Ledger = serde_json::from_str(&text).unwrap();
+            assert_eq!(back, run.ledger, "what is read back is what was written");
+            if let Some((clone, text)) = snapshot.replace((run.ledger.clone(), text)) {
+                assert_eq!(serde_json::to_string(&clone).unwrap(), text, "a clone does not move");
+            }
+            // From here on with what was read back: it must behave alike, not only look alike.
+            run.ledger = back;
+        }
+    }
+    run
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_ledger_agrees_with_the_model(steps in prop::collection::vec(step(), 1..120)) {
-        let mut run = Run::new();
-        let mut copy = None;
-        for (number, step) in steps.into_iter().enumerate() {
-            run.step(step);
-            run.compare();
-            if number == 30 {
-                copy = Some((run.ledger.clone(), format!("{:?}", run.ledger)));
-            }
-        }
-        // A clone is a snapshot: what came after did not reach it.
-        if let Some((copy, text)) = copy {
-            prop_assert_eq!(format!("{copy:?}"), text);
+    fn agrees_with_the_naive_model(steps in proptest::collection::vec((operation(), jump()), 1..220)) {
+        run(&steps);
+    }
+}
+
+/// A fixed seed: every outcome comes up, so agreement above means something.
+#[test]
+fn random_operations_meet_every_outcome() {
+    use proptest::strategy::ValueTree;
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let mut seen = BTreeMap::new();
+    for _ in 0..40 {
+        let steps =
+            proptest::collection::vec((operation(), jump()), 220).new_tree(&mut runner).unwrap().current();
+        for (name, count) in run(&steps).seen {
+            *seen.entry(name).or_insert(0) += count;
         }
     }
+    let all = [
+        "policy put",
+        "granted",
+        "granted again",
+        "denied",
+        "denied again",
+        "denied, held",
+        "extended",
+        "settled",
+        "overdraft",
+        "released",
+        "none due",
+        "expired",
+        "adjusted",
+        "invalid",
+        "id reused",
+        "stale",
+        "future",
+        "unknown reservation",
+        "already resolved",
+        "unknown budget",
+        "version conflict",
+    ];
+    let missing: Vec<_> = all.iter().filter(|name| !seen.contains_key(**name)).collect();
+    assert!(missing.is_empty(), "never seen: {missing:?} of {seen:?}");
 }
