@@ -69,7 +69,7 @@ enum Ack {
 impl Ack {
     fn send(self, result: &io::Result<()>) {
         let copy =
-            result.as_ref().map(|()| ()).map_err(|error| io::Error::new(error.kind(), error.to_string()));
+            result.as_ref().copied().map_err(|error| io::Error::new(error.kind(), error.to_string()));
         match self {
             Self::Flushed(callback) => callback.io_completed(copy),
             // Nobody waits any more when raft is stopping.
