@@ -1,12 +1,13 @@
 //! The log on disk: a sled tree of frames, read here, written by the one thread of `writer.rs`.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use crate::durable_file;
 use crate::frame::{Frame, damaged};
@@ -15,6 +16,8 @@ use crate::writer::{Job, Writer};
 
 /// Jobs that may wait; openraft itself has only a few in flight.
 const QUEUE: usize = 4_096;
+const LET_GO_WITHIN: Duration = Duration::from_secs(5);
+const LET_GO_AGAIN: Duration = Duration::from_millis(1);
 const CACHE_BYTES: u64 = 16 << 20;
 /// sled moves pages above a quarter of this to files of their own, which it never syncs. A page is rewritten whole, with
 /// up to twenty frames in it: they stay inside.
@@ -92,6 +95,7 @@ impl Disk {
     /// Opens the log and checks every frame of it.
     pub fn open(folder: &Path, group: u32) -> io::Result<(Self, Found)> {
         let keys = Keys { group };
+        wait_until_let_go(&folder.join("db"))?;
         let config = sled::Config::new().path(folder).cache_capacity(CACHE_BYTES).flush_every_ms(None);
         let db = config.segment_size(SEGMENT_BYTES).open().map_err(sled_error)?;
         let found = scan(&db, keys)?;
@@ -161,6 +165,24 @@ impl Drop for Disk {
             let _ = thread.join();
         }
     }
+}
+
+/// sled's pool threads hold its lock for a moment after the last handle was dropped. Another process does not: the data
+/// folder is locked. If somebody still has it after the wait, sled says so.
+fn wait_until_let_go(db: &Path) -> io::Result<()> {
+    let file = match File::open(db) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let deadline = Instant::now() + LET_GO_WITHIN;
+    while let Err(TryLockError::WouldBlock) = file.try_lock() {
+        if Instant::now() > deadline {
+            break;
+        }
+        std::thread::sleep(LET_GO_AGAIN);
+    }
+    Ok(())
 }
 
 fn scan(db: &sled::Db, keys: Keys) -> io::Result<Found> {
