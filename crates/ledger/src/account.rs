@@ -47,7 +47,7 @@ impl Account {
             };
             let over = std::mem::replace(&mut self.present, next);
             self.closed.insert(0, over);
-            dropped = self.prune();
+            dropped = self.prune(now);
         }
         self.present.limit = self.limit_of(rule, &self.present);
         dropped
@@ -79,15 +79,15 @@ impl Account {
         self.limit_override.unwrap_or(rule.limit)
     }
 
-    /// Forgets closed windows beyond the bound that nothing refers to. Returns what was spent in them.
-    pub fn prune(&mut self) -> u128 {
+    /// Forgets closed windows beyond the bound that are over and that nothing refers to. Returns what was spent in them.
+    pub fn prune(&mut self, now: TimestampMs) -> u128 {
         if self.closed.len() <= CLOSED_WINDOWS_MAX {
             return 0;
         }
         let (mut place, mut dropped) = (0, 0);
         self.closed.retain(|period| {
             place += 1;
-            let keep = place <= CLOSED_WINDOWS_MAX || period.references > 0;
+            let keep = place <= CLOSED_WINDOWS_MAX || period.references > 0 || !period.span.is_over(now);
             if !keep {
                 dropped += u128::from(period.spent.micros());
             }
@@ -117,20 +117,27 @@ impl Account {
         self.periods().map(|period| u128::from(period.spent.micros())).sum()
     }
 
+    /// When the last of its windows is over; `None`: never. One that is closed and not over counts too: a budget whose
+    /// window kind is changed and changed back must find what it had counted.
+    fn over_at(&self) -> Option<TimestampMs> {
+        self.periods().map(|period| period.span.end).reduce(|one, other| Some(one?.max(other?)))?
+    }
+
     /// When an account that nobody uses any more can go: when its present window would leave the bounded history.
     pub fn idle_at(&self) -> Option<TimestampMs> {
         let (start, end) = (self.present.span.start, self.present.span.end?);
-        Some(end.saturating_add(end.since(start).saturating_mul(CLOSED_WINDOWS_MAX as u64)))
+        let leaves = end.saturating_add(end.since(start).saturating_mul(CLOSED_WINDOWS_MAX as u64));
+        Some(leaves.max(self.over_at()?))
     }
 
-    /// Nothing refers to it, and it is idle; or, where its budget is gone, its window is over.
+    /// Nothing refers to it, and it is idle; or, where its budget is gone, its windows are over.
     pub fn can_go(&self, rule: Option<&BudgetRule>, now: TimestampMs) -> bool {
-        let Some(end) = self.present.span.end else { return false };
-        let idle = match rule {
-            Some(_) => self.limit_override.is_none() && self.idle_at().is_some_and(|at| at <= now),
-            None => end <= now,
+        let goes_at = match rule {
+            Some(_) if self.limit_override.is_some() => None,
+            Some(_) => self.idle_at(),
+            None => self.over_at(),
         };
-        idle && !self.is_referenced()
+        goes_at.is_some_and(|at| at <= now) && !self.is_referenced()
     }
 
     pub fn view(&self, tenant: &str, key: &AccountKey) -> AccountView {

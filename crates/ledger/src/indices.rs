@@ -33,7 +33,7 @@ pub(crate) fn indexed(ledger: &Ledger, found: &mut Vec<String>) {
         }
         for (key, account) in state.accounts.iter() {
             let Some(at) = account.look_at else {
-                if account.present.span.end.is_some() {
+                if account.idle_at().is_some() {
                     found.push(format!("tenant {tenant}: {key:?} would never be looked at"));
                 }
                 continue;

@@ -57,7 +57,7 @@ impl Ledger {
         self.forgetting.remove(&key);
         let (_, name, id) = key;
         if let Some(tenant) = self.tenant_existing(&name) {
-            tenant.forget(id);
+            tenant.forget(id, now);
             self.drop_if_blank(&name);
         }
         true

@@ -119,14 +119,14 @@ impl Tenant {
     }
 
     /// Drops what is remembered of `id`, and its hold on the windows it was charged to.
-    pub fn forget(&mut self, id: ReservationId) {
+    pub fn forget(&mut self, id: ReservationId, now: TimestampMs) {
         let Some(resolved) = self.resolved.remove(&id) else { return };
         for line in &resolved.lines {
             let Some(account) = self.accounts.get_mut(&line.account) else { continue };
             if let Some(period) = account.period_mut(line.window) {
                 period.references = period.references.saturating_sub(1);
             }
-            self.totals.dropped_micros += account.prune();
+            self.totals.dropped_micros += account.prune(now);
         }
     }
 
