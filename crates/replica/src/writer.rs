@@ -68,8 +68,7 @@ enum Ack {
 
 impl Ack {
     fn send(self, result: &io::Result<()>) {
-        let copy =
-            result.as_ref().copied().map_err(|error| io::Error::new(error.kind(), error.to_string()));
+        let copy = result.as_ref().copied().map_err(|error| io::Error::new(error.kind(), error.to_string()));
         match self {
             Self::Flushed(callback) => callback.io_completed(copy),
             // Nobody waits any more when raft is stopping.
