@@ -15,8 +15,6 @@ pub enum CompileError {
     Twice { kind: &'static str, name: String },
     #[error("budget {budget}: {problem}")]
     Budget { budget: String, problem: String },
-    #[error("route {route}, rule {rule}: {problem}")]
-    Route { route: String, rule: usize, problem: String },
 }
 
 /// A request that a policy cannot place.

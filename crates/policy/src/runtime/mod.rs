@@ -7,16 +7,19 @@
 mod backend;
 mod budget;
 mod cel;
+mod check;
 mod cidr;
 mod compiled;
 mod condition;
 mod cost;
 mod error;
 mod identity;
+mod index;
 mod pattern;
 mod price;
 mod request;
 mod route;
+mod route_table;
 mod subject;
 mod tier;
 
