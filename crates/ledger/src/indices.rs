@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::Ledger;
 use crate::books::accounts;
 use crate::tenant::{How, Tenant};
+use crate::{ALERTS_MAX, Ledger, TENANT_ACCOUNTS_MAX};
 
 pub(crate) fn resolved_once(ledger: &Ledger, found: &mut Vec<String>) {
     for (tenant, state) in ledger.tenants.iter() {
@@ -49,6 +49,22 @@ pub(crate) fn indexed(ledger: &Ledger, found: &mut Vec<String>) {
         found.push(format!(
             "{remembered} records, {forgetting} to forget; {looked_at} accounts, {looks} looks"
         ));
+    }
+}
+
+pub(crate) fn bounded(ledger: &Ledger, found: &mut Vec<String>) {
+    for (tenant, state) in ledger.tenants.iter() {
+        let mut counts = BTreeMap::new();
+        for (key, _) in state.accounts.iter() {
+            *counts.entry(key.budget()).or_insert(0_u32) += 1;
+        }
+        let counted = state.accounts_by_budget.iter().map(|(budget, count)| (&**budget, *count));
+        if !counts.into_iter().eq(counted) || state.accounts.len() > TENANT_ACCOUNTS_MAX {
+            found.push(format!("tenant {tenant}: {:?}", state.accounts_by_budget));
+        }
+    }
+    if ledger.alerts.kept.len() > ALERTS_MAX {
+        found.push(format!("{} alerts", ledger.alerts.kept.len()));
     }
 }
 

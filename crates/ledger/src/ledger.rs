@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::account_key::AccountKey;
 use crate::adjust::AdjustRequest;
+use crate::alert::Alerts;
 use crate::cow_map::CowMap;
 use crate::policy::Policy;
 use crate::reserve::Request;
@@ -24,6 +25,7 @@ pub struct Ledger {
     pub(crate) forgetting: CowMap<(TimestampMs, Arc<str>, ReservationId), ()>,
     /// When to see which account can go.
     pub(crate) looks: CowMap<(TimestampMs, Arc<str>, AccountKey), ()>,
+    pub(crate) alerts: Alerts,
     pub(crate) providers: BTreeMap<String, ProviderView>,
 }
 
@@ -40,9 +42,8 @@ impl Ledger {
             Command::PutPolicy { expected_version, rules, document, staged: None, by: _, comment: _ } => {
                 self.put_policy(*expected_version, rules, document)
             }
-            Command::Reserve { wait: true, .. } => not_yet("a reservation that waits"),
-            Command::Reserve { tenant, id, charges, ttl_ms, wait: false } => {
-                self.reserve(now, Request { tenant, id: *id, charges, ttl_ms: *ttl_ms })
+            Command::Reserve { tenant, id, charges, ttl_ms, wait } => {
+                self.reserve(now, Request { tenant, id: *id, charges, ttl_ms: *ttl_ms, wait: *wait })
             }
             Command::Extend { tenant, id, ttl_ms } => self.extend(now, tenant, *id, *ttl_ms),
             Command::Settle { tenant, id, actual } => self.settle(now, tenant, *id, actual),
@@ -52,7 +53,10 @@ impl Ledger {
                 self.adjust(now, AdjustRequest { tenant, id: *id, budget, subject, adjustment })
             }
             Command::PutKey { .. } | Command::RevokeKey { .. } => not_yet("an API key"),
-            Command::AckAlerts { .. } => not_yet("an acknowledged alert"),
+            Command::AckAlerts { up_to } => {
+                self.alerts.ack(*up_to);
+                Outcome::AlertsAcked
+            }
             Command::ReportProvider(report) => self.report_provider(now, report),
         }
     }
@@ -60,8 +64,11 @@ impl Ledger {
     /// The answer that `apply` would give to a Reserve at `at`, if that is a denial; `None` otherwise (also for replays
     /// and wrong operations: those go through the log). Changes nothing.
     pub fn would_deny(&self, at: TimestampMs, command: &Command) -> Option<Denial> {
-        let Command::Reserve { tenant, id, charges, ttl_ms, wait: _ } = command else { return None };
-        self.consider_denial(self.time.max(at), Request { tenant, id: *id, charges, ttl_ms: *ttl_ms })
+        let Command::Reserve { tenant, id, charges, ttl_ms, wait } = command else { return None };
+        self.consider_denial(
+            self.time.max(at),
+            Request { tenant, id: *id, charges, ttl_ms: *ttl_ms, wait: *wait },
+        )
     }
 }
 

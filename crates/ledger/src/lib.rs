@@ -10,10 +10,13 @@ mod adjust;
 mod alert;
 mod amount;
 mod audit;
+mod booking;
 mod books;
+mod carry;
 mod check;
 mod command;
 mod cow_map;
+mod denial;
 mod digest;
 mod fingerprint;
 mod id;
@@ -30,9 +33,11 @@ mod resolve;
 mod retention;
 mod rule;
 mod share;
+mod standing;
 mod tenant;
 mod view;
 mod window;
+mod zone;
 
 pub mod invariant;
 

@@ -4,10 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    BUDGETS_MAX, BudgetRule, DOCUMENT_PART_MAX_BYTES, Enforcement, Ledger, Outcome, PolicyView, Refusal,
-    Window, check,
-};
+use crate::{BUDGETS_MAX, BudgetRule, DOCUMENT_PART_MAX_BYTES, Ledger, Outcome, PolicyView, Refusal, check};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Policy {
@@ -74,25 +71,10 @@ fn checked(rules: &[BudgetRule], document: &str) -> Result<BTreeMap<String, Budg
         if let Some(tenant) = &rule.tenant {
             check::name("tenant", tenant)?;
         }
-        supported(rule)?;
+        check::rule(rule).map_err(|error| format!("budget {}: {error}", rule.name))?;
         if by_name.insert(rule.name.clone(), rule.clone()).is_some() {
             return Err(format!("budget {} stands twice in the policy", rule.name));
         }
     }
     Ok(by_name)
-}
-
-fn supported(rule: &BudgetRule) -> Result<(), String> {
-    let wanted = [
-        (matches!(rule.window, Window::Sliding { .. }), "a sliding window"),
-        (!rule.zone.is_empty(), "a time zone"),
-        (rule.enforcement != Enforcement::Reserve, "an enforcement other than Reserve"),
-        (rule.carry_over.is_some(), "carry_over"),
-        (!rule.alerts.is_empty(), "alerts"),
-        (rule.accounts_max != 0, "accounts_max"),
-    ];
-    match wanted.iter().find(|(wanted, _)| *wanted) {
-        Some((_, what)) => Err(format!("budget {}: {what} is not possible yet", rule.name)),
-        None => Ok(()),
-    }
 }

@@ -70,10 +70,10 @@ impl Ledger {
         if account.can_go(rule, now) {
             return None;
         }
-        let Some(rule) = rule else { return Some(account.view(tenant, key, None)) };
+        let Some(rule) = rule else { return Some(account.view(tenant, key, None, now)) };
         let mut account = account.clone();
         account.roll(rule, now);
-        Some(account.view(tenant, key, Some(rule.enforcement)))
+        Some(account.view(tenant, key, Some(rule), now))
     }
 
     /// Open reservations of one tenant, oldest id first.
@@ -122,8 +122,8 @@ impl Ledger {
     }
 
     /// Oldest first.
-    pub fn alerts_after(&self, _seq: u64) -> impl Iterator<Item = Alert> + '_ {
-        std::iter::empty()
+    pub fn alerts_after(&self, seq: u64) -> impl Iterator<Item = Alert> + '_ {
+        self.alerts.kept.iter_after(&seq).map(|(_, alert)| alert.clone())
     }
 
     /// Up to this one they have been delivered.
@@ -133,7 +133,7 @@ impl Ledger {
 
     /// Alerts that were dropped because nobody took them.
     pub fn alerts_dropped(&self) -> u64 {
-        0
+        self.alerts.dropped
     }
 
     /// Oldest first.

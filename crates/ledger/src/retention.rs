@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::tenant::{Resolved, Tenant};
+use crate::tenant::Resolved;
 use crate::{Command, FUTURE_SKEW_MAX_MS, Ledger, RETENTION_MS, ReservationId, TimestampMs};
 
 /// An id may be ahead of the ledger by the skew; only so much later than the retention is a replay surely stale.
@@ -71,11 +71,9 @@ impl Ledger {
         let (_, name, key) = look;
         let rule = self.policy.rule(&name, key.budget());
         let Some(tenant) = self.tenants.get_mut(&*name).map(Arc::make_mut) else { return true };
-        let Tenant { accounts, totals, .. } = tenant;
-        let Some(account) = accounts.get_mut(&key) else { return true };
+        let Some(account) = tenant.accounts.get_mut(&key) else { return true };
         if account.can_go(rule, now) {
-            totals.dropped_micros += account.spent_micros();
-            accounts.remove(&key);
+            tenant.drop_account(&key);
             self.drop_if_blank(&name);
             return true;
         }
