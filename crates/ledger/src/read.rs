@@ -121,14 +121,15 @@ impl Ledger {
         None
     }
 
-    /// Oldest first.
+    /// Those that nobody has acknowledged, oldest first.
     pub fn alerts_after(&self, seq: u64) -> impl Iterator<Item = Alert> + '_ {
         self.alerts.kept.iter_after(&seq).map(|(_, alert)| alert.clone())
     }
 
-    /// Up to this one they have been delivered.
-    pub fn alerts_acked(&self) -> u64 {
-        0
+    /// Those that are to be delivered and those that were lately, oldest first.
+    pub fn recent_alerts(&self, after: u64) -> impl Iterator<Item = Alert> + '_ {
+        let delivered = self.alerts.delivered.iter_after(&after);
+        delivered.chain(self.alerts.kept.iter_after(&after)).map(|(_, alert)| alert.clone())
     }
 
     /// Alerts that were dropped because nobody took them.

@@ -32,7 +32,7 @@ impl Reads {
 
     pub fn alerts(&self, request: &admin::ListAlertsRequest) -> admin::ListAlertsResponse {
         self.replica.read(|ledger, at| admin::ListAlertsResponse {
-            alerts: ledger.alerts_after(request.after).map(alert).collect(),
+            alerts: ledger.recent_alerts(request.after).map(alert).collect(),
             read_point: self.point(at, ledger.time()),
         })
     }

@@ -91,8 +91,6 @@ impl Alerts {
         let mut applied = self.replica.applied();
         let mut desk = Desk::default();
         let mut tries = JoinSet::new();
-        desk.seen = self.replica.read(|ledger, _| ledger.alerts_acked());
-        desk.acked = desk.seen;
         loop {
             applied.mark_unchanged();
             self.take_new(&mut desk).await;

@@ -63,7 +63,7 @@ impl Watch {
         let (alerts, policy) = self.replica.read(|ledger, _| {
             let changed = ledger.policy_version() != known;
             let latest = changed.then(|| ledger.policy_history().into_iter().next()).flatten();
-            (ledger.alerts_after(after).collect::<Vec<_>>(), latest)
+            (ledger.recent_alerts(after).collect::<Vec<_>>(), latest)
         });
         if let Some(policy) = policy {
             self.policy_version = policy.version;
