@@ -3,7 +3,9 @@
 use crate::account::Account;
 use crate::fingerprint::Fingerprint;
 use crate::tenant::{How, Line, Resolved, Totals};
-use crate::{Adjustment, Amount, Balance, Ledger, Outcome, Refusal, ReservationId, TimestampMs, check};
+use crate::{
+    Adjustment, Amount, AuditAction, Balance, Ledger, Outcome, Refusal, ReservationId, TimestampMs, check,
+};
 
 /// An AdjustAccount as asked.
 #[derive(Debug, Clone, Copy)]
@@ -13,6 +15,7 @@ pub(crate) struct AdjustRequest<'a> {
     pub budget: &'a str,
     pub subject: &'a str,
     pub adjustment: &'a Adjustment,
+    pub by: &'a str,
 }
 
 impl Ledger {
@@ -53,6 +56,10 @@ impl Ledger {
             forget_at: TimestampMs(0),
         };
         self.remember(now, request.tenant, request.id, resolved);
+        let subject =
+            format!("tenant {}, budget {}, subject {:?}", request.tenant, request.budget, request.subject);
+        let detail = request.adjustment.to_string();
+        self.audit.record(now, request.by, AuditAction::AdjustAccount, subject, detail);
         Ok(balance)
     }
 
@@ -98,6 +105,7 @@ impl Ledger {
 }
 
 fn validate(request: AdjustRequest<'_>) -> Result<(), String> {
+    check::by(request.by)?;
     check::name("tenant", request.tenant)?;
     check::name("budget", request.budget)?;
     check::subject(request.subject)

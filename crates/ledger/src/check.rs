@@ -2,11 +2,15 @@
 
 use crate::zone::OFFSET_MAX_SECONDS;
 use crate::{
-    BudgetRule, FUTURE_SKEW_MAX_MS, RETENTION_MS, Refusal, ReservationId, TTL_MAX_MS, TimestampMs, Window,
+    BudgetRule, DOCUMENT_PART_MAX_BYTES, FUTURE_SKEW_MAX_MS, RETENTION_MS, Refusal, ReservationId,
+    TTL_MAX_MS, TimestampMs, Window,
 };
 
 const NAME_MAX_BYTES: usize = 128;
 const SUBJECT_MAX_BYTES: usize = 512;
+const COMMENT_MAX_BYTES: usize = 512;
+const KEY_ID_MAX_BYTES: usize = 64;
+const MODELS_OF_KEY_MAX: usize = 64;
 const ALERTS_OF_BUDGET_MAX: usize = 8;
 /// Of one time zone: two changes a year for more than a century.
 const ZONE_OFFSETS_MAX: usize = 256;
@@ -56,8 +60,55 @@ pub(crate) fn id_time(id: ReservationId, now: TimestampMs) -> Result<(), Refusal
     Ok(())
 }
 
-/// What a budget asks of the ledger. Its name and tenant are checked apart.
+/// Who did it; may be empty.
+pub(crate) fn by(by: &str) -> Result<(), String> {
+    if by.is_empty() { Ok(()) } else { name("by", by) }
+}
+
+pub(crate) fn comment(comment: &str) -> Result<(), String> {
+    if comment.len() > COMMENT_MAX_BYTES {
+        return Err(format!("comment has at most {COMMENT_MAX_BYTES} bytes, not {}", comment.len()));
+    }
+    without_control("comment", comment)
+}
+
+/// The part of a policy document that one command brings.
+pub(crate) fn part(document: &str) -> Result<(), String> {
+    if document.len() > DOCUMENT_PART_MAX_BYTES {
+        return Err(format!(
+            "a command brings at most {DOCUMENT_PART_MAX_BYTES} bytes of a policy document, not {}; stage it in parts",
+            document.len()
+        ));
+    }
+    Ok(())
+}
+
+pub(crate) fn key_id(id: &str) -> Result<(), String> {
+    let plain = id.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    if id.is_empty() || id.len() > KEY_ID_MAX_BYTES || !plain {
+        return Err(format!(
+            "the id of a key has 1 to {KEY_ID_MAX_BYTES} characters a-z and 0-9, unlike {id:?}"
+        ));
+    }
+    Ok(())
+}
+
+pub(crate) fn models(models: &[String]) -> Result<(), String> {
+    if models.len() > MODELS_OF_KEY_MAX {
+        return Err(format!("a key names at most {MODELS_OF_KEY_MAX} models, not {}", models.len()));
+    }
+    models.iter().try_for_each(|model| name("model", model))
+}
+
 pub(crate) fn rule(rule: &BudgetRule) -> Result<(), String> {
+    name("budget", &rule.name)?;
+    if let Some(tenant) = &rule.tenant {
+        name("tenant", tenant)?;
+    }
+    enforceable(rule).map_err(|error| format!("budget {}: {error}", rule.name))
+}
+
+fn enforceable(rule: &BudgetRule) -> Result<(), String> {
     if let Window::Sliding { ms } = rule.window
         && !(SLIDING_MS_MIN..=SLIDING_MS_MAX).contains(&ms)
     {

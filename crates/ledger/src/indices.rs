@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::books::accounts;
 use crate::tenant::{How, Tenant};
-use crate::{ALERTS_MAX, Ledger, TENANT_ACCOUNTS_MAX};
+use crate::{ALERTS_MAX, AUDIT_MAX, KEYS_MAX, Ledger, TENANT_ACCOUNTS_MAX};
 
 pub(crate) fn resolved_once(ledger: &Ledger, found: &mut Vec<String>) {
     for (tenant, state) in ledger.tenants.iter() {
@@ -63,8 +63,18 @@ pub(crate) fn bounded(ledger: &Ledger, found: &mut Vec<String>) {
             found.push(format!("tenant {tenant}: {:?}", state.accounts_by_budget));
         }
     }
-    if ledger.alerts.kept.len() > ALERTS_MAX {
-        found.push(format!("{} alerts", ledger.alerts.kept.len()));
+    let kept = [
+        ("alerts", ledger.alerts.kept.len(), ALERTS_MAX),
+        ("audit records", ledger.audit.kept.len(), AUDIT_MAX),
+        ("keys", ledger.keys.records.len(), KEYS_MAX),
+    ];
+    let too_many = kept.iter().filter(|(_, count, max)| count > max);
+    found.extend(too_many.map(|(what, count, _)| format!("{count} {what}")));
+    let dropping = ledger.keys.records.iter().filter_map(|(id, key)| Some((key.drop_at()?, id.clone())));
+    let mut dropping: Vec<_> = dropping.collect();
+    dropping.sort();
+    if !dropping.iter().eq(ledger.keys.dropping.iter().map(|(key, ())| key)) {
+        found.push(format!("keys to drop: {:?}", ledger.keys.dropping));
     }
 }
 

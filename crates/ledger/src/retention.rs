@@ -1,4 +1,5 @@
-//! What is forgotten, and when: resolved records after the retention, accounts that nobody uses any more.
+//! What is forgotten, and when: resolved records after the retention, accounts that nobody uses any more, keys that
+//! ended long ago.
 //!
 //! Both wait in an index ordered by time. A command takes off as many as a command of its size can add, and a few more:
 //! so memory is bounded by rate × retention, and none is slow. Everything happens at ledger time, alike on every replica.
@@ -20,6 +21,11 @@ impl Ledger {
             Command::Expire { ids, .. } => (ids.len(), 0),
             _ => (1, 1),
         };
+        for _ in 0..EXTRA_PER_COMMAND {
+            if !self.keys.drop_one(now) {
+                break;
+            }
+        }
         for _ in 0..records + EXTRA_PER_COMMAND {
             if !self.forget_a_record(now) {
                 break;

@@ -198,7 +198,7 @@ fn run(name: &str, text: &str) {
             None => (line, None),
         };
         let got = table.line(operation);
-        assert_eq!(got.as_deref(), expected, "{name}:{}: {operation}", index + 1);
+        assert_eq!(got.as_deref().map(str::trim), expected, "{name}:{}: {operation}", index + 1);
         assert_eq!(invariant::check(&table.ledger), [], "{name}:{}: {operation}", index + 1);
         operations += usize::from(got.is_some());
     }
