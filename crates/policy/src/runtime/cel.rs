@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::thread;
 
 use cel::common::types::{CelString, CelUInt};
 use cel::common::value::CowVal;
@@ -19,8 +20,10 @@ use super::{CostContext, CostError, Usage, cel_arithmetic, cel_samples, corners}
 
 /// Of the text of an expression.
 pub const EXPRESSION_MAX_BYTES: usize = 2048;
-/// Parentheses, calls and conditions inside of one another. The parser's stack grows with them.
-const NESTING_MAX: u16 = 24;
+/// Brackets and conditions inside of one another.
+const NESTING_MAX: u16 = 48;
+/// The parser takes up to 150 KiB of stack for each pair of brackets where it is not optimised: more than a thread has.
+const PARSER_STACK_BYTES: usize = 32 << 20;
 const MICROS_PER_UNIT: f64 = 1e6;
 
 /// A compiled cost expression. Cheap to copy.
@@ -59,8 +62,7 @@ impl CelCost {
             return Err(CelError::new(format!("{bytes} bytes, at most {EXPRESSION_MAX_BYTES} are allowed")));
         }
         cel_tree::check_nesting(expression, NESTING_MAX)?;
-        let parsed = Parser::new().max_recursion_depth(NESTING_MAX).parse(expression);
-        let mut tree = parsed.map_err(|errors| CelError::new(first_line(&errors.to_string())))?;
+        let mut tree = parse(expression)?;
         let facts = cel_tree::prepare(&mut tree)?;
         let functions = cel_arithmetic::functions(&facts.patterns)?;
         let cost = Self { inner: Arc::new(Inner { source: expression.to_owned(), tree, facts, functions }) };
@@ -131,6 +133,17 @@ impl VariableResolver for Variables<'_> {
         };
         Some(CowVal::owned(CelString::from(text)))
     }
+}
+
+/// On a thread of its own, for its stack only: memory that is never touched costs nothing.
+fn parse(expression: &str) -> Result<IdedExpr, CelError> {
+    let parser = Parser::new().max_recursion_depth(NESTING_MAX);
+    let parse = || parser.parse(expression).map_err(|errors| CelError::new(first_line(&errors.to_string())));
+    let failed = || CelError::new("the parser failed; write the expression in another way");
+    thread::scope(|scope| {
+        let parser = thread::Builder::new().stack_size(PARSER_STACK_BYTES).spawn_scoped(scope, parse);
+        parser.map_err(|_| failed())?.join().map_err(|_| failed())?
+    })
 }
 
 /// Units to an amount, rounded up.

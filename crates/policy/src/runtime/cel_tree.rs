@@ -6,7 +6,7 @@ use cel::common::ast::{CallExpr, EntryExpr, Expr, LiteralValue, operators};
 use super::{CelError, Pattern, TokenKind, cel_arithmetic};
 
 /// Nodes below one another. Evaluation, and letting go of the tree, take stack for each.
-const DEPTH_MAX: usize = 96;
+const DEPTH_MAX: usize = 48;
 /// What an expression may call besides arithmetic. No macros: nothing loops.
 const FUNCTIONS: [&str; 21] = [
     operators::CONDITIONAL,
