@@ -235,6 +235,8 @@ fn multilinear() -> impl Strategy<Value = String> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn the_bound_of_a_multilinear_expression_holds(
         expression in multilinear(),
