@@ -69,7 +69,7 @@ impl BudgetService {
         }
     }
 
-    async fn respond(self, request: SessionRequest, may_forward: bool) -> SessionResponse {
+    async fn respond(self: Arc<Self>, request: SessionRequest, may_forward: bool) -> SessionResponse {
         let result = match request.operation {
             Some(operation) => self.decide(operation, may_forward).await,
             None => convert::result(
@@ -112,7 +112,7 @@ impl Budget for BudgetService {
         request: Request<Streaming<SessionRequest>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let may_forward = !request.metadata().contains_key(FORWARDED_HEADER);
-        let service = self.clone();
+        let service = Arc::new(self.clone());
         let counted = Counted::new(&self.metrics.sessions);
         let responses = request
             .into_inner()

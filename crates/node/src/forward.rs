@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use quorate_replica::{Peer, Replica, Role};
+use quorate_replica::{Peer, Replica, Role, Status};
 use quorate_rpc::budget::{Operation, Result as WireResult};
 use quorate_rpc::{FORWARDED_HEADER, LEADER_HEADER, Session};
+use tokio::sync::watch;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::transport::Channel;
 
@@ -17,6 +18,7 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Forwarder {
     replica: Replica,
+    status: watch::Receiver<Status>,
     /// Held while a session is opened, so that callers do not open one each.
     session: tokio::sync::Mutex<Option<Arc<Session>>>,
     channel: Mutex<Option<(String, Channel)>>,
@@ -24,15 +26,16 @@ pub(crate) struct Forwarder {
 
 impl Forwarder {
     pub fn new(replica: Replica) -> Self {
-        Self { replica, session: tokio::sync::Mutex::default(), channel: Mutex::default() }
+        let status = replica.status();
+        Self { replica, status, session: tokio::sync::Mutex::default(), channel: Mutex::default() }
     }
 
     pub fn leads(&self) -> bool {
-        self.replica.status().borrow().role == Role::Leader
+        self.status.borrow().role == Role::Leader
     }
 
     pub fn leader(&self) -> Option<Peer> {
-        self.replica.status().borrow().leader.clone()
+        self.status.borrow().leader.clone()
     }
 
     /// Sends the operation to the leader over this node's own session with it.

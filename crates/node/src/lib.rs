@@ -14,6 +14,7 @@ mod node;
 mod proposer;
 mod tenant_actor;
 mod tenants;
+mod turnstile;
 mod watch_service;
 
 pub use config::{Limits, NodeConfig, PeerConfig, RaftTimers};
