@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use quorate_replica::{Peer, Replica, Role};
+use quorate_replica::{Peer, Replica, Role, Status};
 use quorate_rpc::admin::admin_client::AdminClient;
 use quorate_rpc::budget::{Operation, Result as WireResult};
 use quorate_rpc::{BY_HEADER, FORWARDED_HEADER, LEADER_HEADER, MESSAGE_MAX_BYTES, Session};
+use tokio::sync::watch;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::transport::Channel;
 
@@ -21,6 +22,7 @@ const FORWARD_CHANGE_TIMEOUT: Duration = Duration::from_secs(28);
 #[derive(Debug)]
 pub(crate) struct Forwarder {
     replica: Replica,
+    status: watch::Receiver<Status>,
     /// Held while a session is opened, so that callers do not open one each.
     session: tokio::sync::Mutex<Option<Arc<Session>>>,
     channel: Mutex<Option<(String, Channel)>>,
@@ -28,15 +30,16 @@ pub(crate) struct Forwarder {
 
 impl Forwarder {
     pub fn new(replica: Replica) -> Self {
-        Self { replica, session: tokio::sync::Mutex::default(), channel: Mutex::default() }
+        let status = replica.status();
+        Self { replica, status, session: tokio::sync::Mutex::default(), channel: Mutex::default() }
     }
 
     pub fn leads(&self) -> bool {
-        self.replica.status().borrow().role == Role::Leader
+        self.status.borrow().role == Role::Leader
     }
 
     pub fn leader(&self) -> Option<Peer> {
-        self.replica.status().borrow().leader.clone()
+        self.status.borrow().leader.clone()
     }
 
     /// Sends the operation to the leader over this node's own session with it.

@@ -31,6 +31,7 @@ mod proposer;
 mod secrets;
 mod tenant_actor;
 mod tenants;
+mod turnstile;
 mod wait_queue;
 mod waiting;
 mod watch_service;
