@@ -100,6 +100,33 @@ async fn the_budget_holds_while_the_leader_is_killed() {
     assert_eq!(deployment.served().await, 1_000);
 }
 
+/// The gateway is killed while the provider works: the money may be gone, so what was reserved is charged, once.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_gateway_had_reserved_expires_as_charged() {
+    let mut deployment = Deployment::start(&policy(250, "Lifetime")).await;
+    let short = ["--set", "timeouts.total_ms=1500", "--set", "timeouts.settle_ms=500"];
+    deployment.start_gateway(&short).await;
+    let mut body = request_of_100(false);
+    body["metadata"]["mock_latency_ms"] = "60000".into();
+    let killed = deployment.gateways.len() - 1;
+    let mut gateway = deployment.gateways.pop().unwrap();
+    let held = {
+        let request = deployment.chat(killed, "alice", &body);
+        let kill = async {
+            let held = deployment.until_account("user", "alice", |account| account.reserved_micros > 0).await;
+            gateway.kill_9();
+            held.reserved_micros
+        };
+        let (answer, held) = tokio::join!(request, kill);
+        assert!(answer.is_none(), "the connection broke");
+        held
+    };
+    let after = deployment.until_account("user", "alice", |account| account.reserved_micros == 0).await;
+    assert_eq!(after.spent_micros, held);
+    let violations = deployment.admin().check_invariants(Default::default()).await.unwrap().violations;
+    assert_eq!(violations, Vec::<String>::new());
+}
+
 /// Nothing that was acknowledged is lost when every process of the cluster is killed at once, again and again.
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_9_of_the_whole_cluster_loses_nothing() {
@@ -127,6 +154,7 @@ async fn kill_9_of_the_whole_cluster_loses_nothing() {
                         id,
                         charges: vec![charge],
                         ttl_ms: 3_600_000,
+                        wait: false,
                     };
                     if client.execute(reserve, std::time::Duration::from_millis(500)).await.is_err() {
                         break;

@@ -141,8 +141,8 @@ impl Deployment {
         let request =
             quorate_rpc::admin::ApplyPolicyRequest { document: policy.to_owned(), ..Default::default() };
         deployment.admin().apply_policy(request).await.unwrap();
-        for number in 1..=2 {
-            deployment.start_gateway(number).await;
+        for _ in 0..2 {
+            deployment.start_gateway(&[]).await;
         }
         deployment
     }
@@ -156,7 +156,9 @@ impl Deployment {
         )
     }
 
-    async fn start_gateway(&mut self, number: usize) {
+    /// One more gateway, the last of `gateways` then; `more` are flags.
+    pub async fn start_gateway(&mut self, more: &[&str]) {
+        let number = self.gateways.len() + 1;
         let (proxy, http) = (free_address(), free_address());
         let config = format!(
             "name: gateway-{number}\nlisten: {proxy}\nhttp_listen: {http}\nnodes: [{}]\nbackends:\n  - {{name: mock, provider: OpenAI, base_url: \"http://{}/v1\"}}\n",
@@ -166,11 +168,8 @@ impl Deployment {
         let path = self.folder.path().join(format!("gateway-{number}.yaml"));
         std::fs::write(&path, config).unwrap();
         let name = format!("gateway-{number}");
-        self.gateways.push(Process::start(
-            self.folder.path(),
-            &name,
-            &["gateway", "--config", path.to_str().unwrap()],
-        ));
+        let arguments = [&["gateway", "--config", path.to_str().unwrap()], more].concat();
+        self.gateways.push(Process::start(self.folder.path(), &name, &arguments));
         self.wait_ready(&http).await;
         self.gateway_addresses.push(proxy);
     }
@@ -231,6 +230,19 @@ impl Deployment {
             ..Default::default()
         };
         admin.list_accounts(request).await.unwrap().accounts.into_iter().next()
+    }
+
+    /// The account, as soon as it is as wanted.
+    pub async fn until_account(&self, budget: &str, subject: &str, wanted: fn(&Account) -> bool) -> Account {
+        let deadline = Instant::now() + READY_WITHIN;
+        loop {
+            let account = self.account(0, budget, subject, Consistency::Linearizable).await;
+            if let Some(account) = account.filter(wanted) {
+                return account;
+            }
+            assert!(Instant::now() < deadline, "account {budget} {subject} does not become as wanted");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Which node leads, as an index.

@@ -125,6 +125,8 @@ pub struct Timeouts {
     pub idle_ms: u64,
     /// From the reservation to the end of the answer. Default: 600,000.
     pub total_ms: u64,
+    /// After that: how long a settlement may take before the reservation expires. Default: 60,000.
+    pub settle_ms: u64,
     /// How long a client may take to accept what is ready for it; then it counts as gone. Default: 30,000.
     pub write_ms: u64,
     /// On stop: how long requests in flight may go on. Default: 30,000.
@@ -142,14 +144,19 @@ impl Default for Timeouts {
             first_byte_ms: 300_000,
             idle_ms: 120_000,
             total_ms: 600_000,
+            settle_ms: 60_000,
             write_ms: 30_000,
             stop_ms: 30_000,
         }
     }
 }
 
-/// Beyond the deadline of a request: time to settle before its reservation expires.
-pub(crate) const RESERVATION_MARGIN_MS: u64 = 60_000;
+impl Timeouts {
+    /// How long a reservation lives.
+    pub(crate) fn reservation_ms(&self) -> u64 {
+        self.total_ms.saturating_add(self.settle_ms)
+    }
+}
 
 impl GatewayConfig {
     /// What the types cannot say.
@@ -215,11 +222,10 @@ impl GatewayConfig {
         )?;
         at_least("connections_max", connections_max, 1)?;
         at_least("in_flight_max", in_flight_max, 1)?;
-        let ttl_ms = self.timeouts.total_ms.saturating_add(RESERVATION_MARGIN_MS);
-        if self.timeouts.total_ms == 0 || ttl_ms > quorate_ledger::TTL_MAX_MS {
+        if self.timeouts.total_ms == 0 || self.timeouts.reservation_ms() > quorate_ledger::TTL_MAX_MS {
             return Err(GatewayError::Config(format!(
-                "timeouts.total_ms: must be 1 to {}",
-                quorate_ledger::TTL_MAX_MS - RESERVATION_MARGIN_MS
+                "timeouts.total_ms: must be at least 1, and with settle_ms at most {}",
+                quorate_ledger::TTL_MAX_MS
             )));
         }
         Ok(())

@@ -9,7 +9,6 @@ use tokio::time::Instant;
 use crate::{
     budget::KeeperError,
     call::Call,
-    config::RESERVATION_MARGIN_MS,
     estimate::{self, Output},
     identify::{Identity, identify},
     policy::ActivePolicy,
@@ -125,7 +124,8 @@ async fn ask(call: &Call, identity: &Identity, asked: &Asked) -> Result<Outcome,
         tenant: identity.tenant.clone(),
         id: asked.id,
         charges: estimate::charges(&identity.matches, asked.input, asked.output),
-        ttl_ms: timeouts.total_ms + RESERVATION_MARGIN_MS,
+        ttl_ms: timeouts.reservation_ms(),
+        wait: false,
     };
     let started = Instant::now();
     let decided = call.core.keeper.execute(command, Duration::from_millis(timeouts.reserve_ms)).await;
@@ -150,7 +150,7 @@ fn held(call: &Call, identity: Identity, asked: &Asked, grant: Grant) -> Result<
         Output::Granted { .. } => Some(tokens.saturating_sub(asked.input) / call.facts.answers.max(1)),
         Output::Named(_) | Output::None => None,
     };
-    let ttl = Duration::from_millis(call.core.config.timeouts.total_ms + RESERVATION_MARGIN_MS);
+    let ttl = Duration::from_millis(call.core.config.timeouts.reservation_ms());
     Ok(Held {
         tenant: identity.tenant,
         id: asked.id,
