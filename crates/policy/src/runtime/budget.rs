@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use quorate_ledger::{Amount, BudgetRule};
 
-use super::{Cost, CostContext, CostError, Price, Prices, Selector, SubjectPart, Tier, Usage};
+use super::subject::Way;
+use super::{Cost, CostContext, CostError, Price, Prices, RequestView, Selector, SubjectPart, Tier, Usage};
 
 /// One compiled rule. Budgets are matched in the order of the manifests.
 #[derive(Debug, Clone)]
@@ -86,6 +87,19 @@ impl Budget {
             price_fallback: None,
             explains: String::new(),
         }
+    }
+
+    /// Whether a request is charged here.
+    pub(super) fn applies(&self, request: &RequestView<'_>, way: Way<'_>) -> bool {
+        let route = way.route.map(|found| found.route.name.as_str());
+        let among = |names: &Option<Vec<String>>, name: Option<&str>| match names {
+            Some(names) => name.is_some_and(|name| names.iter().any(|known| known == name)),
+            None => true,
+        };
+        self.rule.tenant.as_ref().is_none_or(|tenant| *tenant == request.identity.tenant)
+            && among(&self.routes, route)
+            && among(&self.backends, way.backend)
+            && self.selector.matches(request)
     }
 
     /// What a request with this usage costs here: its answer, and [`Self::request_cost`] on top.

@@ -6,17 +6,25 @@
 
 mod backend;
 mod budget;
+mod builtin_prices;
 mod cel;
+mod cel_arithmetic;
+mod cel_samples;
+mod cel_tree;
+mod check;
 mod cidr;
 mod compiled;
 mod condition;
+mod corners;
 mod cost;
 mod error;
 mod identity;
+mod index;
 mod pattern;
 mod price;
 mod request;
 mod route;
+mod route_table;
 mod subject;
 mod tier;
 

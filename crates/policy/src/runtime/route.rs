@@ -75,11 +75,41 @@ pub struct RouteMatch<'a> {
 }
 
 impl<'a> RouteMatch<'a> {
-    /// The backends in the order in which to try them: by priority, then drawn by weight. `draw` is any number; the
-    /// same number gives the same order.
+    /// The backends in the order in which to try them: by priority, then drawn by weight; those of weight 0 not at all.
+    /// `draw` is any number; the same number gives the same order.
     pub fn backends(&self, draw: u64) -> Vec<&'a BackendRef> {
-        let _ = draw;
-        self.rule.backends.iter().collect()
+        let mut waiting: Vec<&BackendRef> =
+            self.rule.backends.iter().filter(|backend| backend.weight > 0).collect();
+        let mut ordered = Vec::with_capacity(waiting.len());
+        let mut draw = draw;
+        while let Some(priority) = waiting.iter().map(|backend| backend.priority).min() {
+            let peers = |waiting: &[&BackendRef]| -> u64 {
+                let weights = waiting.iter().filter(|backend| backend.priority == priority);
+                weights.map(|backend| u64::from(backend.weight)).sum()
+            };
+            draw = mixed(draw);
+            let mut ticket = draw % peers(&waiting).max(1);
+            let drawn = waiting.iter().position(|backend| {
+                if backend.priority != priority {
+                    return false;
+                }
+                let weight = u64::from(backend.weight);
+                let won = ticket < weight;
+                ticket = ticket.saturating_sub(weight);
+                won
+            });
+            match drawn {
+                Some(position) => ordered.push(waiting.remove(position)),
+                // Cannot be: a ticket is below the sum of the weights.
+                None => break,
+            }
+        }
+        ordered
+    }
+
+    /// The backend that stands first by priority, then by place. `None`: the rule has none that gets anything.
+    pub fn first_backend(&self) -> Option<&'a BackendRef> {
+        self.rule.backends.iter().filter(|backend| backend.weight > 0).min_by_key(|backend| backend.priority)
     }
 
     /// Every way in which the request can be served, for [`super::Cost::bound`]. `model`: the effective one.
@@ -94,4 +124,12 @@ impl<'a> RouteMatch<'a> {
         };
         self.rule.backends.iter().filter(|backend| backend.weight > 0).map(context).collect()
     }
+}
+
+/// A number that looks drawn (splitmix64, G. Steele et al., "Fast splittable pseudorandom number generators").
+fn mixed(seed: u64) -> u64 {
+    let mut mixed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }
