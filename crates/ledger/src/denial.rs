@@ -37,8 +37,13 @@ impl Place<'_> {
 
     /// When what is used now will have left enough room, by time alone.
     fn frees_at(&self, now: TimestampMs) -> Option<TimestampMs> {
-        // A top-up, and what was carried over, are for the present window only.
-        let limit = self.account.map_or(self.rule.limit, |account| account.limit_of_fresh_window(self.rule));
+        // A top-up is for the present window only. What could be carried over may, in time, be.
+        let limit = match self.account {
+            Some(account) => account.limit_of(self.rule, Amount::MAX, Amount::ZERO),
+            None => {
+                self.rule.limit.checked_add(self.rule.carry_over.unwrap_or_default()).unwrap_or(Amount::MAX)
+            }
+        };
         let sliding_ms = self.rule.sliding_ms();
         match self.account.filter(|_| sliding_ms > 0) {
             None => self.standing.span.end.filter(|_| self.fits(Amount::ZERO, limit)),
