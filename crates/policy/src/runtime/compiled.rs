@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use quorate_ledger::BudgetRule;
 
-use super::index::{self, Choice, Index, Key};
+use super::index::{self, Choice, Field, Index, Key};
 use super::route_table::RouteTable;
 use super::subject::{Way, subject};
 use super::{
@@ -125,7 +125,13 @@ impl CompiledPolicy {
 /// What a budget demands exactly.
 fn keys(budget: &Budget) -> Vec<Choice> {
     let mut keys = index::choices(&budget.selector);
-    keys.extend(budget.rule.tenant.clone().map(|tenant| vec![Key::Text(Attribute::Tenant, tenant)]));
+    keys.extend(
+        budget
+            .rule
+            .tenant
+            .clone()
+            .map(|tenant| vec![Key::Exact(Field::Attribute(Attribute::Tenant), tenant)]),
+    );
     keys.extend(budget.routes.as_ref().map(|names| names.iter().cloned().map(Key::Route).collect()));
     keys
 }

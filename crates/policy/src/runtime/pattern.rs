@@ -3,12 +3,16 @@
 use std::fmt;
 
 use regex::{Regex, RegexBuilder};
+use regex_syntax::hir::literal::{Extractor, Literal};
 use thiserror::Error;
 
 /// Of the text of a pattern (Envoy Gateway's own limit for a value).
 const PATTERN_MAX_BYTES: usize = 1024;
 /// Of a compiled pattern. `\w{1,500}` alone can take megabytes.
 const COMPILED_MAX_BYTES: usize = 256 << 10;
+
+/// Ways in which a match can begin, beyond which they do not tell patterns apart.
+const BEGINNINGS_MAX: usize = 16;
 
 /// A compiled pattern.
 #[derive(Debug, Clone)]
@@ -51,6 +55,21 @@ impl Pattern {
 
     pub fn matches(&self, value: &str) -> bool {
         self.regex.is_match(value)
+    }
+
+    /// Texts with one of which every value that matches as a whole begins. `None`: not a few that say anything.
+    pub(super) fn beginnings(&self) -> Option<Vec<String>> {
+        let tree = regex_syntax::parse(&self.source).ok()?;
+        let found = Extractor::new().limit_total(BEGINNINGS_MAX).extract(&tree);
+        let found = found.literals().filter(|found| !found.is_empty())?;
+        let text = |literal: &Literal| {
+            let text = std::str::from_utf8(literal.as_bytes()).ok()?;
+            (!text.is_empty()).then(|| text.to_owned())
+        };
+        let mut found: Vec<String> = found.iter().map(text).collect::<Option<_>>()?;
+        found.sort_unstable();
+        found.dedup();
+        Some(found)
     }
 
     pub fn as_str(&self) -> &str {

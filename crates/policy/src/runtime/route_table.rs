@@ -4,8 +4,8 @@
 use std::cmp::Reverse;
 
 use super::condition::header;
-use super::index::{Choice, Index, Key};
-use super::{Attribute, HeaderMatch, RequestView, Route, RouteMatch, TextMatch};
+use super::index::{self, Choice, Index};
+use super::{Attribute, HeaderMatch, RequestView, Route, RouteMatch};
 
 /// One way to match: a host name and a list of headers of one rule.
 #[derive(Debug, Clone)]
@@ -77,11 +77,8 @@ fn ways(number: usize, route: &Route) -> Vec<Entry> {
 }
 
 fn choices(entry: &Entry) -> Vec<Choice> {
-    let exact = entry.headers.iter().filter_map(|wanted| match &wanted.value {
-        TextMatch::Exact(value) => Some(Key::Text(Attribute::Header(wanted.name.clone()), value.clone())),
-        TextMatch::Pattern(_) => None,
-    });
-    exact.map(|key| vec![key]).collect()
+    let choice = |wanted: &HeaderMatch| index::text(&Attribute::Header(wanted.name.clone()), &wanted.value);
+    entry.headers.iter().filter_map(choice).collect()
 }
 
 impl Entry {
