@@ -6,8 +6,8 @@ use std::net::IpAddr;
 
 use quorate_ledger::Amount;
 use quorate_policy::runtime::{
-    Attribute, Budget, Cidr, CompiledPolicy, MatchError, PathMatch, Pattern, PolicyParts, RequestView,
-    SubjectPart, Tier, TierAction, tier_at,
+    Attribute, Budget, Cidr, CompiledPolicy, Cost, MatchError, PathMatch, Pattern, PolicyParts, RequestView,
+    SubjectPart, Tier, TierAction, Verdict, tier_at,
 };
 
 mod support;
@@ -276,4 +276,45 @@ fn parts_that_make_no_policy() {
     let twice = vec![budget("b", vec![], vec![]), budget("b", vec![], vec![])];
     let error = CompiledPolicy::new(PolicyParts { budgets: twice, ..PolicyParts::default() }).unwrap_err();
     assert_eq!(error.to_string(), "budget b stands twice; give it another name");
+}
+
+#[test]
+fn explanations_say_what_applies_and_why_the_rest_does_not() {
+    let backends = vec![backend("second", 2, 1), backend("first", 1, 1), backend("off", 0, 0)];
+    let routes = vec![route("ns/llm", &[], vec![rule(&[], backends)])];
+    let mut budgets = vec![
+        budget("all", vec![], vec![SubjectPart::User, SubjectPart::Model]),
+        budget("team", vec![exact(header("x-team-id"), "red")], vec![]),
+        budget("bots", vec![exact(header("x-bot"), "1")], vec![]),
+        budget("office", vec![source("192.168.0.0/16")], vec![]),
+        budget("tenant", vec![], vec![]),
+        budget("route", vec![], vec![]),
+        budget("backend", vec![], vec![]),
+        budget("dollars", vec![], vec![]),
+    ];
+    budgets[4].rule.tenant = Some("other".into());
+    budgets[5].routes = Some(vec!["ns/a".into(), "ns/b".into()]);
+    budgets[6].backends = Some(vec!["ns/second".into()]);
+    budgets[7].cost = Cost::Dollars;
+    let policy = CompiledPolicy::new(PolicyParts { budgets, routes, ..PolicyParts::default() }).unwrap();
+    let (sent, who) = (headers("x-team-id=blue"), identity());
+    let explanation = policy.explain(&request(&sent, &who), 1000, 24);
+    let order: Vec<&str> = explanation.backends.iter().map(|backend| backend.backend.as_str()).collect();
+    assert_eq!(order, ["ns/first", "ns/second"]);
+    let said = explanation.budgets.iter().map(|explained| match &explained.verdict {
+        Verdict::Applies { subject, reserve: Ok(amount) } => format!("{} {amount}", subject.clone().unwrap()),
+        Verdict::Applies { reserve: Err(error), .. } => error.to_string(),
+        Verdict::DoesNot { because } => because.clone(),
+    });
+    let wanted = [
+        "alice + gpt-4o 1024",
+        "header x-team-id = \"red\" does not hold: it is \"blue\"",
+        "header x-bot = \"1\" does not hold: it is missing",
+        "source in 192.168.0.0/16 does not hold: it is 10.1.2.3",
+        "it is for tenant other, and the request is of acme",
+        "it is for route ns/a, ns/b, and the request goes to ns/llm",
+        "it is for backend ns/second, and the request goes to ns/first",
+        "no price for model gpt-4o: add a ModelPrice for it, or a fallback price to the budget",
+    ];
+    assert_eq!(said.collect::<Vec<_>>(), wanted);
 }
