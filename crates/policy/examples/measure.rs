@@ -68,7 +68,7 @@ const KINDS: [Kind; 9] = [
     ("a pattern each, told by beginnings", |number| pattern(number, &format!("team-{number}-[a-z]+"))),
     ("a pattern each (a scan)", |number| pattern(number, &format!(".*-{number}-[a-z]+"))),
     ("all but one team each (a scan)", |number| {
-        let methods = Condition::Methods(vec![MethodMatch { method: "PUT".into(), invert: false }]);
+        let methods = Condition::Methods(vec![MethodMatch { method: "POST".into(), invert: true }]);
         let (attribute, value) = (Attribute::Header("x-team-id".into()), format!("other-{number}"));
         let team = Condition::Text { attribute, value: TextMatch::Exact(value), invert: true };
         budget(number, vec![team, methods])

@@ -4,7 +4,7 @@
 
 use proptest::prelude::*;
 use quorate_policy::runtime::{
-    Attribute, Budget, Cidr, CompiledPolicy, Condition, Identity, PathMatch, Pattern, PolicyParts,
+    Attribute, Budget, Cidr, CompiledPolicy, Condition, Identity, NO_ROUTE, PathMatch, Pattern, PolicyParts,
     RequestView, SubjectPart, TextMatch,
 };
 
@@ -42,14 +42,15 @@ fn any_condition() -> impl Strategy<Value = Condition> {
             };
             Condition::Path { value, invert }
         }),
-        1 => any::<bool>().prop_map(|invert| methods(&["GET"], invert)),
+        1 => (proptest::sample::subsequence(vec!["GET", "PUT"], 0..=2), any::<bool>())
+            .prop_map(|(names, invert)| methods(&names, invert)),
     ]
 }
 
 fn any_budget() -> impl Strategy<Value = Budget> {
     let conditions = proptest::collection::vec(any_condition(), 0..4);
     let tenant = proptest::option::of(proptest::sample::select(vec!["acme", "other"]));
-    let routes = proptest::option::of(proptest::sample::subsequence(vec!["r1", "r2", "r3"], 0..=3));
+    let routes = proptest::option::of(proptest::sample::subsequence(vec!["r1", "r2", NO_ROUTE], 0..=3));
     (conditions, tenant, routes).prop_map(|(conditions, tenant, routes)| {
         let mut made = budget("b", conditions, vec![SubjectPart::Header("x-a".into()), SubjectPart::Model]);
         made.rule.tenant = tenant.map(str::to_owned);
@@ -96,7 +97,7 @@ proptest! {
         let found: Vec<&str> = found.iter().map(|one| one.budget.rule.name.as_str()).collect();
         let scanned: Vec<&str> = budgets.iter().filter(|budget| {
             budget.rule.tenant.as_ref().is_none_or(|tenant| *tenant == identity.tenant)
-                && budget.routes.as_ref().is_none_or(|names| way.1 && names.iter().any(|name| name == way.0))
+                && budget.routes.as_ref().is_none_or(|names| names.iter().any(|name| name == if way.1 { way.0 } else { NO_ROUTE }))
                 && budget.selector.conditions.iter().all(|condition| condition.holds(&request))
         }).map(|budget| budget.rule.name.as_str()).collect();
         prop_assert_eq!(found, scanned);

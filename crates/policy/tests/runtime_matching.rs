@@ -6,8 +6,8 @@ use std::net::IpAddr;
 
 use quorate_ledger::Amount;
 use quorate_policy::runtime::{
-    Attribute, Budget, Cidr, CompiledPolicy, Cost, MatchError, PathMatch, Pattern, PolicyParts, RequestView,
-    SubjectPart, Tier, TierAction, Verdict, tier_at,
+    Attribute, Budget, Cidr, CompiledPolicy, Cost, MatchError, NO_ROUTE, PathMatch, Pattern, PolicyParts,
+    RequestView, SubjectPart, Tier, TierAction, Verdict, tier_at,
 };
 
 mod support;
@@ -293,7 +293,7 @@ fn explanations_say_what_applies_and_why_the_rest_does_not() {
         budget("dollars", vec![], vec![]),
     ];
     budgets[4].rule.tenant = Some("other".into());
-    budgets[5].routes = Some(vec!["ns/a".into(), "ns/b".into()]);
+    budgets[5].routes = Some(vec!["ns/a".into(), NO_ROUTE.into()]);
     budgets[6].backends = Some(vec!["ns/second".into()]);
     budgets[7].cost = Cost::Dollars;
     let policy = CompiledPolicy::new(PolicyParts { budgets, routes, ..PolicyParts::default() }).unwrap();
@@ -312,7 +312,7 @@ fn explanations_say_what_applies_and_why_the_rest_does_not() {
         "header x-bot = \"1\" does not hold: it is missing",
         "source in 192.168.0.0/16 does not hold: it is 10.1.2.3",
         "it is for tenant other, and the request is of acme",
-        "it is for route ns/a, ns/b, and the request goes to ns/llm",
+        "it is for route ns/a or none, and the request goes to ns/llm",
         "it is for backend ns/second, and the request goes to ns/first",
         "no price for model gpt-4o: add a ModelPrice for it, or a fallback price to the budget",
     ];

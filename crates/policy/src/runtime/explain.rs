@@ -7,7 +7,7 @@ use quorate_ledger::Amount;
 
 use super::subject::{Way, subject};
 use super::{
-    BackendRef, Budget, CompiledPolicy, Condition, CostContext, CostError, MatchError, RequestView,
+    BackendRef, Budget, CompiledPolicy, Condition, CostContext, CostError, MatchError, NO_ROUTE, RequestView,
     RouteMatch,
 };
 
@@ -82,17 +82,25 @@ impl Budget {
                 request.identity.tenant
             ));
         }
-        let route = way.route.map(|found| found.route.name.as_str());
+        let route = Some(way.route.map_or(NO_ROUTE, |found| found.route.name.as_str()));
         for (kind, names, name) in [("route", &self.routes, route), ("backend", &self.backends, way.backend)]
         {
             let Some(names) = names else { continue };
             if !name.is_some_and(|name| names.iter().any(|known| known == name)) {
-                let goes = name.map_or_else(|| format!("has no {kind}"), |name| format!("goes to {name}"));
-                return Some(format!("it is for {kind} {}, and the request {goes}", names.join(", ")));
+                let names: Vec<&str> = names.iter().map(|name| shown(name)).collect();
+                let goes = shown(name.unwrap_or_default());
+                return Some(format!(
+                    "it is for {kind} {}, and the request goes to {goes}",
+                    names.join(" or ")
+                ));
             }
         }
         self.selector.failing(request).map(|condition| failed(condition, request))
     }
+}
+
+fn shown(name: &str) -> &str {
+    if name == NO_ROUTE { "none" } else { name }
 }
 
 fn failed(condition: &Condition, request: &RequestView<'_>) -> String {

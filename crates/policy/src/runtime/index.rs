@@ -14,6 +14,7 @@ use super::{Attribute, Cidr, Condition, PathMatch, Pattern, RequestView, Selecto
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Field {
     Attribute(Attribute),
+    Method,
     Path,
 }
 
@@ -116,6 +117,7 @@ impl Field {
     fn of<'a>(&self, request: &RequestView<'a>) -> Option<Cow<'a, str>> {
         match self {
             Self::Attribute(attribute) => attribute.of(request),
+            Self::Method => Some(Cow::Borrowed(request.method)),
             Self::Path => Some(Cow::Borrowed(request.path)),
         }
     }
@@ -139,6 +141,9 @@ fn extend(found: &mut Vec<u32>, numbers: Option<&Vec<u32>>) {
 pub(super) fn choices(selector: &Selector) -> Vec<Choice> {
     let choice = |condition: &Condition| match condition {
         Condition::Text { attribute, value, invert: false } => text(attribute, value),
+        Condition::Methods(any) if any.iter().all(|one| !one.invert) => {
+            Some(any.iter().map(|one| Key::Exact(Field::Method, one.method.clone())).collect())
+        }
         Condition::Path { value: PathMatch::Exact(path), invert: false } => {
             Some(vec![Key::Exact(Field::Path, path.clone())])
         }
