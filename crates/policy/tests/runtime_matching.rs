@@ -76,6 +76,34 @@ fn conditions() {
 }
 
 #[test]
+fn patterns_are_those_of_re2() {
+    for (pattern, value, matches) in [
+        (r"\d+", "42", true),
+        (r"\d+", "٤٢", false),
+        (r"[\w-]+", "a-b_1", true),
+        (r"[\w-]+", "é", false),
+        (r"\W", "é", true),
+        (r"[^\W]+", "ab", true),
+        (r"\\d", r"\d", true),
+        (r"\s\S", " x", true),
+        (r"\bgpt\b.*", "gpt-4o", true),
+        (".", "é", true),
+        (".*", "a\nb", false),
+        ("(?s).*", "a\nb", true),
+        ("(?i)GPT.*", "gpt-4o", true),
+        ("^gpt$", "gpt", true),
+        ("gpt|gpt-4o", "gpt-4o", true),
+        ("gpt-4", "gpt-4o", false),
+        (r"\pL+", "éa", true),
+        ("[[:alpha:]]+", "ab", true),
+        ("", "", true),
+        ("", "a", false),
+    ] {
+        assert_eq!(Pattern::new(pattern).unwrap().matches(value), matches, "{pattern} {value}");
+    }
+}
+
+#[test]
 fn patterns_and_prefixes_that_are_refused() {
     for text in ["(", "a)|(b", r"(a)\1", "(?=a)", r"\pX", r"\w{1,500}{1,500}", "(?x)a # b", &"a".repeat(2000)]
     {
@@ -157,6 +185,7 @@ fn the_most_specific_route_serves() {
         let sent = headers(sent);
         let request = RequestView { host, model, ..request(&sent, &who) };
         let found = policy.route(&request).unwrap();
+        assert_eq!(policy.route_at(found.position).unwrap().rule, found.rule);
         assert_eq!(format!("{} {}", found.route.name, found.index), wanted);
     }
 }

@@ -9,7 +9,7 @@ use super::route_table::RouteTable;
 use super::subject::{Way, subject};
 use super::{
     Attribute, BackendSpec, Budget, BudgetMatch, CompileError, IdentityRules, MatchError, NO_ROUTE, Prices,
-    RequestView, Route, RouteMatch, check,
+    RequestView, Route, RouteMatch, RoutePosition, check,
 };
 
 /// What a policy is made of. A name of a route or a backend that is not here matches nothing and serves nothing.
@@ -52,6 +52,11 @@ impl CompiledPolicy {
     /// order). `None`: no route matches.
     pub fn route(&self, request: &RequestView<'_>) -> Option<RouteMatch<'_>> {
         self.table.find(&self.routes, request)
+    }
+
+    /// The rule at a position that [`Self::route`] gave.
+    pub fn route_at(&self, position: RoutePosition) -> Option<RouteMatch<'_>> {
+        position.find(&self.routes)
     }
 
     /// Every budget that the request is charged to, in the order of the manifests. Where a budget depends on the

@@ -43,7 +43,8 @@ pub use pattern::{Pattern, PatternError};
 pub use price::{ListedPrice, Price, Prices};
 pub use request::{HeaderSource, Identity, MODEL_HEADER, RequestView};
 pub use route::{
-    BackendRef, BodyField, BodyMutation, HeaderMatch, HeaderMutation, Route, RouteMatch, RouteRule,
+    BackendRef, BodyField, BodyMutation, HeaderMatch, HeaderMutation, Route, RouteMatch, RoutePosition,
+    RouteRule,
 };
 pub use subject::{SUBJECT_MAX_BYTES, SubjectPart};
 pub use tier::{Tier, TierAction, tier_at};
