@@ -15,6 +15,8 @@ mod traffic;
 mod warnings;
 mod zone;
 
+use quorate_ledger::POLICY_DOCUMENT_MAX_BYTES;
+
 use crate::manifests::object::{Object, ObjectKey, Spec};
 use crate::manifests::{Kind, ManifestSet, PolicyError, PolicyErrors};
 use crate::runtime::{Budget, CompileError, CompiledPolicy, PolicyParts};
@@ -32,6 +34,13 @@ pub struct Compiled {
 }
 
 pub(crate) fn compile(set: &ManifestSet) -> Result<Compiled, PolicyErrors> {
+    let bytes = set.document_bytes();
+    if bytes > POLICY_DOCUMENT_MAX_BYTES {
+        let message = format!(
+            "the policy has {bytes} bytes in all, more than {POLICY_DOCUMENT_MAX_BYTES}; let subjects separate users, or delete what is not needed"
+        );
+        return Err(PolicyError::new("policy", 0, 0, "", &message).into());
+    }
     let mut lowering = Lowering::new(set);
     let parts = PolicyParts {
         identity: identity::lower(&mut lowering),
@@ -46,7 +55,7 @@ pub(crate) fn compile(set: &ManifestSet) -> Result<Compiled, PolicyErrors> {
         return Err(errors);
     }
     warnings.append(&mut said);
-    let policy = CompiledPolicy::new(parts).map_err(|error| refused(set, &names, &error))?;
+    let policy = CompiledPolicy::new(parts).map_err(|error| refused(&names, &error))?;
     Ok(Compiled { policy, alerts, warnings })
 }
 
@@ -64,15 +73,9 @@ fn budgets_of(lowering: &mut Lowering<'_>) -> Vec<Budget> {
 }
 
 /// What the runtime refuses, at the object that it came from.
-fn refused(set: &ManifestSet, names: &naming::Names, error: &CompileError) -> PolicyErrors {
+fn refused(names: &naming::Names, error: &CompileError) -> PolicyErrors {
     let origin = match error {
         CompileError::Budget { budget, .. } => names.owner(budget),
-        CompileError::Route { route, .. } => {
-            let is_route = |object: &&Object| matches!(object.spec, Spec::Route(_));
-            let found =
-                set.by_key().values().filter(is_route).find(|object| object.key.full_name() == *route);
-            found.map(|object| &object.origin)
-        }
         _ => None,
     };
     let (file, line) = origin.map_or(("policy", 0), |origin| (origin.file.as_str(), origin.line));

@@ -8,7 +8,7 @@ use super::index::{self, Choice, Index, Key};
 use super::route_table::RouteTable;
 use super::subject::{Way, subject};
 use super::{
-    Attribute, BackendSpec, Budget, BudgetMatch, CompileError, IdentityRules, MatchError, Prices,
+    Attribute, BackendSpec, Budget, BudgetMatch, CompileError, IdentityRules, MatchError, NO_ROUTE, Prices,
     RequestView, Route, RouteMatch, check,
 };
 
@@ -79,7 +79,8 @@ impl CompiledPolicy {
     ) -> Result<Vec<BudgetMatch>, MatchError> {
         let way = Way { route, backend };
         let mut matches = Vec::new();
-        for number in self.index.candidates(request, route.map(|found| found.route.name.as_str())) {
+        let name = route.map_or(NO_ROUTE, |found| found.route.name.as_str());
+        for number in self.index.candidates(request, Some(name)) {
             if let Some(budget) = self.budgets.get(number as usize)
                 && budget.applies(request, way)
             {

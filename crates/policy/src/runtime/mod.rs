@@ -29,7 +29,7 @@ mod subject;
 mod tier;
 
 pub use backend::{AuthSpec, BackendSpec, Endpoint, ProviderKind, SecretRef};
-pub use budget::{Budget, BudgetMatch, ClusterLoss, WhenShort};
+pub use budget::{Budget, BudgetMatch, ClusterLoss, NO_ROUTE, WhenShort};
 pub use cel::{CelCost, CelError, EXPRESSION_MAX_BYTES};
 pub use cidr::{Cidr, CidrError};
 pub use compiled::{CompiledPolicy, PolicyParts};
