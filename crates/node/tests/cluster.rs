@@ -139,7 +139,8 @@ async fn a_limit_that_changes_under_load_loses_no_request_and_judges_none_by_hal
     };
     // A thousand in flight all the time: before, while and after the policy is applied.
     let mut outcomes = join_all((0..1_000).map(reserve)).await;
-    let (during, applied) = tokio::join!(join_all((0..1_000).map(reserve)), cluster.apply(&policy(310)));
+    let raised = policy(310);
+    let (during, applied) = tokio::join!(join_all((0..1_000).map(reserve)), cluster.apply(&raised));
     assert_eq!(applied.version, 2);
     outcomes.extend(during);
     outcomes.extend(join_all((0..1_000).map(reserve)).await);
