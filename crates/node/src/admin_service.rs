@@ -8,6 +8,7 @@ use quorate_rpc::admin::admin_client::AdminClient;
 use quorate_rpc::admin::admin_server::Admin;
 use quorate_rpc::admin::{self, Consistency};
 use quorate_rpc::budget::PolicyDocument;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
@@ -31,6 +32,7 @@ pub(crate) struct AdminService {
     pub forwarder: Arc<Forwarder>,
     pub watchers: Arc<Watchers>,
     pub started: Instant,
+    pub event_watches: Arc<Semaphore>,
     pub stop: CancellationToken,
 }
 
@@ -265,7 +267,10 @@ impl Admin for AdminService {
         request: Request<admin::WatchEventsRequest>,
     ) -> Result<Response<Self::WatchEventsStream>, Status> {
         let after = request.into_inner().alerts_after;
-        Ok(Response::new(policy_events::watch(self.replica.clone(), after, self.stop.clone())))
+        let place = self.event_watches.clone().try_acquire_owned();
+        let place =
+            place.map_err(|_| Status::unavailable("too many watch this node's events; ask another"))?;
+        Ok(Response::new(policy_events::watch(self.replica.clone(), after, self.stop.clone(), place)))
     }
 
     async fn adjust_account(

@@ -8,19 +8,21 @@ use std::net::IpAddr;
 
 use quorate_ledger::{Amount, Charge, Command, Enforcement, Ledger, ReservationId};
 use quorate_policy::runtime::{
-    Budget, BudgetMatch, CompiledPolicy, CostContext, Identity, IdentityField, RequestView, RouteMatch,
-    TierAction, WhenShort, tier_at,
+    BackendRef, Budget, BudgetMatch, CompiledPolicy, CostContext, ExplainedBudget, Explanation, Identity,
+    IdentityField, RequestView, RouteMatch, TierAction, Verdict, WhenShort, tier_at,
 };
 use quorate_rpc::{admin, budget};
 use tonic::Status;
 
 use crate::admin_reads::Reads;
-use crate::policies::{InForce, Policies};
+use crate::policies::Policies;
 use crate::policy_words;
 use crate::tenants::now;
 
 const INPUT_DEFAULT: u64 = 1_000;
 const HEADERS_MAX: usize = 256;
+/// Budgets that do not apply, of which it is told why.
+const OTHERS_MAX: usize = 50;
 
 /// The request that is explained, and where it would go.
 struct Case<'a> {
@@ -71,15 +73,19 @@ impl Reads {
             headers: &headers,
             identity: &identity,
         };
-        let route = policy.compiled.route(&view);
-        let budgets = policy.compiled.budgets(&view, route.as_ref());
-        let budgets = budgets.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let input = if request.input_tokens == 0 { INPUT_DEFAULT } else { request.input_tokens };
+        let Explanation { route, backends, budgets } =
+            policy.compiled.explain(&view, input, request.max_tokens.unwrap_or_default());
+        if route.is_none() && !policy.compiled.routes().is_empty() {
+            notes.push("no route matches: where it goes is up to the gateway's own configuration".to_owned());
+        }
+        let matches = matches(budgets, &mut notes)?;
         let case = Case {
             compiled: &policy.compiled,
             identity: &identity,
             model: &request.model,
             contexts: contexts(&view, route.as_ref()),
-            input: if request.input_tokens == 0 { INPUT_DEFAULT } else { request.input_tokens },
+            input,
             max_tokens: request.max_tokens,
         };
         let response = self.replica.read(|ledger, at| admin::ExplainRequestResponse {
@@ -88,22 +94,39 @@ impl Reads {
             team: identity.team.clone().unwrap_or_default(),
             user: identity.user.clone().unwrap_or_default(),
             route: route.as_ref().map(|found| found.route.name.clone()).unwrap_or_default(),
-            backends: backends(&policy, route.as_ref(), &request.model),
-            budgets: budgets.iter().map(|found| case.budget(ledger, found, &mut notes)).collect(),
+            backends: backends.iter().map(|backend| case.backend(backend)).collect(),
+            budgets: matches.iter().map(|found| case.budget(ledger, found, &mut notes)).collect(),
             notes: Vec::new(),
             read_point: self.point(at, ledger.time()),
         });
-        if route.is_none() && !policy.compiled.routes().is_empty() {
-            notes.push(
-                "no route matches: the gateway's own configuration says where it goes, if it has one"
-                    .to_owned(),
-            );
-        }
-        if budgets.is_empty() {
-            notes.push("no budget applies: it is not counted".to_owned());
-        }
         Ok(admin::ExplainRequestResponse { notes, ..response })
     }
+}
+
+/// Those that apply; of the others, why not.
+fn matches(budgets: Vec<ExplainedBudget>, notes: &mut Vec<String>) -> Result<Vec<BudgetMatch>, Status> {
+    let (mut matches, mut others) = (Vec::new(), 0);
+    for ExplainedBudget { budget, verdict } in budgets {
+        match verdict {
+            Verdict::Applies { subject, .. } => {
+                let subject = subject.map_err(|error| Status::invalid_argument(error.to_string()))?;
+                matches.push(BudgetMatch { budget, subject });
+            }
+            Verdict::DoesNot { because } => {
+                others += 1;
+                if others <= OTHERS_MAX {
+                    notes.push(format!("budget {} does not apply: {because}", budget.rule.name));
+                }
+            }
+        }
+    }
+    if others > OTHERS_MAX {
+        notes.push(format!("{} more budgets do not apply", others - OTHERS_MAX));
+    }
+    if matches.is_empty() {
+        notes.push("no budget applies: it is not counted".to_owned());
+    }
+    Ok(matches)
 }
 
 fn contexts<'a>(view: &RequestView<'a>, route: Option<&RouteMatch<'a>>) -> Vec<CostContext<'a>> {
@@ -141,24 +164,18 @@ fn identity(
     }
 }
 
-fn backends(policy: &InForce, route: Option<&RouteMatch<'_>>, model: &str) -> Vec<admin::ExplainedBackend> {
-    let Some(route) = route else { return Vec::new() };
-    // Any draw: those of one priority are drawn by weight, request by request.
-    let backends = route.backends(0).into_iter().map(|backend| admin::ExplainedBackend {
-        name: backend.backend.clone(),
-        provider: policy
-            .compiled
-            .backend(&backend.backend)
-            .map(|spec| spec.provider.name().to_owned())
-            .unwrap_or_default(),
-        priority: backend.priority,
-        weight: backend.weight,
-        model: backend.model_override.clone().unwrap_or_else(|| model.to_owned()),
-    });
-    backends.collect()
-}
-
 impl Case<'_> {
+    fn backend(&self, backend: &BackendRef) -> admin::ExplainedBackend {
+        let spec = self.compiled.backend(&backend.backend);
+        admin::ExplainedBackend {
+            name: backend.backend.clone(),
+            provider: spec.map(|spec| spec.provider.name().to_owned()).unwrap_or_default(),
+            priority: backend.priority,
+            weight: backend.weight,
+            model: backend.model_override.clone().unwrap_or_else(|| self.model.to_owned()),
+        }
+    }
+
     fn budget(
         &self,
         ledger: &Ledger,

@@ -79,3 +79,53 @@ impl KeySet {
         events
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use quorate_ledger::TimestampMs;
+
+    use super::*;
+
+    fn key(id: String, revoked_at: Option<u64>) -> Arc<KeyRecord> {
+        Arc::new(KeyRecord {
+            id,
+            hash: [0; 32],
+            tenant: "acme".to_owned(),
+            user: "alice".to_owned(),
+            team: String::new(),
+            models: Vec::new(),
+            created_at: TimestampMs(1),
+            expires_at: None,
+            revoked_at: revoked_at.map(TimestampMs),
+            by: String::new(),
+            comment: String::new(),
+        })
+    }
+
+    fn set(revision: u64, keys: impl IntoIterator<Item = Arc<KeyRecord>>) -> KeySet {
+        let records = keys.into_iter().map(|key| (key.id.clone(), key)).collect();
+        KeySet { revision, records: Arc::new(records) }
+    }
+
+    /// (complete, keys, more) of each event.
+    fn told(set: &KeySet, known: Option<&KeySet>) -> Vec<(bool, usize, bool)> {
+        set.since(known).iter().map(|event| (event.complete, event.keys.len(), event.more)).collect()
+    }
+
+    #[test]
+    fn a_watcher_is_told_everything_first_and_then_what_changed() {
+        let old = set(1, (0..600).map(|number| key(format!("{number:03}"), None)));
+        assert_eq!(told(&old, None), [(true, 250, true), (false, 250, true), (false, 100, false)]);
+        let revoked = key("007".to_owned(), Some(5));
+        let new = set(2, old.records.values().cloned().chain([revoked]));
+        assert_eq!(told(&new, Some(&old)), [(false, 1, false)]);
+        assert_eq!(told(&set(3, []), None), [(true, 0, false)]);
+    }
+
+    #[test]
+    fn where_keys_have_gone_it_is_told_everything_again() {
+        let old = set(1, [key("a".to_owned(), None), key("b".to_owned(), None)]);
+        let new = set(2, [key("b".to_owned(), None)]);
+        assert_eq!(told(&new, Some(&old)), [(true, 1, false)]);
+    }
+}

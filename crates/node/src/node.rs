@@ -8,7 +8,7 @@ use quorate_replica::{Peer, Replica, ReplicaConfig, ReplicaError, Role, Status, 
 use quorate_rpc::admin::admin_server::AdminServer;
 use quorate_rpc::budget::budget_server::BudgetServer;
 use quorate_rpc::{DESCRIPTORS, MESSAGE_MAX_BYTES};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -28,6 +28,7 @@ use crate::key_set::KeySets;
 use crate::metrics::Metrics;
 use crate::policies::Policies;
 use crate::policy_changes::PolicyChanges;
+use crate::policy_events::WATCHES_MAX;
 use crate::proposer::Proposer;
 use crate::secrets::Secrets;
 use crate::tenants::Tenants;
@@ -236,6 +237,7 @@ async fn routes(
         forwarder,
         watchers,
         started: Instant::now(),
+        event_watches: Arc::new(Semaphore::new(WATCHES_MAX)),
         stop: stop.clone(),
     };
     let reflection = tonic_reflection::server::Builder::configure()

@@ -49,6 +49,8 @@ pub(crate) struct AlertRoute {
     pub secret: Option<SecretKey>,
 }
 
+type Read = Result<Arc<InForce>, Unreadable>;
+
 #[derive(Debug)]
 pub(crate) struct Policies {
     replica: Replica,
@@ -56,7 +58,7 @@ pub(crate) struct Policies {
     /// Held while a version is compiled, so that callers do not compile it each.
     compiling: tokio::sync::Mutex<()>,
     /// Held for a look-up only, never over an await.
-    latest: Mutex<Option<(u64, Result<Arc<InForce>, Unreadable>)>>,
+    latest: Mutex<Option<(u64, Read)>>,
 }
 
 impl Policies {
@@ -75,7 +77,7 @@ impl Policies {
     ///
     /// # Errors
     /// This release cannot read it.
-    pub async fn in_force(&self) -> Result<Arc<InForce>, Unreadable> {
+    pub async fn in_force(&self) -> Read {
         let version = self.replica.read(|ledger, _| ledger.policy_version());
         if let Some(known) = self.known(version) {
             return known;
@@ -105,7 +107,7 @@ impl Policies {
         read.map_err(|problem| Unreadable { version, problem: problem.into() })
     }
 
-    fn known(&self, version: u64) -> Option<Result<Arc<InForce>, Unreadable>> {
+    fn known(&self, version: u64) -> Option<Read> {
         let latest = self.latest.lock();
         latest.as_ref().filter(|(known, _)| *known == version).map(|(_, compiled)| compiled.clone())
     }

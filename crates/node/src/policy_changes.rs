@@ -188,8 +188,9 @@ fn parse(request: &admin::ApplyPolicyRequest) -> Result<(ManifestSet, Vec<String
     let files = request.files.iter().map(|file| Source { name: &file.name, text: &file.text });
     let document = Source { name: "policy", text: &request.document };
     let sources: Vec<_> = files.chain(Some(document).filter(|document| !document.text.is_empty())).collect();
-    if sources.is_empty() && request.mode() != ApplyMode::Replace {
-        return Err(Status::invalid_argument("there is no manifest to apply: files and document are empty"));
+    // Also where it replaces all: an empty folder is a mistake more often than a wish.
+    if sources.is_empty() {
+        return Err(Status::invalid_argument("there is no manifest: files and document are empty"));
     }
     if sources.len() > FILES_MAX {
         return Err(Status::invalid_argument(format!("more than {FILES_MAX} files; join some of them")));

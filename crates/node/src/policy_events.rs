@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::Stream;
 use quorate_replica::Replica;
 use quorate_rpc::admin::{self, event::Kind};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -16,6 +16,8 @@ use crate::admin_policy_reads::{alert, policy_version};
 /// Events that may wait for a slow watcher before it is let go.
 const QUEUE: usize = 1_024;
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// A watcher that takes nothing for so long is let go.
+const SLOWEST: Duration = Duration::from_secs(10);
 
 pub(crate) type EventStream = Pin<Box<dyn Stream<Item = Result<admin::Event, Status>> + Send>>;
 
@@ -29,8 +31,16 @@ struct Watch {
     policy_version: u64,
 }
 
-/// Alerts after the given one that are still kept, and the policy in force; then what comes.
-pub(crate) fn watch(replica: Replica, alerts_after: u64, stop: CancellationToken) -> EventStream {
+/// Watches that a node serves at the same time.
+pub(crate) const WATCHES_MAX: usize = 256;
+
+/// Alerts after the given one that are still kept, and the policy in force; then what comes. `place`: held as long.
+pub(crate) fn watch(
+    replica: Replica,
+    alerts_after: u64,
+    stop: CancellationToken,
+    place: OwnedSemaphorePermit,
+) -> EventStream {
     let (events, stream) = mpsc::channel(QUEUE);
     let watch = Watch { replica, events, alerts_after, policy_version: 0 };
     tokio::spawn(async move {
@@ -38,6 +48,7 @@ pub(crate) fn watch(replica: Replica, alerts_after: u64, stop: CancellationToken
             Over = watch.run() => {}
             () = stop.cancelled() => {}
         }
+        drop(place);
     });
     Box::pin(ReceiverStream::new(stream))
 }
@@ -82,6 +93,3 @@ impl Watch {
         sending.await.map_err(|_| Over)
     }
 }
-
-/// A watcher that takes nothing for so long is let go.
-const SLOWEST: Duration = Duration::from_secs(10);

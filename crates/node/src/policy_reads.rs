@@ -66,7 +66,7 @@ impl Reads {
 
 fn budgets(policy: &InForce) -> Vec<admin::BudgetRule> {
     let rule = |budget: &Budget| admin::BudgetRule {
-        subject: budget.subject.iter().map(policy_words::subject_part).collect(),
+        subject: budget.subject.iter().map(ToString::to_string).collect(),
         source: budget.explains.clone(),
         applies_to: policy_words::applies_to(budget),
         cost: policy_words::cost(&budget.cost),

@@ -162,9 +162,9 @@ async fn a_limit_that_changes_under_load_loses_no_request_and_judges_none_by_hal
         assert!(limit == old || limit == new, "a limit of no version: {limit}");
         seen[usize::from(limit == new)] += 1;
     }
-    assert_eq!(seen.iter().sum::<usize>(), 1_000);
-    // Of the old limit one fits into each account, of the new one five.
-    assert!((SUBJECTS..=5 * SUBJECTS).contains(&granted), "{granted} granted, decisions by version {seen:?}");
+    assert!(seen.iter().sum::<usize>() == 3_000 && seen.iter().all(|count| *count >= 1_000), "{seen:?}");
+    // Five fit into each account in the end.
+    assert_eq!(granted, 5 * SUBJECTS);
     let reserved: u64 = cluster
         .client()
         .admin()

@@ -22,8 +22,12 @@ struct Bench {
 
 impl Bench {
     async fn start() -> Self {
+        Self::start_with("Lifetime").await
+    }
+
+    async fn start_with(window: &str) -> Self {
         let cluster = Cluster::start(3).await;
-        cluster.apply(POLICY).await;
+        cluster.apply(&POLICY.replace("Lifetime", window)).await;
         let client = cluster.client();
         Self { cluster, client }
     }
@@ -146,4 +150,20 @@ async fn who_leaves_makes_room_for_the_next() {
     bench.end(id, None).await;
     assert!(matches!(gives_up.await.unwrap(), Outcome::Denied(_)));
     assert!(granted(&last.await.unwrap()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_window_that_rolls_over_lets_them_go_on_and_so_does_a_higher_limit() {
+    let bench = Bench::start_with("Second").await;
+    bench.hold(100).await;
+    let started = Instant::now();
+    let waiting = bench.wait(&bench.client, bench.client.new_id(), 100, LONG).await;
+    assert!(granted(&waiting.await.unwrap()));
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+
+    let bench = Bench::start().await;
+    bench.hold(100).await;
+    let waiting = bench.wait(&bench.client, bench.client.new_id(), 50, LONG).await;
+    bench.cluster.apply(&POLICY.replace("100", "1000")).await;
+    assert!(granted(&waiting.await.unwrap()));
 }
