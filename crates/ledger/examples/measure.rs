@@ -31,18 +31,59 @@ fn resident_mb() -> u64 {
     pages.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4 / 1024
 }
 
-fn main() {
-    let start = 1_790_000_000_000_u64;
-    let mut ledger = Ledger::default();
-    let put = Command::PutPolicy {
+/// Each the same budget in every respect but one, one account, five requests a second.
+fn other_budgets(start: u64) {
+    let rule = |window| BudgetRule::new("hourly", Unit::Tokens, amount(900_000_000), window);
+    let berlin = (0..40).map(|change| ZoneOffset {
+        from: TimestampMs(start - 315_000_000_000 + change * 15_780_000_000),
+        seconds: if change % 2 == 0 { 3_600 } else { 7_200 },
+    });
+    let sliding = Window::Sliding { ms: 60_000 };
+    let rules = [
+        ("reserve", rule(Window::Hour)),
+        ("day, utc", rule(Window::Day)),
+        ("day, zone", BudgetRule { zone: berlin.collect(), ..rule(Window::Day) }),
+        ("count", BudgetRule { enforcement: Enforcement::Count, ..rule(Window::Hour) }),
+        ("shadow", BudgetRule { enforcement: Enforcement::Shadow, ..rule(Window::Hour) }),
+        ("alerts", BudgetRule { alerts: vec![50, 80, 100], ..rule(Window::Hour) }),
+        ("carry over", BudgetRule { carry_over: Some(amount(5)), ..rule(Window::Minute) }),
+        ("sliding", rule(sliding)),
+        ("sliding count", BudgetRule { enforcement: Enforcement::Count, ..rule(sliding) }),
+        ("sliding shadow", BudgetRule { enforcement: Enforcement::Shadow, ..rule(sliding) }),
+    ];
+    for (name, rule) in rules {
+        let mut ledger = Ledger::default();
+        ledger.apply(TimestampMs(start), &put(rule));
+        let requests = 50_000_u64;
+        let began = Instant::now();
+        for number in 0..requests {
+            let at = start + number * 200;
+            ledger.apply(TimestampMs(at), &reserve("acme", id(at, number)));
+            let settle =
+                Command::Settle { tenant: "acme".into(), id: id(at, number), actual: vec![amount(1)] };
+            ledger.apply(TimestampMs(at), &settle);
+        }
+        println!("{name}: {} ns for both", began.elapsed().as_nanos() / u128::from(requests));
+    }
+}
+
+fn put(rule: BudgetRule) -> Command {
+    Command::PutPolicy {
         expected_version: None,
-        rules: vec![BudgetRule::new("hourly", Unit::Tokens, amount(900_000_000), Window::Hour)],
+        rules: vec![rule],
         document: String::new(),
         staged: None,
         by: String::new(),
         comment: String::new(),
-    };
+    }
+}
+
+fn main() {
+    let start = 1_790_000_000_000_u64;
+    let mut ledger = Ledger::default();
+    let put = put(BudgetRule::new("hourly", Unit::Tokens, amount(900_000_000), Window::Hour));
     ledger.apply(TimestampMs(start), &put);
+    other_budgets(start);
     let tenants: Vec<String> = (0..10_000).map(|number| format!("tenant-{number:05}")).collect();
     let before = resident_mb();
     for (number, tenant) in tenants.iter().enumerate() {
