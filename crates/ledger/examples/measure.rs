@@ -27,8 +27,12 @@ fn reserve(tenant: &str, id: ReservationId) -> Command {
 }
 
 fn resident_mb() -> u64 {
+    resident_kb() / 1_024
+}
+
+fn resident_kb() -> u64 {
     let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
-    pages.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4 / 1024
+    pages.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4
 }
 
 /// Each the same budget in every respect but one, one account, five requests a second.
@@ -67,6 +71,36 @@ fn other_budgets(start: u64) {
     }
 }
 
+/// Every slice of a sliding window in use, and one window of an hour.
+fn accounts(start: u64) {
+    for (name, window, requests) in
+        [("hourly", Window::Hour, 1), ("sliding, 61 slices", Window::Sliding { ms: 3_600_000 }, 61)]
+    {
+        let mut ledger = Ledger::default();
+        let rule = BudgetRule::new("hourly", Unit::Tokens, amount(900_000_000), window);
+        ledger.apply(TimestampMs(start), &put(rule));
+        let before = resident_kb();
+        for slice in 0..requests {
+            let at = start + slice * 60_000;
+            for number in 0..10_000_u64 {
+                let (tenant, id) = ("acme".to_owned(), id(at, number));
+                let mut command = reserve(&tenant, id);
+                if let Command::Reserve { charges, .. } = &mut command {
+                    charges[0].subject = format!("subject-{number}");
+                }
+                ledger.apply(TimestampMs(at), &command);
+                ledger.apply(TimestampMs(at), &Command::Release { tenant, id });
+            }
+        }
+        // What is remembered of the last 70 seconds is no part of an account.
+        for _ in 0..10_000 {
+            let command = Command::Release { tenant: "none".into(), id: id(start, 0) };
+            ledger.apply(TimestampMs(start + requests * 60_000 + 70_001), &command);
+        }
+        println!("an account, {name}: {} bytes", (resident_kb() - before) * 1_024 / 10_000);
+    }
+}
+
 fn put(rule: BudgetRule) -> Command {
     Command::PutPolicy {
         expected_version: None,
@@ -83,7 +117,6 @@ fn main() {
     let mut ledger = Ledger::default();
     let put = put(BudgetRule::new("hourly", Unit::Tokens, amount(900_000_000), Window::Hour));
     ledger.apply(TimestampMs(start), &put);
-    other_budgets(start);
     let tenants: Vec<String> = (0..10_000).map(|number| format!("tenant-{number:05}")).collect();
     let before = resident_mb();
     for (number, tenant) in tenants.iter().enumerate() {
@@ -138,5 +171,7 @@ fn main() {
         slowest = slowest.max(began.elapsed().as_micros());
     }
     println!("slowest of 100,000 applies after it: {slowest} µs");
-    drop(snapshot);
+    drop((snapshot, ledger));
+    other_budgets(start);
+    accounts(start);
 }
