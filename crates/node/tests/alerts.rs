@@ -142,6 +142,12 @@ async fn what_was_refused_is_sent_again_under_the_same_id_by_the_next_leader_too
     let receiver = Receiver::start().await;
     receiver.status.store(500, Ordering::SeqCst);
     let (mut cluster, _secrets) = cluster(&receiver).await;
+    // A budget's own webhook goes before that of the nodes.
+    let webhook = format!(
+        "shares: [50], webhook: {{url: 'http://{}/own?token=1', secretRef: {{name: pager, key: token}}}}",
+        receiver.address
+    );
+    cluster.apply(&POLICY.replace("shares: [50, 100]", &webhook)).await;
     let client = cluster.client();
     spend(&client, 50).await;
     receiver.wait_for(2).await;
@@ -152,6 +158,10 @@ async fn what_was_refused_is_sent_again_under_the_same_id_by_the_next_leader_too
     let received = receiver.wait_for(before + 1).await;
     let ids: Vec<_> = received.iter().map(|(head, _)| header(head, "quorate-alert-id").unwrap()).collect();
     assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+    let own = |(head, _): &(String, String)| {
+        head.starts_with("POST /own?token=1 ") && header(head, "quorate-signature").is_some()
+    };
+    assert!(received.iter().all(own), "{received:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
