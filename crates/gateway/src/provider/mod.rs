@@ -9,6 +9,7 @@ pub(crate) mod splice;
 pub(crate) mod sse;
 pub(crate) mod stream_options;
 pub(crate) mod tally;
+pub(crate) mod usage;
 
-pub(crate) use answer::Usage;
 pub(crate) use facts::{Endpoint, Facts};
+pub(crate) use usage::Usage;
