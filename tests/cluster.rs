@@ -154,6 +154,7 @@ async fn kill_9_of_the_whole_cluster_loses_nothing() {
                         id,
                         charges: vec![charge],
                         ttl_ms: 3_600_000,
+                        wait: false,
                     };
                     if client.execute(reserve, std::time::Duration::from_millis(500)).await.is_err() {
                         break;

@@ -79,6 +79,7 @@ fn seconds(window: Window) -> Option<u64> {
         Window::Week => Some(604_800),
         Window::Month => Some(2_592_000),
         Window::Year => Some(31_536_000),
+        Window::Sliding { ms } => Some(ms.div_ceil(1_000)),
         Window::Lifetime => None,
     }
 }
@@ -95,7 +96,7 @@ fn now() -> TimestampMs {
 
 #[cfg(test)]
 mod tests {
-    use quorate_ledger::Amount;
+    use quorate_ledger::{Amount, Unit};
 
     use super::*;
 
@@ -104,6 +105,7 @@ mod tests {
         Balance {
             budget: budget.to_owned(),
             subject: "alice".to_owned(),
+            unit: Unit::Tokens,
             limit: amount(limit),
             spent: amount(spent),
             reserved: amount(reserved),

@@ -125,6 +125,7 @@ async fn ask(call: &Call, identity: &Identity, asked: &Asked) -> Result<Outcome,
         id: asked.id,
         charges: estimate::charges(&identity.matches, asked.input, asked.output),
         ttl_ms: timeouts.reservation_ms(),
+        wait: false,
     };
     let started = Instant::now();
     let decided = call.core.keeper.execute(command, Duration::from_millis(timeouts.reserve_ms)).await;

@@ -23,7 +23,7 @@ fn reserve(tenant: &str, id: ReservationId) -> Command {
         amount: amount(1),
         at_least: amount(1),
     }];
-    Command::Reserve { tenant: tenant.into(), id, charges, ttl_ms: 60_000 }
+    Command::Reserve { tenant: tenant.into(), id, charges, ttl_ms: 60_000, wait: false }
 }
 
 fn resident_mb() -> u64 {
@@ -34,17 +34,15 @@ fn resident_mb() -> u64 {
 fn main() {
     let start = 1_790_000_000_000_u64;
     let mut ledger = Ledger::default();
-    let rule = BudgetRule {
-        name: "hourly".into(),
-        tenant: None,
-        unit: Unit::Tokens,
-        limit: amount(900_000_000),
-        window: Window::Hour,
+    let put = Command::PutPolicy {
+        expected_version: None,
+        rules: vec![BudgetRule::new("hourly", Unit::Tokens, amount(900_000_000), Window::Hour)],
+        document: String::new(),
+        staged: None,
+        by: String::new(),
+        comment: String::new(),
     };
-    ledger.apply(
-        TimestampMs(start),
-        &Command::PutPolicy { expected_version: None, rules: vec![rule], document: String::new() },
-    );
+    ledger.apply(TimestampMs(start), &put);
     let tenants: Vec<String> = (0..10_000).map(|number| format!("tenant-{number:05}")).collect();
     let before = resident_mb();
     for (number, tenant) in tenants.iter().enumerate() {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::account_key::AccountKey;
 use crate::period::Period;
-use crate::{AccountView, Amount, BudgetRule, CLOSED_WINDOWS_MAX, TimestampMs};
+use crate::{AccountView, Amount, BudgetRule, CLOSED_WINDOWS_MAX, Enforcement, TimestampMs};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Account {
@@ -22,7 +22,7 @@ impl Account {
     pub fn new(rule: &BudgetRule, now: TimestampMs) -> Self {
         Self {
             limit_override: None,
-            present: Period::new(0, rule.window.span_at(now), rule.limit),
+            present: Period::new(0, rule.span_at(now), rule),
             closed: Vec::new(),
             next_number: 1,
             look_at: None,
@@ -32,17 +32,17 @@ impl Account {
     /// Brings the account to `now` and to the rule in force: closes a window that is over, follows a changed limit.
     /// Returns what was spent in windows that are now out of the history.
     pub fn roll(&mut self, rule: &BudgetRule, now: TimestampMs) -> u128 {
-        let span = rule.window.span_at(now);
+        let span = rule.span_at(now);
         let mut dropped = 0;
-        if span != self.present.span {
+        if !self.present.is_of(rule, span) {
             // A budget whose window kind was changed and changed back finds what it had counted.
-            let again = self.closed.iter().position(|period| period.span == span);
+            let again = self.closed.iter().position(|period| period.is_of(rule, span));
             let next = match again {
                 Some(index) => self.closed.remove(index),
                 None => {
                     let number = self.next_number;
                     self.next_number = number.wrapping_add(1);
-                    Period::new(number, span, rule.limit)
+                    Period::new(number, span, rule)
                 }
             };
             let over = std::mem::replace(&mut self.present, next);
@@ -55,9 +55,9 @@ impl Account {
 
     /// The present window as [`Account::roll`] would leave it, without copying the history.
     pub fn present_at(&self, rule: &BudgetRule, now: TimestampMs) -> Period {
-        let span = rule.window.span_at(now);
-        let known = self.periods().find(|period| period.span == span);
-        let mut period = known.cloned().unwrap_or_else(|| Period::new(self.next_number, span, rule.limit));
+        let span = rule.span_at(now);
+        let known = self.periods().find(|period| period.is_of(rule, span));
+        let mut period = known.cloned().unwrap_or_else(|| Period::new(self.next_number, span, rule));
         period.limit = self.limit_of(rule, &period);
         period
     }
@@ -65,7 +65,7 @@ impl Account {
     /// The limit in force for a window: that of now if it is the present one, else the last seen.
     pub fn limit_at(&self, rule: Option<&BudgetRule>, period: &Period, now: TimestampMs) -> Amount {
         match rule {
-            Some(rule) if rule.window.span_at(now) == period.span => self.limit_of(rule, period),
+            Some(rule) if period.is_of(rule, rule.span_at(now)) => self.limit_of(rule, period),
             _ => period.limit,
         }
     }
@@ -140,17 +140,21 @@ impl Account {
         goes_at.is_some_and(|at| at <= now) && !self.is_referenced()
     }
 
-    pub fn view(&self, tenant: &str, key: &AccountKey) -> AccountView {
+    pub fn view(&self, tenant: &str, key: &AccountKey, enforcement: Option<Enforcement>) -> AccountView {
         AccountView {
             tenant: tenant.to_owned(),
             budget: key.budget().to_owned(),
             subject: key.subject().to_owned(),
+            unit: self.present.unit,
+            enforcement,
             limit: self.present.limit,
             spent: self.present.spent,
             reserved: self.present.reserved,
             available: self.present.available(),
             overdraft: self.present.overdraft,
             topped_up: self.present.topped_up,
+            carried: Amount::ZERO,
+            shadow_denied: 0,
             window: self.present.span,
             closed_windows: self.closed.iter().map(Period::closed_view).collect(),
         }

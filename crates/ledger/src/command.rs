@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Amount, BudgetRule, ReservationId};
+use crate::{Amount, BudgetRule, KeyRecord, ReservationId};
 
 /// An amount asked for on one account.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -18,12 +18,28 @@ pub struct Charge {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
-    /// Replaces all budgets. Accounts of budgets that are gone stay readable until their window closes.
+    /// Replaces all budgets. Accounts of budgets that are gone stay readable as long as they would have otherwise.
     PutPolicy {
         /// Refused unless this is the version in force; `None`: unconditionally.
         expected_version: Option<u64>,
         rules: Vec<BudgetRule>,
-        /// The policy file as applied: opaque here, compiled by the gateways.
+        /// The policy file as applied: opaque here, compiled by the gateways. At most
+        /// [`crate::DOCUMENT_PART_MAX_BYTES`]; what is longer comes in parts.
+        document: String,
+        /// The parts of this upload come before `rules` and `document`.
+        staged: Option<u128>,
+        /// Who, for the history; at most 128 bytes, may be empty.
+        by: String,
+        /// Why, for the history; at most 512 bytes.
+        comment: String,
+    },
+    /// One part of a policy that is too large for one command. One upload at a time: part 0 starts it and drops an older
+    /// one; then part by part, each once (a replay of the last one changes nothing).
+    StagePolicy {
+        /// Chosen by the uploader, a new one for each upload.
+        upload: u128,
+        part: u32,
+        rules: Vec<BudgetRule>,
         document: String,
     },
     Reserve {
@@ -32,6 +48,8 @@ pub enum Command {
         charges: Vec<Charge>,
         /// 1 ..= [`crate::TTL_MAX_MS`]
         ttl_ms: u64,
+        /// A denial where only reservations stand in the way is not remembered: the same id may ask again.
+        wait: bool,
     },
     /// Deadline to now + ttl, never earlier than it is.
     Extend {
@@ -60,6 +78,21 @@ pub enum Command {
         budget: String,
         subject: String,
         adjustment: Adjustment,
+        /// Who, for the audit log; at most 128 bytes, may be empty.
+        by: String,
+    },
+    /// A new key, or the same once more.
+    PutKey {
+        key: KeyRecord,
+        by: String,
+    },
+    RevokeKey {
+        id: String,
+        by: String,
+    },
+    /// Alerts up to this seq have been delivered and can be dropped.
+    AckAlerts {
+        up_to: u64,
     },
     ReportProvider(ProviderReport),
 }

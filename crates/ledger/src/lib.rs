@@ -7,7 +7,9 @@ mod access;
 mod account;
 mod account_key;
 mod adjust;
+mod alert;
 mod amount;
+mod audit;
 mod books;
 mod check;
 mod command;
@@ -16,6 +18,7 @@ mod digest;
 mod fingerprint;
 mod id;
 mod indices;
+mod key;
 mod ledger;
 mod outcome;
 mod period;
@@ -33,13 +36,18 @@ mod window;
 
 pub mod invariant;
 
+pub use alert::Alert;
 pub use amount::{Amount, AmountError};
+pub use audit::{AuditAction, AuditRecord};
 pub use command::{Adjustment, Charge, Command, ProviderReport, ProviderState};
 pub use id::{NotAnId, ReservationId, TimestampMs};
+pub use key::KeyRecord;
 pub use ledger::Ledger;
 pub use outcome::{Balance, Denial, Grant, Outcome, Refusal, Settlement};
-pub use rule::{BudgetRule, Unit};
-pub use view::{AccountView, ClosedWindowView, PolicyView, ProviderView, ReservationView, TenantView};
+pub use rule::{BudgetRule, Enforcement, Unit, ZoneOffset};
+pub use view::{
+    AccountView, ClosedWindowView, PolicyVersion, PolicyView, ProviderView, ReservationView, TenantView,
+};
 pub use window::{Window, WindowSpan};
 
 /// A replay of an operation inside this time returns the first outcome; an older id is refused as stale.
@@ -52,3 +60,19 @@ pub const CHARGES_MAX: usize = 32;
 pub const TTL_MAX_MS: u64 = 86_400_000;
 /// Closed windows kept for reports, per account.
 pub const CLOSED_WINDOWS_MAX: usize = 12;
+/// Accounts of one budget per tenant, where the budget does not say.
+pub const ACCOUNTS_MAX_DEFAULT: u32 = 100_000;
+/// Accounts of one tenant, in all its budgets.
+pub const TENANT_ACCOUNTS_MAX: usize = 1_000_000;
+/// Budgets of one policy.
+pub const BUDGETS_MAX: usize = 20_000;
+/// A whole policy document, however many parts it came in.
+pub const POLICY_DOCUMENT_MAX_BYTES: usize = 4 * 1024 * 1024;
+/// The document of one command: it travels in one log entry, and those are small.
+pub const DOCUMENT_PART_MAX_BYTES: usize = 65_536;
+/// API keys, revoked and expired ones that are not dropped yet included.
+pub const KEYS_MAX: usize = 100_000;
+/// Alerts that nobody has acknowledged; beyond it the oldest are dropped.
+pub const ALERTS_MAX: usize = 10_000;
+/// Changes that the audit log shows.
+pub const AUDIT_MAX: usize = 1_000;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{Amount, ReservationId, TimestampMs};
+use crate::{Amount, KeyRecord, ReservationId, TimestampMs, Unit};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
@@ -23,6 +23,14 @@ pub enum Outcome {
         ids: Vec<ReservationId>,
     },
     Adjusted(Balance),
+    PolicyStaged,
+    KeyPut {
+        key: KeyRecord,
+    },
+    KeyRevoked {
+        key: KeyRecord,
+    },
+    AlertsAcked,
     ProviderReported {
         changed: bool,
     },
@@ -34,11 +42,12 @@ pub enum Outcome {
 pub struct Balance {
     pub budget: String,
     pub subject: String,
+    pub unit: Unit,
     /// The limit in force for this account and window: override, top-ups included.
     pub limit: Amount,
     pub spent: Amount,
     pub reserved: Amount,
-    /// End of the window; `None`: lifetime.
+    /// End of the window; of a sliding one, when the oldest of what counts leaves it. `None`: lifetime.
     pub resets_at: Option<TimestampMs>,
     /// What this operation holds (Reserve) or charged (Settle) here.
     pub amount: Amount,
@@ -91,6 +100,16 @@ pub enum Refusal {
     AlreadyResolved { id: ReservationId, how: String },
     #[error("policy has no budget {budget} for tenant {tenant}; the policy may have changed, read it again")]
     UnknownBudget { tenant: String, budget: String },
+    #[error(
+        "tenant {tenant} cannot have another account of budget {budget}: {max} is the most; does the subject come from what clients choose?"
+    )]
+    TooManyAccounts { tenant: String, budget: String, max: u64 },
+    #[error("key {id} is unknown: it was never made, or was dropped after it had ended")]
+    UnknownKey { id: String },
+    #[error(
+        "policy upload {upload:032x}: part {part} does not follow what is there; upload all parts again, under a new number"
+    )]
+    WrongPart { upload: u128, part: u32 },
     #[error("policy is at version {actual}, not {expected}; read it again and repeat the change")]
     VersionConflict { expected: u64, actual: u64 },
     /// One of the others, as a client was told it over the wire.

@@ -4,13 +4,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::account_key::AccountKey;
 use crate::tenant::Line;
-use crate::{Amount, Balance, ClosedWindowView, WindowSpan};
+use crate::{Amount, Balance, BudgetRule, ClosedWindowView, Unit, WindowSpan};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Period {
     /// Which window of its account: what a reservation's line refers to.
     pub number: u32,
     pub span: WindowSpan,
+    /// A budget that counts in another unit starts again.
+    pub unit: Unit,
     /// The limit as last seen, override and top-ups included.
     pub limit: Amount,
     /// The highest limit that was in force at a grant: what "never overspent" is measured against.
@@ -35,11 +37,12 @@ pub(crate) struct Booked {
 }
 
 impl Period {
-    pub fn new(number: u32, span: WindowSpan, limit: Amount) -> Self {
+    pub fn new(number: u32, span: WindowSpan, rule: &BudgetRule) -> Self {
         Self {
             number,
             span,
-            limit,
+            unit: rule.unit,
+            limit: rule.limit,
             ceiling: Amount::ZERO,
             spent: Amount::ZERO,
             reserved: Amount::ZERO,
@@ -107,6 +110,7 @@ impl Period {
         Balance {
             budget: key.budget().to_owned(),
             subject: key.subject().to_owned(),
+            unit: self.unit,
             limit,
             spent: self.spent,
             reserved: self.reserved,
@@ -122,6 +126,12 @@ impl Period {
             spent: self.spent,
             reserved: self.reserved,
             overdraft: self.overdraft,
+            shadow_denied: 0,
         }
+    }
+
+    /// Is this the window that the rule counts in at the time of `span`?
+    pub fn is_of(&self, rule: &BudgetRule, span: WindowSpan) -> bool {
+        self.span == span && self.unit == rule.unit
     }
 }

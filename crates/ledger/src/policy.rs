@@ -4,12 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BudgetRule, Ledger, Outcome, PolicyView, Refusal, check};
-
-/// Budgets of one policy.
-const BUDGETS_MAX: usize = 1_024;
-/// A policy travels in one log entry, and those are small.
-const DOCUMENT_MAX_BYTES: usize = 65_536;
+use crate::{
+    BUDGETS_MAX, BudgetRule, DOCUMENT_PART_MAX_BYTES, Enforcement, Ledger, Outcome, PolicyView, Refusal,
+    Window, check,
+};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Policy {
@@ -64,9 +62,9 @@ fn checked(rules: &[BudgetRule], document: &str) -> Result<BTreeMap<String, Budg
     if rules.len() > BUDGETS_MAX {
         return Err(format!("a policy has at most {BUDGETS_MAX} budgets, not {}", rules.len()));
     }
-    if document.len() > DOCUMENT_MAX_BYTES {
+    if document.len() > DOCUMENT_PART_MAX_BYTES {
         return Err(format!(
-            "a policy document has at most {DOCUMENT_MAX_BYTES} bytes, not {}",
+            "a policy document has at most {DOCUMENT_PART_MAX_BYTES} bytes, not {}",
             document.len()
         ));
     }
@@ -76,9 +74,25 @@ fn checked(rules: &[BudgetRule], document: &str) -> Result<BTreeMap<String, Budg
         if let Some(tenant) = &rule.tenant {
             check::name("tenant", tenant)?;
         }
+        supported(rule)?;
         if by_name.insert(rule.name.clone(), rule.clone()).is_some() {
             return Err(format!("budget {} stands twice in the policy", rule.name));
         }
     }
     Ok(by_name)
+}
+
+fn supported(rule: &BudgetRule) -> Result<(), String> {
+    let wanted = [
+        (matches!(rule.window, Window::Sliding { .. }), "a sliding window"),
+        (!rule.zone.is_empty(), "a time zone"),
+        (rule.enforcement != Enforcement::Reserve, "an enforcement other than Reserve"),
+        (rule.carry_over.is_some(), "carry_over"),
+        (!rule.alerts.is_empty(), "alerts"),
+        (rule.accounts_max != 0, "accounts_max"),
+    ];
+    match wanted.iter().find(|(wanted, _)| *wanted) {
+        Some((_, what)) => Err(format!("budget {}: {what} is not possible yet", rule.name)),
+        None => Ok(()),
+    }
 }

@@ -6,7 +6,8 @@ use crate::account::Account;
 use crate::account_key::AccountKey;
 use crate::tenant::Tenant;
 use crate::{
-    AccountView, Ledger, PolicyView, ProviderView, ReservationId, ReservationView, TenantView, TimestampMs,
+    AccountView, Alert, AuditRecord, BudgetRule, KeyRecord, Ledger, PolicyVersion, PolicyView, ProviderView,
+    ReservationId, ReservationView, TenantView, TimestampMs,
 };
 
 impl Ledger {
@@ -69,10 +70,10 @@ impl Ledger {
         if account.can_go(rule, now) {
             return None;
         }
-        let Some(rule) = rule else { return Some(account.view(tenant, key)) };
+        let Some(rule) = rule else { return Some(account.view(tenant, key, None)) };
         let mut account = account.clone();
         account.roll(rule, now);
-        Some(account.view(tenant, key))
+        Some(account.view(tenant, key, Some(rule.enforcement)))
     }
 
     /// Open reservations of one tenant, oldest id first.
@@ -102,5 +103,44 @@ impl Ledger {
 
     pub fn providers(&self) -> Vec<ProviderView> {
         self.providers.values().cloned().collect()
+    }
+
+    /// Newest first.
+    pub fn policy_history(&self) -> Vec<PolicyVersion> {
+        Vec::new()
+    }
+
+    /// `None`: there never was this version, or the history has let it go.
+    pub fn policy_document(&self, _version: u64) -> Option<(String, Vec<BudgetRule>)> {
+        None
+    }
+
+    /// Oldest first.
+    pub fn alerts_after(&self, _seq: u64) -> impl Iterator<Item = Alert> + '_ {
+        std::iter::empty()
+    }
+
+    /// Alerts that were dropped because nobody took them.
+    pub fn alerts_dropped(&self) -> u64 {
+        0
+    }
+
+    /// Oldest first.
+    pub fn audit(&self, _after_seq: u64) -> Vec<AuditRecord> {
+        Vec::new()
+    }
+
+    /// By id; revoked and expired ones too, until they are dropped.
+    pub fn keys(&self) -> impl Iterator<Item = &KeyRecord> + '_ {
+        std::iter::empty()
+    }
+
+    pub fn key(&self, _id: &str) -> Option<&KeyRecord> {
+        None
+    }
+
+    /// Another number after every change of a key.
+    pub fn keys_revision(&self) -> u64 {
+        0
     }
 }

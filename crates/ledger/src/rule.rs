@@ -2,15 +2,60 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Amount, Window};
+use crate::{ACCOUNTS_MAX_DEFAULT, Amount, TimestampMs, Window, WindowSpan};
 
-/// What a budget counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// What a budget counts. An [`Amount`] is in millionths of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Unit {
+    #[default]
     Tokens,
+    /// What a cost expression gives.
+    Cost,
+    Dollars,
 }
 
-/// Limit and window of one budget. Each (tenant, subject) that it meets has its own account.
+impl Unit {
+    /// `tokens`, `cost`, `dollars`
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tokens => "tokens",
+            Self::Cost => "cost",
+            Self::Dollars => "dollars",
+        }
+    }
+}
+
+/// When a request is charged, and whether it can be denied.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Enforcement {
+    /// The worst case is held first: the limit holds exactly.
+    #[default]
+    Reserve,
+    /// Envoy's way: denied only when nothing is left, charged afterwards. Overshoot is possible, and shown as overdraft.
+    Count,
+    /// Held and charged like `Reserve`, never denied: what would have been denied is counted.
+    Shadow,
+}
+
+impl Enforcement {
+    /// `Reserve`, `Count`, `Shadow`, as policy files say it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Reserve => "Reserve",
+            Self::Count => "Count",
+            Self::Shadow => "Shadow",
+        }
+    }
+}
+
+/// From `from` on, local time is UTC + `seconds`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ZoneOffset {
+    pub from: TimestampMs,
+    pub seconds: i32,
+}
+
+/// What one budget allows. Each (tenant, subject) that it meets has its own account.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct BudgetRule {
     /// 1 to 128 bytes, unique in the policy.
@@ -20,4 +65,42 @@ pub struct BudgetRule {
     pub unit: Unit,
     pub limit: Amount,
     pub window: Window,
+    /// The time zone of the window's boundaries, ascending by `from`. Before the first entry its own offset counts.
+    /// Empty: UTC.
+    pub zone: Vec<ZoneOffset>,
+    pub enforcement: Enforcement,
+    /// The limit of a window grows by what was left of the one before, up to this.
+    pub carry_over: Option<Amount>,
+    /// Shares of the limit in percent at which an alert is given: 1 to 100, ascending, at most 8.
+    pub alerts: Vec<u8>,
+    /// Accounts of this budget per tenant; 0: [`ACCOUNTS_MAX_DEFAULT`].
+    pub accounts_max: u32,
+}
+
+impl BudgetRule {
+    /// A budget of every tenant, in UTC, that reserves, carries nothing over and alerts nobody.
+    pub fn new(name: impl Into<String>, unit: Unit, limit: Amount, window: Window) -> Self {
+        Self {
+            name: name.into(),
+            tenant: None,
+            unit,
+            limit,
+            window,
+            zone: Vec::new(),
+            enforcement: Enforcement::default(),
+            carry_over: None,
+            alerts: Vec::new(),
+            accounts_max: 0,
+        }
+    }
+
+    /// The instance of its window that contains `at`.
+    pub fn span_at(&self, at: TimestampMs) -> WindowSpan {
+        self.window.span_at(at)
+    }
+
+    /// The bound in force: the default where the rule names none.
+    pub fn accounts_max(&self) -> u32 {
+        if self.accounts_max == 0 { ACCOUNTS_MAX_DEFAULT } else { self.accounts_max }
+    }
 }

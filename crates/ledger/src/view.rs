@@ -2,13 +2,27 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Amount, BudgetRule, Charge, ProviderState, ReservationId, TimestampMs, WindowSpan};
+use crate::{
+    Amount, BudgetRule, Charge, Enforcement, ProviderState, ReservationId, TimestampMs, Unit, WindowSpan,
+};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyView {
     pub version: u64,
     pub rules: Vec<BudgetRule>,
     pub document: String,
+}
+
+/// One version of the policy, as the history shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyVersion {
+    pub version: u64,
+    pub at: TimestampMs,
+    pub by: String,
+    pub comment: String,
+    /// Of the document.
+    pub bytes: u64,
+    pub budgets: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,12 +40,20 @@ pub struct AccountView {
     pub tenant: String,
     pub budget: String,
     pub subject: String,
+    pub unit: Unit,
+    /// `None`: the policy no longer has this budget.
+    pub enforcement: Option<Enforcement>,
+    /// In force: override, top-ups and what was carried over included.
     pub limit: Amount,
     pub spent: Amount,
     pub reserved: Amount,
     pub available: Amount,
     pub overdraft: Amount,
     pub topped_up: Amount,
+    /// Part of `limit`: what was left of the window before.
+    pub carried: Amount,
+    /// Requests that a shadow budget let through and would have denied.
+    pub shadow_denied: u64,
     pub window: WindowSpan,
     /// Newest first.
     pub closed_windows: Vec<ClosedWindowView>,
@@ -44,6 +66,7 @@ pub struct ClosedWindowView {
     pub spent: Amount,
     pub reserved: Amount,
     pub overdraft: Amount,
+    pub shadow_denied: u64,
 }
 
 /// An open reservation.

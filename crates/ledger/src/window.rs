@@ -10,6 +10,8 @@ const HOUR_MS: u64 = 60 * MINUTE_MS;
 const DAY_MS: u64 = 24 * HOUR_MS;
 /// 1970-01-05 was the first Monday.
 const FIRST_MONDAY_MS: u64 = 4 * DAY_MS;
+/// Of a sliding window.
+const SLICES: u64 = 60;
 
 /// How long a budget counts before it starts again. Weeks start on Monday; months and years are calendar ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -22,6 +24,10 @@ pub enum Window {
     Month,
     Year,
     Lifetime,
+    /// The last `ms` milliseconds at any time, in [`SLICES`] slices. 1,000 to 366 days.
+    Sliding {
+        ms: u64,
+    },
 }
 
 /// One instance of a window: `start <= t < end`.
@@ -39,9 +45,10 @@ impl WindowSpan {
 }
 
 impl Window {
-    /// The instance that contains `at`. The first week of 1970 is cut short at the epoch.
+    /// The instance that contains `at`, in UTC; of a sliding window the slice. The first week of 1970 is cut short at the epoch.
     pub fn span_at(self, at: TimestampMs) -> WindowSpan {
         let (start, end) = match self {
+            Self::Sliding { ms } => fixed(at.0, slice_ms(ms)),
             Self::Second => fixed(at.0, SECOND_MS),
             Self::Minute => fixed(at.0, MINUTE_MS),
             Self::Hour => fixed(at.0, HOUR_MS),
@@ -65,7 +72,7 @@ impl Window {
         WindowSpan { start: TimestampMs(start), end: Some(TimestampMs(end)) }
     }
 
-    /// `Second` … `Lifetime`, as policy files say it.
+    /// `Second` … `Lifetime`, `Sliding`, as policy files say it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Second => "Second",
@@ -76,8 +83,14 @@ impl Window {
             Self::Month => "Month",
             Self::Year => "Year",
             Self::Lifetime => "Lifetime",
+            Self::Sliding { .. } => "Sliding",
         }
     }
+}
+
+/// A sliding window is counted in whole slices: what is in one leaves when all of it is old enough.
+pub(crate) fn slice_ms(window_ms: u64) -> u64 {
+    window_ms.div_ceil(SLICES).max(1)
 }
 
 fn fixed(at: u64, length: u64) -> (u64, u64) {

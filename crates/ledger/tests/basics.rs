@@ -18,12 +18,15 @@ fn id(number: u128) -> ReservationId {
 
 fn ledger(window: Window) -> Ledger {
     let mut ledger = Ledger::default();
-    let rule =
-        BudgetRule { name: "hourly".into(), tenant: None, unit: Unit::Tokens, limit: tokens(250), window };
-    let outcome = ledger.apply(
-        NOW,
-        &Command::PutPolicy { expected_version: None, rules: vec![rule], document: String::new() },
-    );
+    let put = Command::PutPolicy {
+        expected_version: None,
+        rules: vec![BudgetRule::new("hourly", Unit::Tokens, tokens(250), window)],
+        document: String::new(),
+        staged: None,
+        by: String::new(),
+        comment: String::new(),
+    };
+    let outcome = ledger.apply(NOW, &put);
     assert_eq!(outcome, Outcome::PolicyPut { version: 1, changed: true });
     ledger
 }
@@ -31,7 +34,7 @@ fn ledger(window: Window) -> Ledger {
 fn reserve(number: u128, amount: u64) -> Command {
     let amount = tokens(amount);
     let charges = vec![Charge { budget: "hourly".into(), subject: "alice".into(), amount, at_least: amount }];
-    Command::Reserve { tenant: "acme".into(), id: id(number), charges, ttl_ms: 30_000 }
+    Command::Reserve { tenant: "acme".into(), id: id(number), charges, ttl_ms: 30_000, wait: false }
 }
 
 #[test]

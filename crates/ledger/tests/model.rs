@@ -55,7 +55,13 @@ impl Run {
             }
             Operation::Reserve { tenant: second, slot, charges, ttl_ms } => {
                 let charges = charges.iter().copied().map(charge).collect();
-                Command::Reserve { tenant: tenant(*second), id: self.id(*slot), charges, ttl_ms: *ttl_ms }
+                Command::Reserve {
+                    tenant: tenant(*second),
+                    id: self.id(*slot),
+                    charges,
+                    ttl_ms: *ttl_ms,
+                    wait: false,
+                }
             }
             Operation::Extend { tenant: second, slot, ttl_ms } => {
                 Command::Extend { tenant: tenant(*second), id: self.id(*slot), ttl_ms: *ttl_ms }
@@ -95,6 +101,7 @@ impl Run {
                     budget: budget(*number),
                     subject: subject(*to),
                     adjustment: adjustment(*kind, *amount),
+                    by: String::new(),
                 }
             }
             Operation::Again(index) => {
@@ -218,7 +225,14 @@ fn name(outcome: &Outcome, known: bool) -> &'static str {
         Outcome::Refused(Refusal::AlreadyResolved { .. }) => "already resolved",
         Outcome::Refused(Refusal::UnknownBudget { .. }) => "unknown budget",
         Outcome::Refused(Refusal::VersionConflict { .. }) => "version conflict",
-        Outcome::Refused(Refusal::Told(_)) => "told",
+        Outcome::Refused(Refusal::TooManyAccounts { .. }) => "too many accounts",
+        Outcome::PolicyStaged
+        | Outcome::KeyPut { .. }
+        | Outcome::KeyRevoked { .. }
+        | Outcome::AlertsAcked
+        | Outcome::Refused(Refusal::UnknownKey { .. } | Refusal::WrongPart { .. } | Refusal::Told(_)) => {
+            "of no account"
+        }
     }
 }
 

@@ -92,7 +92,14 @@ impl Table {
                 let expected_version = expected.map(|version| version.parse().unwrap());
                 let rules =
                     rules.iter().skip(usize::from(expected.is_some())).map(|text| rule(text)).collect();
-                Command::PutPolicy { expected_version, rules, document: String::new() }
+                Command::PutPolicy {
+                    expected_version,
+                    rules,
+                    document: String::new(),
+                    staged: None,
+                    by: String::new(),
+                    comment: String::new(),
+                }
             }
             ("reserve", rest) => self.reserve(rest),
             ("settle", [tenant, id, actual @ ..]) => {
@@ -114,6 +121,7 @@ impl Table {
                     budget: budget.into(),
                     subject: subject.into(),
                     adjustment: adjustment(change),
+                    by: String::new(),
                 }
             }
             ("report", [backend, is, retry_after, reason]) => {
@@ -134,7 +142,7 @@ impl Table {
         let ttl = rest.iter().find_map(|word| word.strip_prefix("ttl="));
         let charges = rest.iter().filter(|word| !word.starts_with("ttl=")).map(|text| charge(text)).collect();
         let ttl_ms = ttl.map_or(30_000, span_ms);
-        Command::Reserve { tenant: (*tenant).into(), id: self.id(id), charges, ttl_ms }
+        Command::Reserve { tenant: (*tenant).into(), id: self.id(id), charges, ttl_ms, wait: false }
     }
 }
 

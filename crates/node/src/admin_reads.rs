@@ -1,7 +1,7 @@
 //! What the admin service reads from the ledger that this node has applied. Every list is bounded and goes on after a
 //! cursor.
 
-use quorate_ledger::{AccountView, ClosedWindowView, ReservationView, TenantView, TimestampMs, Unit};
+use quorate_ledger::{AccountView, ClosedWindowView, ReservationView, TenantView, TimestampMs};
 use quorate_policy::Policy;
 use quorate_replica::{ReadPoint, Replica};
 use quorate_rpc::admin;
@@ -53,9 +53,7 @@ impl Reads {
             budget.map(|budget| budget.subject.iter().map(ToString::to_string).collect()).unwrap_or_default()
         };
         let budgets = policy.rules.into_iter().map(|rule| admin::BudgetRule {
-            unit: match rule.unit {
-                Unit::Tokens => "tokens".to_owned(),
-            },
+            unit: rule.unit.name().to_owned(),
             limit_micros: rule.limit.micros(),
             window: rule.window.name().to_owned(),
             tenant: rule.tenant.unwrap_or_default(),

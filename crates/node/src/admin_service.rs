@@ -195,6 +195,9 @@ impl Admin for AdminService {
             expected_version: request.expected_version,
             rules: policy.rules(),
             document: request.document,
+            staged: None,
+            by: String::new(),
+            comment: String::new(),
         };
         match self.change(command).await? {
             Outcome::PolicyPut { version, changed } => {
@@ -226,6 +229,7 @@ impl Admin for AdminService {
             budget: budget.clone(),
             subject: subject.clone(),
             adjustment,
+            by: String::new(),
         };
         self.change(command).await?;
         Ok(Response::new(admin::AdjustAccountResponse {

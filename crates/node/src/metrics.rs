@@ -185,6 +185,10 @@ pub(crate) fn kind(command: &Command) -> &'static str {
         Command::Expire { .. } => "expire",
         Command::AdjustAccount { .. } => "adjust",
         Command::PutPolicy { .. } => "policy",
+        Command::StagePolicy { .. } => "stage_policy",
+        Command::PutKey { .. } => "put_key",
+        Command::RevokeKey { .. } => "revoke_key",
+        Command::AckAlerts { .. } => "ack_alerts",
         Command::ReportProvider(_) => "provider",
     }
 }

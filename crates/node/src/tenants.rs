@@ -67,7 +67,12 @@ impl Tenants {
             | Command::Expire { tenant, .. }
             | Command::AdjustAccount { tenant, .. } => tenant.clone(),
             // No tenant's business.
-            Command::PutPolicy { .. } | Command::ReportProvider(_) => {
+            Command::PutPolicy { .. }
+            | Command::StagePolicy { .. }
+            | Command::PutKey { .. }
+            | Command::RevokeKey { .. }
+            | Command::AckAlerts { .. }
+            | Command::ReportProvider(_) => {
                 return in_time(timeout, self.proposer.propose(command)).await;
             }
         };

@@ -23,7 +23,13 @@ async fn cluster() -> Cluster {
 fn reserve(client: &Client, tokens: u64, ttl_ms: u64) -> Command {
     let amount = Amount::from_units(tokens).unwrap();
     let charge = Charge { budget: "user".into(), subject: "alice".into(), amount, at_least: amount };
-    Command::Reserve { tenant: "acme".into(), id: client.new_id(), charges: vec![charge], ttl_ms }
+    Command::Reserve {
+        tenant: "acme".into(),
+        id: client.new_id(),
+        charges: vec![charge],
+        ttl_ms,
+        wait: false,
+    }
 }
 
 async fn account(client: &Client) -> (u64, u64) {

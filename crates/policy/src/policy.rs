@@ -87,11 +87,8 @@ impl Policy {
     /// What the ledger enforces of it.
     pub fn rules(&self) -> Vec<BudgetRule> {
         let rule = |budget: &Arc<Budget>| BudgetRule {
-            name: budget.name.clone(),
             tenant: budget.tenant.clone(),
-            unit: budget.unit,
-            limit: budget.limit,
-            window: budget.window,
+            ..BudgetRule::new(budget.name.clone(), budget.unit, budget.limit, budget.window)
         };
         self.budgets.iter().map(rule).collect()
     }

@@ -18,8 +18,14 @@ fn log_id(index: u64) -> LogId {
 }
 
 fn entry(index: u64, bytes: usize) -> Entry {
-    let command =
-        Command::PutPolicy { expected_version: Some(index), rules: Vec::new(), document: "x".repeat(bytes) };
+    let command = Command::PutPolicy {
+        expected_version: Some(index),
+        rules: Vec::new(),
+        document: "x".repeat(bytes),
+        staged: None,
+        by: String::new(),
+        comment: String::new(),
+    };
     let batch = Batch::new(TimestampMs(index), vec![command]).unwrap();
     Entry::new(log_id(index), EntryPayload::Normal(batch))
 }

@@ -12,15 +12,19 @@ const FIXED: usize = 64;
 const PER_CHARGE: usize = 40;
 const PER_AMOUNT: usize = 9;
 const PER_ID: usize = 17;
+/// A moment and an offset.
+const PER_ZONE: usize = 14;
+/// The hash, three moments and the lengths of texts.
+const PER_KEY: usize = 128;
 
 /// At least as many bytes as the command takes in the log.
 pub fn size_bound(command: &Command) -> usize {
     FIXED
         + match command {
-            Command::PutPolicy { rules, document, .. } => {
-                let rule = |rule: &quorate_ledger::BudgetRule| {
-                    FIXED + rule.name.len() + rule.tenant.as_ref().map_or(0, String::len)
-                };
+            Command::PutPolicy { rules, document, by, comment, .. } => {
+                document.len() + rules.iter().map(rule).sum::<usize>() + by.len() + comment.len()
+            }
+            Command::StagePolicy { rules, document, .. } => {
                 document.len() + rules.iter().map(rule).sum::<usize>()
             }
             Command::Reserve { tenant, charges, .. } => {
@@ -31,11 +35,23 @@ pub fn size_bound(command: &Command) -> usize {
             Command::Settle { tenant, actual, .. } => tenant.len() + PER_AMOUNT * actual.len(),
             Command::Extend { tenant, .. } | Command::Release { tenant, .. } => tenant.len(),
             Command::Expire { tenant, ids } => tenant.len() + PER_ID * ids.len(),
-            Command::AdjustAccount { tenant, budget, subject, .. } => {
-                tenant.len() + budget.len() + subject.len()
+            Command::AdjustAccount { tenant, budget, subject, by, .. } => {
+                tenant.len() + budget.len() + subject.len() + by.len()
             }
+            Command::PutKey { key, by } => {
+                let texts = [&key.id, &key.tenant, &key.user, &key.team, &key.by, &key.comment, by];
+                let models = key.models.iter().map(|model| PER_AMOUNT + model.len());
+                PER_KEY + texts.map(|text| text.len()).iter().sum::<usize>() + models.sum::<usize>()
+            }
+            Command::RevokeKey { id, by } => id.len() + by.len(),
+            Command::AckAlerts { .. } => 0,
             Command::ReportProvider(report) => {
                 report.backend.len() + report.reason.len() + report.reporter.len()
             }
         }
+}
+
+fn rule(rule: &quorate_ledger::BudgetRule) -> usize {
+    let lists = PER_ZONE * rule.zone.len() + PER_AMOUNT * rule.alerts.len();
+    2 * FIXED + rule.name.len() + rule.tenant.as_ref().map_or(0, String::len) + lists
 }

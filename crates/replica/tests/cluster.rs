@@ -225,8 +225,9 @@ async fn a_batch_that_is_too_large_is_refused_before_the_log() {
     let cluster = Cluster::formed(1).await;
     let leader = cluster.node(cluster.leader().await);
     let large = |bytes: usize| match policy() {
-        quorate_ledger::Command::PutPolicy { expected_version, rules, .. } => {
-            quorate_ledger::Command::PutPolicy { expected_version, rules, document: "x".repeat(bytes) }
+        quorate_ledger::Command::PutPolicy { expected_version, rules, staged, by, comment, .. } => {
+            let document = "x".repeat(bytes);
+            quorate_ledger::Command::PutPolicy { expected_version, rules, document, staged, by, comment }
         }
         other => other,
     };

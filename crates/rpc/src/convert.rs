@@ -2,7 +2,7 @@
 
 use quorate_ledger::{
     Amount, Balance, Charge, Command, Denial, Grant, Outcome, ProviderReport, ProviderState, ProviderView,
-    Refusal, ReservationId, Settlement, TimestampMs,
+    Refusal, ReservationId, Settlement, TimestampMs, Unit,
 };
 use thiserror::Error;
 
@@ -55,6 +55,7 @@ impl TryFrom<wire::Operation> for Command {
                     .map(|(index, c)| charge(index, c))
                     .collect::<Result<_, _>>()?,
                 ttl_ms: reserve.ttl_ms,
+                wait: false,
             }),
             Kind::Extend(extend) => {
                 Ok(Self::Extend { tenant, id: id("extend.id", &extend.id)?, ttl_ms: extend.ttl_ms })
@@ -103,7 +104,7 @@ fn provider_state(state: wire::ProviderState) -> Result<ProviderState, ConvertEr
 pub fn operation(command: &Command, timeout_ms: u32) -> Option<wire::Operation> {
     use wire::operation::Kind;
     let (tenant, kind) = match command {
-        Command::Reserve { tenant, id, charges, ttl_ms } => (
+        Command::Reserve { tenant, id, charges, ttl_ms, wait: _ } => (
             tenant.clone(),
             Kind::Reserve(wire::Reserve {
                 id: id.to_bytes().to_vec().into(),
@@ -132,7 +133,13 @@ pub fn operation(command: &Command, timeout_ms: u32) -> Option<wire::Operation> 
                 reporter: report.reporter.clone(),
             }),
         ),
-        Command::PutPolicy { .. } | Command::Expire { .. } | Command::AdjustAccount { .. } => return None,
+        Command::PutPolicy { .. }
+        | Command::StagePolicy { .. }
+        | Command::Expire { .. }
+        | Command::AdjustAccount { .. }
+        | Command::PutKey { .. }
+        | Command::RevokeKey { .. }
+        | Command::AckAlerts { .. } => return None,
     };
     Some(wire::Operation { tenant, kind: Some(kind), timeout_ms })
 }
@@ -203,7 +210,13 @@ pub fn result(outcome: Outcome, log_term: u64, log_index: u64) -> wire::Result {
         Outcome::Extended { deadline } => Kind::Extended(wire::Extended { deadline_ms: deadline.0 }),
         Outcome::ProviderReported { .. } => Kind::ProviderReported(wire::ProviderReported {}),
         Outcome::Refused(refusal) => Kind::Refused(refusal.into()),
-        Outcome::PolicyPut { .. } | Outcome::Expired { .. } | Outcome::Adjusted(_) => {
+        Outcome::PolicyPut { .. }
+        | Outcome::PolicyStaged
+        | Outcome::Expired { .. }
+        | Outcome::Adjusted(_)
+        | Outcome::KeyPut { .. }
+        | Outcome::KeyRevoked { .. }
+        | Outcome::AlertsAcked => {
             Kind::Refused(Refusal::Invalid("not an operation of the budget service".to_owned()).into())
         }
     };
@@ -231,6 +244,7 @@ impl TryFrom<wire::Balance> for Balance {
         Ok(Self {
             budget: balance.budget,
             subject: balance.subject,
+            unit: Unit::Tokens,
             limit: amount("balance.limit_micros", balance.limit_micros)?,
             spent: amount("balance.spent_micros", balance.spent_micros)?,
             reserved: amount("balance.reserved_micros", balance.reserved_micros)?,
@@ -272,7 +286,12 @@ impl From<Refusal> for wire::Refused {
     fn from(refusal: Refusal) -> Self {
         use wire::RefusalReason as Reason;
         let reason = match &refusal {
-            Refusal::Invalid(_) | Refusal::Told(_) => Reason::Invalid,
+            // The wire has no reason of their own for these yet.
+            Refusal::Invalid(_)
+            | Refusal::Told(_)
+            | Refusal::TooManyAccounts { .. }
+            | Refusal::UnknownKey { .. }
+            | Refusal::WrongPart { .. } => Reason::Invalid,
             Refusal::IdReused { .. } => Reason::IdReused,
             Refusal::StaleId { .. } => Reason::StaleId,
             Refusal::FutureId { .. } => Reason::FutureId,

@@ -99,6 +99,9 @@ async fn a_budget_that_the_cluster_does_not_know_is_asked_for_again_under_the_ne
         expected_version: None,
         rules: policy.rules(),
         document: String::new(),
+        staged: None,
+        by: String::new(),
+        comment: String::new(),
     };
     world.keeper.apply(&put);
     let (answer, ()) = tokio::join!(world.chat(""), async {

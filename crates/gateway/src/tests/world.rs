@@ -101,6 +101,9 @@ impl World {
             expected_version: None,
             rules: policy.rules(),
             document: String::new(),
+            staged: None,
+            by: String::new(),
+            comment: String::new(),
         });
         let policies = watch::Sender::new(Some(Arc::new(ActivePolicy { version: 1, policy })));
         let listeners = Gateway::bind(&config).unwrap();

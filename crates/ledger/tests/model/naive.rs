@@ -3,7 +3,7 @@
 
 use quorate_ledger::{
     Adjustment, Amount, Balance, BudgetRule, CHARGES_MAX, Charge, Command, Denial, FUTURE_SKEW_MAX_MS, Grant,
-    Outcome, RETENTION_MS, Refusal, ReservationId, Settlement, TTL_MAX_MS, TimestampMs, WindowSpan,
+    Outcome, RETENTION_MS, Refusal, ReservationId, Settlement, TTL_MAX_MS, TimestampMs, Unit, WindowSpan,
 };
 
 type Account = (String, String, String);
@@ -169,6 +169,7 @@ impl Naive {
         Balance {
             budget: account.1.clone(),
             subject: account.2.clone(),
+            unit: Unit::Tokens,
             limit: amount(self.limit(account, span)),
             spent: amount(sums.spent),
             reserved: amount(sums.reserved),
@@ -193,7 +194,7 @@ impl Naive {
 
     fn outcome(&mut self, command: &Command, forgotten: bool) -> Result<Outcome, Refusal> {
         match command {
-            Command::PutPolicy { expected_version, rules, document } => {
+            Command::PutPolicy { expected_version, rules, document, .. } => {
                 if expected_version.is_some_and(|expected| expected != self.version) {
                     let (expected, actual) = (expected_version.unwrap_or_default(), self.version);
                     return Err(Refusal::VersionConflict { expected, actual });
@@ -203,18 +204,18 @@ impl Naive {
                 self.version += u64::from(changed);
                 Ok(Outcome::PolicyPut { version: self.version, changed })
             }
-            Command::Reserve { tenant, id, charges, ttl_ms } => {
+            Command::Reserve { tenant, id, charges, ttl_ms, .. } => {
                 self.reserve(command, tenant, *id, charges, *ttl_ms, forgotten)
             }
             Command::Extend { tenant, id, ttl_ms } => self.extend(tenant, *id, *ttl_ms, forgotten),
             Command::Settle { tenant, id, actual } => self.settle(tenant, *id, actual, forgotten),
             Command::Release { tenant, id } => self.release(tenant, *id, forgotten),
             Command::Expire { tenant, ids } => Ok(self.expire(tenant, ids)),
-            Command::AdjustAccount { tenant, id, budget, subject, adjustment } => {
+            Command::AdjustAccount { tenant, id, budget, subject, adjustment, .. } => {
                 let account = (tenant.clone(), budget.clone(), subject.clone());
                 self.adjust(command, *id, &account, adjustment, forgotten)
             }
-            Command::ReportProvider(_) => panic!("not modelled"),
+            _ => panic!("not modelled"),
         }
     }
 

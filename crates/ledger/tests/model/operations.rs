@@ -144,11 +144,8 @@ pub fn id(at_ms: u64, number: u64) -> ReservationId {
 
 pub fn policy(limit: u64, day: bool, temporary: bool, expected_version: Option<u64>) -> Command {
     let rule = |name: &str, limit, window, tenant: Option<&str>| BudgetRule {
-        name: name.into(),
         tenant: tenant.map(Into::into),
-        unit: Unit::Tokens,
-        limit: tokens(limit),
-        window,
+        ..BudgetRule::new(name, Unit::Tokens, tokens(limit), window)
     };
     let mut rules = vec![
         rule("hourly", limit, if day { Window::Day } else { Window::Hour }, None),
@@ -159,7 +156,14 @@ pub fn policy(limit: u64, day: bool, temporary: bool, expected_version: Option<u
     if temporary {
         rules.push(rule("temporary", 150, Window::Second, None));
     }
-    Command::PutPolicy { expected_version, rules, document: format!("limit {limit}") }
+    Command::PutPolicy {
+        expected_version,
+        rules,
+        document: format!("limit {limit}"),
+        staged: None,
+        by: String::new(),
+        comment: String::new(),
+    }
 }
 
 /// at_least is given in hundredths of the amount.

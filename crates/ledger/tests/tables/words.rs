@@ -90,13 +90,9 @@ pub fn rule(text: &str) -> BudgetRule {
     let (limit, rest) = rest.split_once('/').expect("limit/Window");
     let (window, tenant) =
         rest.split_once('@').map_or((rest, None), |(window, tenant)| (window, Some(tenant)));
-    BudgetRule {
-        name: name.into(),
-        tenant: tenant.map(Into::into),
-        unit: Unit::Tokens,
-        limit: tokens(limit),
-        window: kind(window),
-    }
+    let mut rule = BudgetRule::new(name, Unit::Tokens, tokens(limit), kind(window));
+    rule.tenant = tenant.map(Into::into);
+    rule
 }
 
 /// `hourly/alice=20..100`
@@ -167,6 +163,10 @@ pub fn show(outcome: &Outcome) -> String {
             let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
             format!("expired {}", ids.join(" ")).trim_end().into()
         }
+        Outcome::PolicyStaged => "staged".into(),
+        Outcome::KeyPut { key } => format!("key {}", key.id),
+        Outcome::KeyRevoked { key } => format!("revoked {}", key.id),
+        Outcome::AlertsAcked => "acked".into(),
         Outcome::Adjusted(balance) => format!("adjusted {}", show_balance(balance)),
         Outcome::ProviderReported { changed } => if *changed { "reported" } else { "unchanged" }.into(),
         Outcome::Refused(refusal) => format!("refused {refusal}"),

@@ -80,7 +80,13 @@ impl BudgetWork {
         }
         let amount = units(RESERVED_UNITS)?;
         let charge = Charge { budget: self.budget.clone(), subject: String::new(), amount, at_least: amount };
-        Ok(Command::Reserve { tenant, id: self.ids.new_id(), charges: vec![charge], ttl_ms: TTL_MS })
+        Ok(Command::Reserve {
+            tenant,
+            id: self.ids.new_id(),
+            charges: vec![charge],
+            ttl_ms: TTL_MS,
+            wait: false,
+        })
     }
 
     async fn execute(&self, spender: &Spender, command: Command) -> Result<Outcome, String> {

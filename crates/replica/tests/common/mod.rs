@@ -188,9 +188,14 @@ impl Cluster {
 
 pub fn policy() -> Command {
     let limit = Amount::from_units(1_000_000_000).unwrap();
-    let rule =
-        BudgetRule { name: "all".into(), tenant: None, unit: Unit::Tokens, limit, window: Window::Lifetime };
-    Command::PutPolicy { expected_version: None, rules: vec![rule], document: "test".into() }
+    Command::PutPolicy {
+        expected_version: None,
+        rules: vec![BudgetRule::new("all", Unit::Tokens, limit, Window::Lifetime)],
+        document: "test".into(),
+        staged: None,
+        by: String::new(),
+        comment: String::new(),
+    }
 }
 
 pub fn new_id() -> ReservationId {
@@ -200,7 +205,7 @@ pub fn new_id() -> ReservationId {
 pub fn reserve(id: ReservationId) -> Command {
     let amount = Amount::from_units(1).unwrap();
     let charge = Charge { budget: "all".into(), subject: "alice".into(), amount, at_least: amount };
-    Command::Reserve { tenant: TENANT.into(), id, charges: vec![charge], ttl_ms: 86_400_000 }
+    Command::Reserve { tenant: TENANT.into(), id, charges: vec![charge], ttl_ms: 86_400_000, wait: false }
 }
 
 /// Batches of reservations, one after the other.

@@ -1,0 +1,44 @@
+//! Who changed what, and when: the last changes that operators made.
+
+use serde::{Deserialize, Serialize};
+
+use crate::TimestampMs;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum AuditAction {
+    PutPolicy,
+    AdjustAccount,
+    PutKey,
+    RevokeKey,
+}
+
+impl AuditAction {
+    /// `put policy`, `adjust account`, `put key`, `revoke key`
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::PutPolicy => "put policy",
+            Self::AdjustAccount => "adjust account",
+            Self::PutKey => "put key",
+            Self::RevokeKey => "revoke key",
+        }
+    }
+}
+
+impl std::fmt::Display for AuditAction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct AuditRecord {
+    /// Ascending from 1.
+    pub seq: u64,
+    pub at: TimestampMs,
+    /// As the caller said; may be empty.
+    pub by: String,
+    pub action: AuditAction,
+    /// `policy version 3`, `tenant acme, budget hourly, subject "alice"`, `key k1 of tenant acme`
+    pub subject_of_change: String,
+    pub detail: String,
+}
