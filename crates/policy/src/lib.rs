@@ -7,6 +7,7 @@ mod error;
 mod field;
 mod file;
 mod policy;
+pub mod runtime;
 mod subject;
 mod warnings;
 

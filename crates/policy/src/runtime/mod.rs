@@ -1,0 +1,42 @@
+//! The policy at run time: compiled rules in, answers about one request out. Which route, which budgets and subjects,
+//! what a request can cost at most and what it did cost.
+//!
+//! Everything here is immutable, `Send + Sync`, and pure. What is deliberately absent: YAML (the manifests half lowers
+//! it to [`PolicyParts`]), HTTP types, counters, secrets (references only), clocks and randomness (the caller draws).
+
+mod backend;
+mod budget;
+mod cel;
+mod check;
+mod cidr;
+mod compiled;
+mod condition;
+mod cost;
+mod error;
+mod identity;
+mod index;
+mod pattern;
+mod price;
+mod request;
+mod route;
+mod route_table;
+mod subject;
+mod tier;
+
+pub use backend::{AuthSpec, BackendSpec, Endpoint, ProviderKind, SecretRef};
+pub use budget::{Budget, BudgetMatch, ClusterLoss, WhenShort};
+pub use cel::{CelCost, CelError, EXPRESSION_MAX_BYTES};
+pub use cidr::{Cidr, CidrError};
+pub use compiled::{CompiledPolicy, PolicyParts};
+pub use condition::{Attribute, Condition, MethodMatch, PathMatch, Selector, TextMatch};
+pub use cost::{Cost, CostContext, TokenKind, Usage};
+pub use error::{CompileError, CostError, MatchError};
+pub use identity::{Anonymous, IdentityField, IdentityRules, JwksSource, JwtRules};
+pub use pattern::{Pattern, PatternError};
+pub use price::{ListedPrice, Price, Prices};
+pub use request::{HeaderSource, Identity, MODEL_HEADER, RequestView};
+pub use route::{
+    BackendRef, BodyField, BodyMutation, HeaderMatch, HeaderMutation, Route, RouteMatch, RouteRule,
+};
+pub use subject::{SUBJECT_MAX_BYTES, SubjectPart};
+pub use tier::{Tier, TierAction, tier_at};

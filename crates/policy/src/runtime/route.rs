@@ -1,0 +1,135 @@
+//! Routes: which backends serve a request, in which order.
+
+use super::{CostContext, TextMatch};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// `namespace/name`.
+    pub name: String,
+    /// `api.example.com` or `*.example.com`; empty: any.
+    pub hostnames: Vec<String>,
+    pub rules: Vec<RouteRule>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RouteRule {
+    /// Any of these, all headers of each. Empty: every request.
+    pub matches: Vec<Vec<HeaderMatch>>,
+    pub backends: Vec<BackendRef>,
+    pub request_timeout_ms: Option<u64>,
+    pub stream_idle_timeout_ms: Option<u64>,
+    /// For `GET /v1/models`.
+    pub models_owned_by: Option<String>,
+    /// For `GET /v1/models`: Unix seconds.
+    pub models_created_at: Option<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeaderMatch {
+    /// In lower case. `x-ai-eg-model` is the effective model.
+    pub name: String,
+    pub value: TextMatch,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackendRef {
+    /// `namespace/name`.
+    pub backend: String,
+    /// Its share among those of the same priority; 0: gets nothing.
+    pub weight: u32,
+    /// The lowest is tried first. Only the order counts.
+    pub priority: u32,
+    pub model_override: Option<String>,
+    pub header_mutation: HeaderMutation,
+    pub body_mutation: BodyMutation,
+}
+
+/// Changes to the headers of a request on its way to a backend.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HeaderMutation {
+    pub set: Vec<(String, String)>,
+    pub remove: Vec<String>,
+}
+
+/// Changes to the top-level fields of a JSON body on its way to a backend.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BodyMutation {
+    pub set: Vec<BodyField>,
+    pub remove: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BodyField {
+    pub name: String,
+    /// JSON.
+    pub value: String,
+}
+
+/// The rule that a request met.
+#[derive(Debug, Clone, Copy)]
+pub struct RouteMatch<'a> {
+    pub route: &'a Route,
+    pub rule: &'a RouteRule,
+    /// Of the rule, from 0.
+    pub index: usize,
+}
+
+impl<'a> RouteMatch<'a> {
+    /// The backends in the order in which to try them: by priority, then drawn by weight; those of weight 0 not at all.
+    /// `draw` is any number; the same number gives the same order.
+    pub fn backends(&self, draw: u64) -> Vec<&'a BackendRef> {
+        let mut waiting: Vec<&BackendRef> =
+            self.rule.backends.iter().filter(|backend| backend.weight > 0).collect();
+        let mut ordered = Vec::with_capacity(waiting.len());
+        let mut draw = draw;
+        while let Some(priority) = waiting.iter().map(|backend| backend.priority).min() {
+            let peers = |waiting: &[&BackendRef]| -> u64 {
+                let weights = waiting.iter().filter(|backend| backend.priority == priority);
+                weights.map(|backend| u64::from(backend.weight)).sum()
+            };
+            draw = mixed(draw);
+            let mut ticket = draw % peers(&waiting).max(1);
+            let drawn = waiting.iter().position(|backend| {
+                if backend.priority != priority {
+                    return false;
+                }
+                let weight = u64::from(backend.weight);
+                let won = ticket < weight;
+                ticket = ticket.saturating_sub(weight);
+                won
+            });
+            match drawn {
+                Some(position) => ordered.push(waiting.remove(position)),
+                // Cannot be: a ticket is below the sum of the weights.
+                None => break,
+            }
+        }
+        ordered
+    }
+
+    /// The backend that stands first by priority, then by place. `None`: the rule has none that gets anything.
+    pub fn first_backend(&self) -> Option<&'a BackendRef> {
+        self.rule.backends.iter().filter(|backend| backend.weight > 0).min_by_key(|backend| backend.priority)
+    }
+
+    /// Every way in which the request can be served, for [`super::Cost::bound`]. `model`: the effective one.
+    pub fn contexts<'b>(&self, model: &'b str) -> Vec<CostContext<'b>>
+    where
+        'a: 'b,
+    {
+        let context = |backend: &'a BackendRef| CostContext {
+            model: backend.model_override.as_deref().unwrap_or(model),
+            backend: &backend.backend,
+            route: &self.route.name,
+        };
+        self.rule.backends.iter().filter(|backend| backend.weight > 0).map(context).collect()
+    }
+}
+
+/// A number that looks drawn (splitmix64, G. Steele et al., "Fast splittable pseudorandom number generators").
+fn mixed(seed: u64) -> u64 {
+    let mut mixed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
