@@ -84,6 +84,12 @@ impl Ledger {
         }
     }
 
+    /// Was this id decided on, and is that still remembered?
+    pub fn knows(&self, tenant: &str, id: ReservationId) -> bool {
+        self.tenant_state(tenant)
+            .is_some_and(|tenant| tenant.open.contains_key(&id) || tenant.resolved.contains_key(&id))
+    }
+
     /// (tenant, earliest deadline) of every tenant with open reservations: what a new leader has to watch.
     pub fn deadlines(&self) -> Vec<(String, TimestampMs)> {
         let next =

@@ -59,6 +59,7 @@ impl Reads {
             tenant: rule.tenant.unwrap_or_default(),
             subject: subject(&rule.name),
             name: rule.name,
+            ..admin::BudgetRule::default()
         });
         admin::ListBudgetsResponse { policy_version: policy.version, budgets: budgets.collect(), read_point }
     }
@@ -186,6 +187,7 @@ fn account(view: AccountView) -> admin::Account {
         window_end_ms: view.window.end.map_or(0, |end| end.0),
         closed_windows: view.closed_windows.into_iter().map(closed_window).collect(),
         topped_up_micros: view.topped_up.micros(),
+        ..admin::Account::default()
     }
 }
 
@@ -197,6 +199,7 @@ fn closed_window(view: ClosedWindowView) -> admin::ClosedWindow {
         spent_micros: view.spent.micros(),
         reserved_micros: view.reserved.micros(),
         overdraft_micros: view.overdraft.micros(),
+        ..admin::ClosedWindow::default()
     }
 }
 

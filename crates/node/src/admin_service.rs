@@ -17,6 +17,7 @@ use crate::admin_reads::Reads;
 use crate::error::replica_status;
 use crate::forward::{Forwarder, forwarded};
 use crate::tenants::Tenants;
+use crate::watchers::Watchers;
 
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -27,6 +28,7 @@ pub(crate) struct AdminService {
     pub reads: Reads,
     pub tenants: Arc<Tenants>,
     pub forwarder: Arc<Forwarder>,
+    pub watchers: Arc<Watchers>,
     pub started: Instant,
 }
 
@@ -189,7 +191,12 @@ impl Admin for AdminService {
             let (version, known) =
                 self.replica.read(|ledger, _| (ledger.policy_version(), ledger.policy().document));
             let changed = version == 0 || known != request.document;
-            return Ok(Response::new(admin::ApplyPolicyResponse { version, changed, warnings }));
+            return Ok(Response::new(admin::ApplyPolicyResponse {
+                version,
+                changed,
+                warnings,
+                ..Default::default()
+            }));
         }
         let command = Command::PutPolicy {
             expected_version: request.expected_version,
@@ -200,9 +207,12 @@ impl Admin for AdminService {
             comment: String::new(),
         };
         match self.change(command).await? {
-            Outcome::PolicyPut { version, changed } => {
-                Ok(Response::new(admin::ApplyPolicyResponse { version, changed, warnings }))
-            }
+            Outcome::PolicyPut { version, changed } => Ok(Response::new(admin::ApplyPolicyResponse {
+                version,
+                changed,
+                warnings,
+                ..Default::default()
+            })),
             other => Err(Status::internal(format!("unexpected outcome {other:?}"))),
         }
     }
@@ -235,6 +245,86 @@ impl Admin for AdminService {
         Ok(Response::new(admin::AdjustAccountResponse {
             account: self.reads.account(&tenant, &budget, &subject),
         }))
+    }
+
+    async fn list_objects(
+        &self,
+        _request: Request<admin::ListObjectsRequest>,
+    ) -> Result<Response<admin::ListObjectsResponse>, Status> {
+        Err(Status::unimplemented("on its way"))
+    }
+
+    async fn list_policy_versions(
+        &self,
+        _request: Request<admin::ListPolicyVersionsRequest>,
+    ) -> Result<Response<admin::ListPolicyVersionsResponse>, Status> {
+        Err(Status::unimplemented("on its way"))
+    }
+
+    async fn rollback_policy(
+        &self,
+        _request: Request<admin::RollbackPolicyRequest>,
+    ) -> Result<Response<admin::ApplyPolicyResponse>, Status> {
+        Err(Status::unimplemented("on its way"))
+    }
+
+    async fn explain_request(
+        &self,
+        _request: Request<admin::ExplainRequestRequest>,
+    ) -> Result<Response<admin::ExplainRequestResponse>, Status> {
+        Err(Status::unimplemented("on its way"))
+    }
+
+    async fn create_key(
+        &self,
+        _request: Request<admin::CreateKeyRequest>,
+    ) -> Result<Response<admin::CreateKeyResponse>, Status> {
+        Err(Status::unimplemented("on its way"))
+    }
+
+    async fn revoke_key(
+        &self,
+        _request: Request<admin::RevokeKeyRequest>,
+    ) -> Result<Response<admin::RevokeKeyResponse>, Status> {
+        Err(Status::unimplemented("on its way"))
+    }
+
+    async fn list_keys(
+        &self,
+        _request: Request<admin::ListKeysRequest>,
+    ) -> Result<Response<admin::ListKeysResponse>, Status> {
+        Err(Status::unimplemented("on its way"))
+    }
+
+    async fn list_audit(
+        &self,
+        _request: Request<admin::ListAuditRequest>,
+    ) -> Result<Response<admin::ListAuditResponse>, Status> {
+        Err(Status::unimplemented("on its way"))
+    }
+
+    async fn list_gateways(
+        &self,
+        _request: Request<admin::ListGatewaysRequest>,
+    ) -> Result<Response<admin::ListGatewaysResponse>, Status> {
+        Err(Status::unimplemented("on its way"))
+    }
+
+    async fn list_alerts(
+        &self,
+        _request: Request<admin::ListAlertsRequest>,
+    ) -> Result<Response<admin::ListAlertsResponse>, Status> {
+        Err(Status::unimplemented("on its way"))
+    }
+
+    type WatchEventsStream =
+        std::pin::Pin<Box<dyn futures_util::Stream<Item = Result<admin::Event, Status>> + Send>>;
+
+    async fn watch_events(
+        &self,
+        _request: Request<admin::WatchEventsRequest>,
+    ) -> Result<Response<Self::WatchEventsStream>, Status> {
+        Err(Status::unimplemented("on its way"))
     }
 
     async fn check_invariants(

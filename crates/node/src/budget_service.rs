@@ -11,15 +11,18 @@ use quorate_rpc::budget::{
     Operation, Result as WireResult, SessionRequest, SessionResponse, WatchEvent, WatchRequest,
 };
 use quorate_rpc::{FORWARDED_HEADER, convert};
+use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::error::Undecided;
 use crate::forward::Forwarder;
-use crate::metrics::{Metrics, kind};
+use crate::metrics::{Counted, Metrics, kind};
 use crate::tenants::Tenants;
 use crate::watch_service::Watches;
 
-/// The longest a caller may ask a node to try.
+/// The longest a reservation may wait: its id is good for a minute.
+const WAIT_MAX: Duration = Duration::from_secs(55);
+/// The longest a caller may ask a node to try, beside the wait.
 const TIMEOUT_MAX: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone)]
@@ -35,9 +38,10 @@ pub(crate) struct BudgetService {
 impl BudgetService {
     /// Decides here, or has it decided by the leader.
     async fn decide(&self, operation: Operation, may_forward: bool) -> WireResult {
+        let wait = Duration::from_millis(operation.wait_ms.into()).min(WAIT_MAX);
         let timeout = match operation.timeout_ms {
-            0 => self.default_timeout,
-            ms => Duration::from_millis(ms.into()).min(TIMEOUT_MAX),
+            0 => self.default_timeout + wait,
+            ms => Duration::from_millis(ms.into()).min(TIMEOUT_MAX + wait),
         };
         if !self.forwarder.leads() {
             if !may_forward {
@@ -57,7 +61,7 @@ impl BudgetService {
             }
         };
         let kind = kind(&command);
-        match self.tenants.execute(command, timeout).await {
+        match self.tenants.execute_waiting(command, wait, timeout).await {
             Ok(decided) => {
                 self.metrics.count(kind, Some(&decided.outcome));
                 convert::result(decided.outcome, decided.term, decided.index)
@@ -69,9 +73,22 @@ impl BudgetService {
         }
     }
 
-    async fn respond(self, request: SessionRequest, may_forward: bool) -> SessionResponse {
+    /// `waits`: those of the session that may wait. They must leave room for the settlements that they wait for.
+    async fn respond(
+        self,
+        request: SessionRequest,
+        may_forward: bool,
+        waits: Arc<Semaphore>,
+    ) -> SessionResponse {
         let result = match request.operation {
-            Some(operation) => self.decide(operation, may_forward).await,
+            Some(mut operation) => {
+                let may_wait = match operation.wait_ms {
+                    0 => None,
+                    _ => waits.try_acquire().ok(),
+                };
+                operation.wait_ms = may_wait.as_ref().map_or(0, |_| operation.wait_ms);
+                self.decide(operation, may_forward).await
+            }
             None => convert::result(
                 quorate_ledger::Outcome::Refused(quorate_ledger::Refusal::Invalid(
                     "operation is missing".to_owned(),
@@ -86,22 +103,6 @@ impl BudgetService {
 
 type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// Counts a stream for as long as it lives.
-struct Counted(prometheus_client::metrics::gauge::Gauge);
-
-impl Counted {
-    fn new(gauge: &prometheus_client::metrics::gauge::Gauge) -> Self {
-        gauge.inc();
-        Self(gauge.clone())
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
-}
-
 #[tonic::async_trait]
 impl Budget for BudgetService {
     type SessionStream = ResponseStream<SessionResponse>;
@@ -114,12 +115,13 @@ impl Budget for BudgetService {
         let may_forward = !request.metadata().contains_key(FORWARDED_HEADER);
         let service = self.clone();
         let counted = Counted::new(&self.metrics.sessions);
+        let waits = Arc::new(Semaphore::new(self.session_in_flight / 2));
         let responses = request
             .into_inner()
             // The caller broke off: nobody is there to hear of it.
             .take_while(|request| std::future::ready(request.is_ok()))
             .filter_map(|request| std::future::ready(request.ok()))
-            .map(move |request| service.clone().respond(request, may_forward))
+            .map(move |request| service.clone().respond(request, may_forward, waits.clone()))
             .buffer_unordered(self.session_in_flight)
             .map(move |response| {
                 let _ = &counted;
@@ -137,10 +139,13 @@ impl Budget for BudgetService {
         Ok(response)
     }
 
-    async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let watcher = request.into_inner().watcher;
+    async fn watch(
+        &self,
+        request: Request<Streaming<WatchRequest>>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
         let counted = Counted::new(&self.metrics.watchers);
-        let events = self.watches.start(watcher).map(move |event| {
+        let address = request.remote_addr();
+        let events = self.watches.start(address, request.into_inner())?.map(move |event| {
             let _ = &counted;
             event
         });

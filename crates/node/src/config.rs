@@ -40,6 +40,8 @@ pub struct PeerConfig {
 pub struct Limits {
     /// Operations of one tenant in flight.
     pub tenant_in_flight: usize,
+    /// Reservations of one tenant that wait for others to be settled.
+    pub tenant_waiting: usize,
     /// Operations waiting for a batch.
     pub proposer_queue: usize,
     /// Operations in one log entry.
@@ -60,6 +62,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             tenant_in_flight: 4_096,
+            tenant_waiting: 1_024,
             proposer_queue: 16_384,
             batch_operations: 256,
             batches_in_flight: 4,

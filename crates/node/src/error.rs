@@ -33,6 +33,12 @@ pub(crate) enum Undecided {
     Stopped(String),
 }
 
+impl Undecided {
+    pub fn stopping() -> Self {
+        Self::Stopped("this node is stopping".to_owned())
+    }
+}
+
 /// How soon to ask again when a queue is full.
 const OVERLOADED_RETRY_MS: u64 = 50;
 

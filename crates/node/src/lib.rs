@@ -9,12 +9,16 @@ mod config;
 mod error;
 mod forward;
 mod http;
+mod key_set;
 mod metrics;
 mod node;
 mod proposer;
 mod tenant_actor;
 mod tenants;
+mod wait_queue;
+mod waiting;
 mod watch_service;
+mod watchers;
 
 pub use config::{Limits, NodeConfig, PeerConfig, RaftTimers};
 pub use error::NodeError;

@@ -28,6 +28,8 @@ enum Operation {
     Expire,
     Adjust,
     Policy,
+    Key,
+    Alerts,
     Provider,
 }
 
@@ -49,6 +51,8 @@ pub(crate) struct Metrics {
     pub tenants_active: Gauge,
     pub sessions: Gauge,
     pub watchers: Gauge,
+    pub waiting: Gauge,
+    pub granted_after_wait: Counter,
     pub forwarded: Counter,
     is_leader: Gauge,
     term: Gauge,
@@ -72,6 +76,8 @@ impl Metrics {
             tenants_active: Gauge::default(),
             sessions: Gauge::default(),
             watchers: Gauge::default(),
+            waiting: Gauge::default(),
+            granted_after_wait: Counter::default(),
             forwarded: Counter::default(),
             is_leader: Gauge::default(),
             term: Gauge::default(),
@@ -105,6 +111,12 @@ impl Metrics {
         registry.register("tenants_active", "Tenant actors on this node", self.tenants_active.clone());
         registry.register("sessions", "Open session streams", self.sessions.clone());
         registry.register("watchers", "Open watches", self.watchers.clone());
+        registry.register("waiting", "Reservations that wait until others are settled", self.waiting.clone());
+        registry.register(
+            "granted_after_wait",
+            "Reservations that waited and were granted",
+            self.granted_after_wait.clone(),
+        );
         registry.register("forwarded", "Operations passed on to the leader", self.forwarded.clone());
         registry.register("is_leader", "1 while this node leads", self.is_leader.clone());
         registry.register("raft_term", "Raft's term", self.term.clone());
@@ -151,6 +163,8 @@ impl Metrics {
             "expire" => Operation::Expire,
             "adjust" => Operation::Adjust,
             "policy" => Operation::Policy,
+            "key" => Operation::Key,
+            "alerts" => Operation::Alerts,
             _ => Operation::Provider,
         };
         self.operations.get_or_create(&OperationLabels { operation, outcome }).inc();
@@ -176,6 +190,23 @@ impl Metrics {
     }
 }
 
+/// Counts a thing for as long as it lives.
+#[derive(Debug, Default)]
+pub(crate) struct Counted(Gauge);
+
+impl Counted {
+    pub fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 pub(crate) fn kind(command: &Command) -> &'static str {
     match command {
         Command::Reserve { .. } => "reserve",
@@ -184,11 +215,9 @@ pub(crate) fn kind(command: &Command) -> &'static str {
         Command::Release { .. } => "release",
         Command::Expire { .. } => "expire",
         Command::AdjustAccount { .. } => "adjust",
-        Command::PutPolicy { .. } => "policy",
-        Command::StagePolicy { .. } => "stage_policy",
-        Command::PutKey { .. } => "put_key",
-        Command::RevokeKey { .. } => "revoke_key",
-        Command::AckAlerts { .. } => "ack_alerts",
+        Command::PutPolicy { .. } | Command::StagePolicy { .. } => "policy",
+        Command::PutKey { .. } | Command::RevokeKey { .. } => "key",
+        Command::AckAlerts { .. } => "alerts",
         Command::ReportProvider(_) => "provider",
     }
 }

@@ -22,10 +22,12 @@ use crate::config::NodeConfig;
 use crate::error::NodeError;
 use crate::forward::Forwarder;
 use crate::http::HttpServer;
+use crate::key_set::KeySets;
 use crate::metrics::Metrics;
 use crate::proposer::Proposer;
 use crate::tenants::Tenants;
 use crate::watch_service::Watches;
+use crate::watchers::Watchers;
 
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -79,8 +81,7 @@ impl Node {
         let replica = Replica::open(replica_config(&config)).await?;
         let metrics = Arc::new(Metrics::new());
         let proposer = Proposer::start(replica.clone(), &config.limits, metrics.clone());
-        let tenants =
-            Tenants::new(replica.clone(), proposer, metrics.clone(), config.limits.tenant_in_flight);
+        let tenants = Tenants::new(replica.clone(), proposer, metrics.clone(), &config.limits);
         let stop = CancellationToken::new();
         let grpc_address =
             listeners.grpc.local_addr().map_err(|error| NodeError::Serve(error.to_string()))?;
@@ -185,10 +186,17 @@ async fn routes(
     stop: &CancellationToken,
 ) -> Result<Routes, NodeError> {
     let forwarder = Arc::new(Forwarder::new(replica.clone()));
+    let watchers = Watchers::new(config.id);
+    let watches = Watches {
+        replica: replica.clone(),
+        keys: KeySets::new(replica.clone()),
+        watchers: watchers.clone(),
+        stop: stop.clone(),
+    };
     let budget = BudgetService {
         tenants: tenants.clone(),
         forwarder: forwarder.clone(),
-        watches: Watches { replica: replica.clone(), stop: stop.clone() },
+        watches,
         metrics: metrics.clone(),
         session_in_flight: config.limits.session_in_flight,
         default_timeout: Duration::from_millis(config.limits.operation_timeout_ms),
@@ -199,6 +207,7 @@ async fn routes(
         reads: Reads { replica: replica.clone() },
         tenants: tenants.clone(),
         forwarder,
+        watchers,
         started: Instant::now(),
     };
     let reflection = tonic_reflection::server::Builder::configure()

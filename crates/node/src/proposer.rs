@@ -56,16 +56,12 @@ impl Proposer {
             Err(mpsc::error::TrySendError::Full(_)) => {
                 Err(Undecided::Overloaded("the proposer's queue is full"))
             }
-            Err(mpsc::error::TrySendError::Closed(_)) => {
-                Err(Undecided::Stopped("this node is stopping".to_owned()))
-            }
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(Undecided::stopping()),
         }
     }
 
     pub async fn propose(&self, command: Command) -> Decision {
-        self.submit(command)?
-            .await
-            .unwrap_or_else(|_| Err(Undecided::Stopped("this node is stopping".to_owned())))
+        self.submit(command)?.await.unwrap_or_else(|_| Err(Undecided::stopping()))
     }
 }
 

@@ -1,17 +1,20 @@
 //! One actor for each active tenant on the leader: its turnstile. It holds soft state only (what is in flight, the next
-//! deadline); everything else is in the ledger, from which it is made again on whichever node leads.
+//! deadline, who waits); everything else is in the ledger, from which it is made again on whichever node leads.
 
 use std::time::Duration;
 
-use quorate_ledger::{Command, TimestampMs};
+use quorate_ledger::{Command, Denial, Outcome, TimestampMs};
 use quorate_replica::Replica;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
+use crate::error::Undecided;
 use crate::metrics::Metrics;
 use crate::proposer::{Decided, Decision, Proposer};
 use crate::tenants::now;
+use crate::waiting::Waiting;
 
 /// Reservations that expire with one command.
 const EXPIRE_MAX: usize = 256;
@@ -28,6 +31,18 @@ pub(crate) enum Message {
         deadline: Option<TimestampMs>,
     },
     Wake,
+    /// May wait, and was found short.
+    Short {
+        execute: Box<Execute>,
+        denial: Box<Denial>,
+    },
+    /// One that waits was asked for again.
+    Retried {
+        ticket: u64,
+        decision: Box<Decision>,
+    },
+    /// Time to look after those that wait.
+    Look,
 }
 
 #[derive(Debug)]
@@ -36,6 +51,10 @@ pub(crate) struct Execute {
     pub answer: oneshot::Sender<Decision>,
     /// The tenant's place in the turnstile, given back with the answer.
     pub permit: OwnedSemaphorePermit,
+    /// For a reservation: how long it may wait while only others stand in the way.
+    pub wait_until: Option<Instant>,
+    /// The order of arrival; given by the actor.
+    pub ticket: u64,
 }
 
 pub(crate) struct TenantActor;
@@ -45,13 +64,16 @@ pub(crate) struct Arguments {
     pub replica: Replica,
     pub proposer: Proposer,
     pub metrics: std::sync::Arc<Metrics>,
+    /// Reservations that may wait at the same time.
+    pub waiting_max: usize,
     /// Called once, when the actor wants to stop; answers whether it may (nothing was sent meanwhile).
     pub retire: Box<dyn Fn() -> bool + Send + Sync>,
 }
 
 pub(crate) struct State {
-    arguments: Arguments,
-    in_flight: usize,
+    pub(crate) arguments: Arguments,
+    pub(crate) in_flight: usize,
+    pub(crate) waiting: Waiting,
     alarm: Option<(TimestampMs, JoinHandle<()>)>,
 }
 
@@ -67,7 +89,7 @@ impl Actor for TenantActor {
     ) -> Result<State, ActorProcessingErr> {
         arguments.metrics.tenants_active.inc();
         let deadline = arguments.replica.read(|ledger, _| ledger.next_deadline(&arguments.tenant));
-        let mut state = State { arguments, in_flight: 0, alarm: None };
+        let mut state = State { arguments, in_flight: 0, waiting: Waiting::default(), alarm: None };
         state.set_alarm(&myself, deadline);
         Ok(state)
     }
@@ -88,8 +110,18 @@ impl Actor for TenantActor {
                 if deadline.is_some() && !state.alarm.as_ref().is_some_and(earlier) {
                     state.set_alarm(&myself, deadline);
                 }
+                state.look_soon(&myself);
             }
-            Message::Wake => state.wake(&myself),
+            Message::Wake => {
+                state.wake(&myself);
+                state.look_soon(&myself);
+            }
+            Message::Short { execute, denial } => state.wait_or_deny(&myself, *execute, *denial),
+            Message::Retried { ticket, decision } => {
+                state.in_flight = state.in_flight.saturating_sub(1);
+                state.retried(&myself, ticket, *decision);
+            }
+            Message::Look => state.look(&myself),
         }
         Ok(())
     }
@@ -100,6 +132,7 @@ impl Actor for TenantActor {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         state.arguments.metrics.tenants_active.dec();
+        state.waiting.stop();
         if let Some((_, alarm)) = state.alarm.take() {
             alarm.abort();
         }
@@ -108,12 +141,14 @@ impl Actor for TenantActor {
 }
 
 impl State {
-    fn execute(&mut self, myself: &ActorRef<Message>, execute: Execute) {
-        let Execute { command, answer, permit } = execute;
-        if let Some(denied) = self.certain_denial(&command) {
-            let _ = answer.send(Ok(denied));
-            return;
+    fn execute(&mut self, myself: &ActorRef<Message>, mut execute: Execute) {
+        execute.ticket = self.waiting.ticket();
+        let Some(execute) = self.pass_the_queue(myself, execute) else { return };
+        if let Some(denial) = self.certain_denial(&execute.command) {
+            return self.wait_or_deny(myself, execute, denial);
         }
+        let Execute { command, answer, permit, wait_until, ticket } = execute;
+        let waits = wait_until.map(|_| command.clone());
         let ttl_ms = match &command {
             Command::Reserve { ttl_ms, .. } | Command::Extend { ttl_ms, .. } => Some(*ttl_ms),
             _ => None,
@@ -123,14 +158,23 @@ impl State {
                 self.in_flight += 1;
                 let myself = myself.clone();
                 tokio::spawn(async move {
-                    let decision = decided.await.unwrap_or_else(|_| {
-                        Err(crate::error::Undecided::Stopped("this node is stopping".to_owned()))
-                    });
+                    let decision = decided.await.unwrap_or_else(|_| Err(Undecided::stopping()));
                     // The caller, and the alarm, learn of it; either may be gone.
                     let deadline = ttl_ms.map(|ttl_ms| now().saturating_add(ttl_ms));
-                    let _ = answer.send(decision);
+                    match (decision, waits) {
+                        (Ok(Decided { outcome: Outcome::Denied(denial), .. }), Some(command))
+                            if denial.held_by_reservations =>
+                        {
+                            let execute = Execute { command, answer, permit, wait_until, ticket };
+                            let (execute, denial) = (Box::new(execute), Box::new(denial));
+                            let _ = myself.cast(Message::Short { execute, denial });
+                        }
+                        (decision, _) => {
+                            let _ = answer.send(decision);
+                            drop(permit);
+                        }
+                    }
                     let _ = myself.cast(Message::Done { deadline });
-                    drop(permit);
                 });
             }
             Err(undecided) => drop(answer.send(Err(undecided))),
@@ -139,7 +183,7 @@ impl State {
 
     /// A denial that needs no log entry: nothing of the tenant is in flight that could change it, and no other node can
     /// lead. It changes nothing, so it may be answered from what is applied.
-    fn certain_denial(&self, command: &Command) -> Option<Decided> {
+    fn certain_denial(&self, command: &Command) -> Option<Denial> {
         if self.in_flight > 0
             || !matches!(command, Command::Reserve { .. })
             || !self.arguments.replica.has_lease()
@@ -148,7 +192,7 @@ impl State {
         }
         let denial = self.arguments.replica.read(|ledger, _| ledger.would_deny(now(), command))?;
         self.arguments.metrics.denials_from_state.inc();
-        Some(Decided { outcome: quorate_ledger::Outcome::Denied(denial), term: 0, index: 0 })
+        Some(denial)
     }
 
     /// Expires what is due, then sleeps until the next deadline, or retires.
@@ -160,7 +204,7 @@ impl State {
             .replica
             .read(|ledger, _| (ledger.due(tenant, now(), EXPIRE_MAX), ledger.next_deadline(tenant)));
         if due.is_empty() {
-            if next.is_none() && self.in_flight == 0 && (self.arguments.retire)() {
+            if next.is_none() && self.in_flight == 0 && self.waiting.is_empty() && (self.arguments.retire)() {
                 myself.stop(None);
                 return;
             }

@@ -10,10 +10,12 @@ use quorate_replica::{Replica, Role};
 use ractor::{Actor, ActorRef};
 use tokio::sync::{Semaphore, oneshot};
 
+use crate::config::Limits;
 use crate::error::Undecided;
 use crate::metrics::Metrics;
 use crate::proposer::{Decision, Proposer};
 use crate::tenant_actor::{Arguments, Execute, Message, TenantActor};
+use crate::waiting::wait_until;
 
 /// This node's clock.
 pub(crate) fn now() -> TimestampMs {
@@ -34,6 +36,7 @@ pub(crate) struct Tenants {
     proposer: Proposer,
     metrics: Arc<Metrics>,
     in_flight_max: usize,
+    waiting_max: usize,
     /// Held while an actor is made, so that a tenant has one.
     making: tokio::sync::Mutex<()>,
     /// Held for a look-up only, never over an await.
@@ -41,17 +44,13 @@ pub(crate) struct Tenants {
 }
 
 impl Tenants {
-    pub fn new(
-        replica: Replica,
-        proposer: Proposer,
-        metrics: Arc<Metrics>,
-        in_flight_max: usize,
-    ) -> Arc<Self> {
+    pub fn new(replica: Replica, proposer: Proposer, metrics: Arc<Metrics>, limits: &Limits) -> Arc<Self> {
         Arc::new(Self {
             replica,
             proposer,
             metrics,
-            in_flight_max,
+            in_flight_max: limits.tenant_in_flight,
+            waiting_max: limits.tenant_waiting,
             making: tokio::sync::Mutex::default(),
             known: Mutex::default(),
         })
@@ -59,6 +58,16 @@ impl Tenants {
 
     /// One operation of one tenant; the caller has checked that this node leads.
     pub async fn execute(self: &Arc<Self>, command: Command, timeout: Duration) -> Decision {
+        self.execute_waiting(command, Duration::ZERO, timeout).await
+    }
+
+    /// The same for a reservation that may wait so long while only others stand in the way.
+    pub async fn execute_waiting(
+        self: &Arc<Self>,
+        command: Command,
+        wait: Duration,
+        timeout: Duration,
+    ) -> Decision {
         let tenant = match &command {
             Command::Reserve { tenant, .. }
             | Command::Extend { tenant, .. }
@@ -81,7 +90,7 @@ impl Tenants {
             return Err(Undecided::Overloaded("the tenant has too many operations in flight"));
         };
         let (answer, decided) = oneshot::channel();
-        let execute = Execute { command, answer, permit };
+        let execute = Execute { command, answer, permit, wait_until: wait_until(wait, timeout), ticket: 0 };
         if handle.actor.cast(Message::Execute(Box::new(execute))).is_err() {
             self.known.lock().remove(&tenant);
             return Err(Undecided::NotLeader(None));
@@ -116,6 +125,7 @@ impl Tenants {
             replica: self.replica.clone(),
             proposer: self.proposer.clone(),
             metrics: self.metrics.clone(),
+            waiting_max: self.waiting_max,
             retire: Box::new(retire),
         };
         let spawned = Actor::spawn(None, TenantActor, arguments).await;

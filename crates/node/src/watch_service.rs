@@ -1,19 +1,23 @@
 //! Watches: the present state first, then every change as this node applies it, and a sign of life in between.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_ledger::ProviderView;
 use quorate_replica::Replica;
 use quorate_rpc::budget::watch_event::Kind;
-use quorate_rpc::budget::{PolicyDocument, Synced, WatchEvent};
+use quorate_rpc::budget::{PolicyDocument, Synced, WatchEvent, WatchRequest};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
+use tonic::{Status, Streaming};
 
+use crate::key_set::{KeySet, KeySets};
 use crate::tenants::now;
+use crate::watchers::{Watcher, Watchers};
 
 /// Events that may wait for a slow watcher before it is let go.
 const QUEUE: usize = 2_048;
@@ -21,35 +25,82 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
 /// Under load entries are applied far more often than the watched state changes: look at most this often.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
+/// Who watches has so long to say who it is.
+const FIRST_WORD: Duration = Duration::from_secs(5);
+
 #[derive(Debug, Clone)]
 pub(crate) struct Watches {
     pub replica: Replica,
+    pub keys: KeySets,
+    pub watchers: Arc<Watchers>,
     pub stop: CancellationToken,
 }
 
 struct Watch {
     replica: Replica,
+    keys: KeySets,
     events: mpsc::Sender<Result<WatchEvent, Status>>,
     policy_version: u64,
     providers: BTreeMap<String, ProviderView>,
+    /// What the watcher had before it came.
+    keys_revision: u64,
+    keys_sent: Option<KeySet>,
 }
 
 /// The watcher is gone, or too slow.
 struct Over;
 
 impl Watches {
-    pub fn start(&self, watcher: String) -> ReceiverStream<Result<WatchEvent, Status>> {
+    /// # Errors
+    /// Too many watch already.
+    pub fn start(
+        &self,
+        address: Option<SocketAddr>,
+        requests: Streaming<WatchRequest>,
+    ) -> Result<ReceiverStream<Result<WatchEvent, Status>>, Status> {
+        let watcher = self.watchers.enter(address);
+        let watcher = watcher.ok_or_else(|| Status::unavailable("too many watch this node; ask another"))?;
         let (events, stream) = mpsc::channel(QUEUE);
-        let watch =
-            Watch { replica: self.replica.clone(), events, policy_version: 0, providers: BTreeMap::new() };
-        let stop = self.stop.clone();
+        let (replica, keys, stop) = (self.replica.clone(), self.keys.clone(), self.stop.clone());
         tokio::spawn(async move {
             tokio::select! {
-                Over = watch.run() => tracing::debug!(watcher, "watch ended"),
+                Over = watch(replica, keys, events, watcher, requests) => tracing::debug!("watch ended"),
                 () = stop.cancelled() => {}
             }
         });
-        ReceiverStream::new(stream)
+        Ok(ReceiverStream::new(stream))
+    }
+}
+
+async fn watch(
+    replica: Replica,
+    keys: KeySets,
+    events: mpsc::Sender<Result<WatchEvent, Status>>,
+    watcher: Watcher,
+    mut requests: Streaming<WatchRequest>,
+) -> Over {
+    let first = tokio::time::timeout(FIRST_WORD, requests.message()).await;
+    let Ok(Ok(Some(first))) = first else { return Over };
+    let watch = Watch {
+        replica,
+        keys,
+        events,
+        policy_version: 0,
+        providers: BTreeMap::new(),
+        keys_revision: first.keys_revision,
+        keys_sent: None,
+    };
+    watcher.said(first);
+    let listen = async {
+        while let Ok(Some(request)) = requests.message().await {
+            watcher.said(request);
+        }
+        // It may have nothing more to say and still listen.
+        std::future::pending::<Over>().await
+    };
+    tokio::select! {
+        over = watch.run() => over,
+        over = listen => over,
     }
 }
 
@@ -91,12 +142,28 @@ impl Watch {
             self.policy_version = policy.version;
             self.send(Kind::Policy(PolicyDocument { version: policy.version, document: policy.document }))?;
         }
+        self.send_keys()?;
         for view in providers {
             if self.providers.get(&view.backend) != Some(&view) {
                 self.send(Kind::Provider(view.clone().into()))?;
                 self.providers.insert(view.backend.clone(), view);
             }
         }
+        Ok(())
+    }
+
+    fn send_keys(&mut self) -> Result<(), Over> {
+        let revision = self.replica.read(|ledger, _| ledger.keys_revision());
+        let known = self.keys_sent.as_ref().map_or(self.keys_revision, |sent| sent.revision);
+        // A node that lags behind what the watcher has seen elsewhere has nothing to tell it yet.
+        if revision <= known {
+            return Ok(());
+        }
+        let set = self.keys.latest();
+        for keys in set.since(self.keys_sent.as_ref()) {
+            self.send(Kind::Keys(keys))?;
+        }
+        self.keys_sent = Some(set);
         Ok(())
     }
 

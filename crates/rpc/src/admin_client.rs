@@ -2,28 +2,37 @@
 
 use std::time::Duration;
 
+use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
-use tonic::{Request, Status};
+use tonic::{Request, Status, Streaming};
 
 use crate::admin::admin_client::AdminClient;
 use crate::admin::{self};
 use crate::budget::PolicyDocument;
 use crate::client::Client;
 use crate::error::{ClientError, is_about_the_node};
+use crate::routing::MESSAGE_MAX_BYTES;
+
+/// Request metadata: who asks for a change, for the audit log.
+pub const BY_HEADER: &str = "quorate-by";
 
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// A policy can be large, and then it takes a compiler and many log entries.
+const APPLY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Times that every node is asked before giving up: an election takes a while.
 const ROUNDS: usize = 8;
 const BETWEEN_ROUNDS: Duration = Duration::from_millis(400);
 
-/// One method per rpc of `quorate.admin.v1`. All of them are safe to send again.
+/// One method per rpc of `quorate.admin.v1`. All of them are safe to send again: a key whose answer was lost is known to
+/// nobody.
 #[derive(Debug, Clone)]
 pub struct Admin {
     client: Client,
+    by: Option<MetadataValue<tonic::metadata::Ascii>>,
 }
 
 macro_rules! calls {
-    ($($(#[$doc:meta])* $name:ident: $request:ty => $response:ty;)*) => {
+    ($($(#[$doc:meta])* $name:ident: $request:ty => $response:ty, $timeout:expr;)*) => {
         impl Admin {
             $(
                 $(#[$doc])*
@@ -31,9 +40,9 @@ macro_rules! calls {
                 /// # Errors
                 /// No node could take the call, or it was wrong.
                 pub async fn $name(&self, request: $request) -> Result<$response, ClientError> {
-                    self.call(async |mut client: AdminClient<Channel>| {
-                        let mut request = Request::new(request.clone());
-                        request.set_timeout(CALL_TIMEOUT);
+                    self.call($timeout, async |mut client: AdminClient<Channel>| {
+                        let mut request = self.request(request.clone());
+                        request.set_timeout($timeout);
                         client.$name(request).await.map(tonic::Response::into_inner)
                     })
                     .await
@@ -45,26 +54,68 @@ macro_rules! calls {
 
 calls! {
     /// Every member, whether reachable or not.
-    list_nodes: admin::ListNodesRequest => admin::ListNodesResponse;
-    list_tenants: admin::ListTenantsRequest => admin::ListTenantsResponse;
-    list_budgets: admin::ListBudgetsRequest => admin::ListBudgetsResponse;
-    list_accounts: admin::ListAccountsRequest => admin::ListAccountsResponse;
-    list_reservations: admin::ListReservationsRequest => admin::ListReservationsResponse;
-    list_providers: admin::ListProvidersRequest => admin::ListProvidersResponse;
-    get_policy: admin::GetPolicyRequest => PolicyDocument;
-    apply_policy: admin::ApplyPolicyRequest => admin::ApplyPolicyResponse;
-    adjust_account: admin::AdjustAccountRequest => admin::AdjustAccountResponse;
-    check_invariants: admin::CheckInvariantsRequest => admin::CheckInvariantsResponse;
-    transfer_leadership: admin::TransferLeadershipRequest => admin::TransferLeadershipResponse;
+    list_nodes: admin::ListNodesRequest => admin::ListNodesResponse, CALL_TIMEOUT;
+    list_tenants: admin::ListTenantsRequest => admin::ListTenantsResponse, CALL_TIMEOUT;
+    list_budgets: admin::ListBudgetsRequest => admin::ListBudgetsResponse, CALL_TIMEOUT;
+    list_accounts: admin::ListAccountsRequest => admin::ListAccountsResponse, CALL_TIMEOUT;
+    list_reservations: admin::ListReservationsRequest => admin::ListReservationsResponse, CALL_TIMEOUT;
+    list_providers: admin::ListProvidersRequest => admin::ListProvidersResponse, CALL_TIMEOUT;
+    get_policy: admin::GetPolicyRequest => PolicyDocument, CALL_TIMEOUT;
+    apply_policy: admin::ApplyPolicyRequest => admin::ApplyPolicyResponse, APPLY_TIMEOUT;
+    list_objects: admin::ListObjectsRequest => admin::ListObjectsResponse, CALL_TIMEOUT;
+    list_policy_versions: admin::ListPolicyVersionsRequest => admin::ListPolicyVersionsResponse, CALL_TIMEOUT;
+    rollback_policy: admin::RollbackPolicyRequest => admin::ApplyPolicyResponse, APPLY_TIMEOUT;
+    explain_request: admin::ExplainRequestRequest => admin::ExplainRequestResponse, CALL_TIMEOUT;
+    create_key: admin::CreateKeyRequest => admin::CreateKeyResponse, CALL_TIMEOUT;
+    revoke_key: admin::RevokeKeyRequest => admin::RevokeKeyResponse, CALL_TIMEOUT;
+    list_keys: admin::ListKeysRequest => admin::ListKeysResponse, CALL_TIMEOUT;
+    list_audit: admin::ListAuditRequest => admin::ListAuditResponse, CALL_TIMEOUT;
+    /// Those that watch one of the members now.
+    list_gateways: admin::ListGatewaysRequest => admin::ListGatewaysResponse, CALL_TIMEOUT;
+    list_alerts: admin::ListAlertsRequest => admin::ListAlertsResponse, CALL_TIMEOUT;
+    adjust_account: admin::AdjustAccountRequest => admin::AdjustAccountResponse, CALL_TIMEOUT;
+    check_invariants: admin::CheckInvariantsRequest => admin::CheckInvariantsResponse, CALL_TIMEOUT;
+    transfer_leadership: admin::TransferLeadershipRequest => admin::TransferLeadershipResponse, CALL_TIMEOUT;
 }
 
 impl Admin {
     pub(crate) fn new(client: Client) -> Self {
-        Self { client }
+        Self { client, by: None }
+    }
+
+    /// Says in every call who asks; it stands in the audit log. What is not printable ASCII is escaped.
+    #[must_use]
+    pub fn acting_as(self, by: &str) -> Self {
+        let by = MetadataValue::try_from(by.escape_default().to_string()).ok();
+        Self { by, ..self }
+    }
+
+    /// Alerts and policy versions as they come. The stream ends with its node; the caller opens another, after the last
+    /// alert that it has seen.
+    ///
+    /// # Errors
+    /// No node could take the call, or it was wrong.
+    pub async fn watch_events(
+        &self,
+        request: admin::WatchEventsRequest,
+    ) -> Result<Streaming<admin::Event>, ClientError> {
+        self.call(CALL_TIMEOUT, async |mut client: AdminClient<Channel>| {
+            client.watch_events(self.request(request)).await.map(tonic::Response::into_inner)
+        })
+        .await
+    }
+
+    fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        if let Some(by) = &self.by {
+            request.metadata_mut().insert(BY_HEADER, by.clone());
+        }
+        request
     }
 
     async fn call<T>(
         &self,
+        timeout: Duration,
         mut send: impl AsyncFnMut(AdminClient<Channel>) -> Result<T, Status>,
     ) -> Result<T, ClientError> {
         let routes = &self.client.shared.routes;
@@ -72,8 +123,10 @@ impl Admin {
         for round in 0..ROUNDS {
             for _ in 0..routes.count() {
                 let Some(address) = routes.pick_next() else { break };
-                let client = AdminClient::new(routes.channel(&address)?);
-                match tokio::time::timeout(CALL_TIMEOUT, send(client)).await {
+                let client = AdminClient::new(routes.channel(&address)?)
+                    .max_decoding_message_size(MESSAGE_MAX_BYTES)
+                    .max_encoding_message_size(MESSAGE_MAX_BYTES);
+                match tokio::time::timeout(timeout, send(client)).await {
                     Ok(Ok(response)) => return Ok(response),
                     Ok(Err(status)) if is_about_the_node(&status) => {
                         last = format!("{address}: {}", status.message())

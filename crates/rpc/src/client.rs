@@ -97,14 +97,24 @@ impl Client {
     /// # Errors
     /// [`ClientError::TimedOut`] leaves the effect unknown; with the others nothing happened.
     pub async fn execute(&self, command: Command, timeout: Duration) -> Result<Executed, ClientError> {
-        let deadline = Instant::now() + timeout;
-        let timeout_ms = self
-            .shared
-            .config
-            .operation_timeout_ms
-            .min(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
-        let operation = convert::operation(&command, u32::try_from(timeout_ms).unwrap_or(u32::MAX))
-            .ok_or_else(|| ClientError::Rejected {
+        self.execute_waiting(command, Duration::ZERO, timeout).await
+    }
+
+    /// The same for a reservation that may wait in its tenant's queue, while only other reservations stand in the way:
+    /// for `wait` in all, whichever node leads meanwhile. `timeout` includes it. The command's own `wait` does not count.
+    ///
+    /// # Errors
+    /// As [`Client::execute`].
+    pub async fn execute_waiting(
+        &self,
+        command: Command,
+        wait: Duration,
+        timeout: Duration,
+    ) -> Result<Executed, ClientError> {
+        let started = Instant::now();
+        let deadline = started + timeout;
+        let mut operation =
+            convert::operation(&command, millis(timeout)).ok_or_else(|| ClientError::Rejected {
                 code: tonic::Code::InvalidArgument,
                 message: "this command goes through the admin service".to_owned(),
             })?;
@@ -114,6 +124,9 @@ impl Client {
         let mut backoff = BACKOFF_MIN;
         let mut maybe_taken = false;
         loop {
+            let wait = wait.saturating_sub(started.elapsed());
+            operation.wait_ms = millis(wait);
+            operation.timeout_ms = millis(timeout.min(self.operation_timeout() + wait));
             let failed = match self.attempt(&operation, deadline).await {
                 Ok(executed) => return Ok(executed),
                 Err(Ok(failed)) => failed,
@@ -156,13 +169,18 @@ impl Client {
         &self.shared.stats
     }
 
+    fn operation_timeout(&self) -> Duration {
+        Duration::from_millis(self.shared.config.operation_timeout_ms)
+    }
+
     /// `Err(Ok(_))`: try again. `Err(Err(_))`: it would not help.
     async fn attempt(
         &self,
         operation: &Operation,
         deadline: Instant,
     ) -> Result<Executed, Result<Attempt, ClientError>> {
-        let until = deadline.min(Instant::now() + ATTEMPT);
+        let attempt = ATTEMPT + Duration::from_millis(operation.wait_ms.into());
+        let until = deadline.min(Instant::now() + attempt);
         let session = match timeout_at(until, self.session()).await {
             Ok(Ok(session)) => session,
             Ok(Err(reason)) => return Err(Ok(Attempt::not_sent(reason))),
@@ -268,6 +286,10 @@ impl Attempt {
             reason: unavailable.message,
         }
     }
+}
+
+fn millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
 }
 
 fn give_up(failed: Attempt, maybe_taken: bool, timeout: Duration) -> ClientError {

@@ -41,6 +41,7 @@ impl TryFrom<wire::Operation> for Command {
     fn try_from(operation: wire::Operation) -> Result<Self, ConvertError> {
         use wire::operation::Kind;
         let tenant = operation.tenant;
+        let wait = operation.wait_ms > 0;
         match operation
             .kind
             .ok_or_else(|| ConvertError::new("kind", "is missing: reserve, settle, release, …"))?
@@ -55,7 +56,7 @@ impl TryFrom<wire::Operation> for Command {
                     .map(|(index, c)| charge(index, c))
                     .collect::<Result<_, _>>()?,
                 ttl_ms: reserve.ttl_ms,
-                wait: false,
+                wait,
             }),
             Kind::Extend(extend) => {
                 Ok(Self::Extend { tenant, id: id("extend.id", &extend.id)?, ttl_ms: extend.ttl_ms })
@@ -100,7 +101,8 @@ fn provider_state(state: wire::ProviderState) -> Result<ProviderState, ConvertEr
     }
 }
 
-/// The wire form of a command that gateways send. `None` for those that only nodes and the admin service make.
+/// The wire form of a command that gateways send, without a wait. `None` for those that only nodes and the admin service
+/// make.
 pub fn operation(command: &Command, timeout_ms: u32) -> Option<wire::Operation> {
     use wire::operation::Kind;
     let (tenant, kind) = match command {
@@ -141,7 +143,7 @@ pub fn operation(command: &Command, timeout_ms: u32) -> Option<wire::Operation> 
         | Command::RevokeKey { .. }
         | Command::AckAlerts { .. } => return None,
     };
-    Some(wire::Operation { tenant, kind: Some(kind), timeout_ms })
+    Some(wire::Operation { tenant, kind: Some(kind), timeout_ms, wait_ms: 0 })
 }
 
 impl From<&Charge> for wire::Charge {
@@ -152,6 +154,25 @@ impl From<&Charge> for wire::Charge {
             amount_micros: charge.amount.micros(),
             at_least_micros: if charge.at_least == charge.amount { 0 } else { charge.at_least.micros() },
         }
+    }
+}
+
+impl From<Unit> for wire::Unit {
+    fn from(unit: Unit) -> Self {
+        match unit {
+            Unit::Tokens => Self::Tokens,
+            Unit::Cost => Self::Cost,
+            Unit::Dollars => Self::Dollars,
+        }
+    }
+}
+
+fn unit(field: &str, unit: wire::Unit) -> Result<Unit, ConvertError> {
+    match unit {
+        wire::Unit::Tokens => Ok(Unit::Tokens),
+        wire::Unit::Cost => Ok(Unit::Cost),
+        wire::Unit::Dollars => Ok(Unit::Dollars),
+        wire::Unit::Unspecified => Err(ConvertError::new(field, "is missing")),
     }
 }
 
@@ -233,6 +254,7 @@ impl From<Balance> for wire::Balance {
             reserved_micros: balance.reserved.micros(),
             resets_at_ms: balance.resets_at.map_or(0, |at| at.0),
             amount_micros: balance.amount.micros(),
+            unit: wire::Unit::from(balance.unit).into(),
         }
     }
 }
@@ -242,9 +264,9 @@ impl TryFrom<wire::Balance> for Balance {
 
     fn try_from(balance: wire::Balance) -> Result<Self, ConvertError> {
         Ok(Self {
+            unit: unit("balance.unit", balance.unit())?,
             budget: balance.budget,
             subject: balance.subject,
-            unit: Unit::Tokens,
             limit: amount("balance.limit_micros", balance.limit_micros)?,
             spent: amount("balance.spent_micros", balance.spent_micros)?,
             reserved: amount("balance.reserved_micros", balance.reserved_micros)?,
@@ -287,11 +309,7 @@ impl From<Refusal> for wire::Refused {
         use wire::RefusalReason as Reason;
         let reason = match &refusal {
             // The wire has no reason of their own for these yet.
-            Refusal::Invalid(_)
-            | Refusal::Told(_)
-            | Refusal::TooManyAccounts { .. }
-            | Refusal::UnknownKey { .. }
-            | Refusal::WrongPart { .. } => Reason::Invalid,
+            Refusal::Invalid(_) | Refusal::Told(_) => Reason::Invalid,
             Refusal::IdReused { .. } => Reason::IdReused,
             Refusal::StaleId { .. } => Reason::StaleId,
             Refusal::FutureId { .. } => Reason::FutureId,
@@ -299,6 +317,9 @@ impl From<Refusal> for wire::Refused {
             Refusal::AlreadyResolved { .. } => Reason::AlreadyResolved,
             Refusal::UnknownBudget { .. } => Reason::UnknownBudget,
             Refusal::VersionConflict { .. } => Reason::VersionConflict,
+            Refusal::TooManyAccounts { .. } => Reason::TooManyAccounts,
+            Refusal::UnknownKey { .. } => Reason::UnknownKey,
+            Refusal::WrongPart { .. } => Reason::WrongPart,
         };
         Self { reason: reason.into(), message: refusal.to_string() }
     }

@@ -28,15 +28,18 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descrip
 mod admin_client;
 mod client;
 pub mod convert;
+mod convert_key;
 mod error;
 mod routing;
 mod session;
 mod watch;
+mod watched_keys;
 
-pub use admin_client::Admin;
+pub use admin_client::{Admin, BY_HEADER};
 pub use budget::PolicyDocument;
 pub use client::{Client, ClientConfig, ClientStats, Executed};
 pub use error::ClientError;
-pub use routing::{FORWARDED_HEADER, LEADER_HEADER, endpoint};
+pub use routing::{FORWARDED_HEADER, LEADER_HEADER, MESSAGE_MAX_BYTES, endpoint};
 pub use session::{Session, SessionLost};
 pub use watch::WatchHandle;
+pub use watched_keys::Keys;

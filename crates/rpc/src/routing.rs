@@ -14,6 +14,9 @@ pub const LEADER_HEADER: &str = "x-quorate-leader";
 /// Request metadata of a call that a node passes on: the receiver does not pass it on again.
 pub const FORWARDED_HEADER: &str = "x-quorate-forwarded";
 
+/// A policy and the manifests it came from fit; the library's own limit of 4 MiB is too near to theirs.
+pub const MESSAGE_MAX_BYTES: usize = 32 << 20;
+
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(3);

@@ -29,8 +29,12 @@ impl Apply {
     pub async fn run(self) -> Result<()> {
         let name = self.file.display().to_string();
         let document = read(&self.file).with_context(|| format!("policy file {name}"))?;
-        let request =
-            ApplyPolicyRequest { document, expected_version: self.expected_version, dry_run: self.dry_run };
+        let request = ApplyPolicyRequest {
+            document,
+            expected_version: self.expected_version,
+            dry_run: self.dry_run,
+            ..Default::default()
+        };
         let applied = self
             .cluster
             .admin()

@@ -201,7 +201,7 @@ impl Dev {
             }
             None => SAMPLE_POLICY.to_owned(),
         };
-        admin.apply_policy(ApplyPolicyRequest { document, expected_version: None, dry_run: false }).await?;
+        admin.apply_policy(ApplyPolicyRequest { document, ..Default::default() }).await?;
         Ok(())
     }
 
