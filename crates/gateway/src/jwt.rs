@@ -50,10 +50,10 @@ pub(crate) enum JwtError {
 pub(crate) struct Expected<'a> {
     pub(crate) issuer: Option<&'a str>,
     pub(crate) audiences: &'a [String],
-    /// Paths of claims, their parts separated by dots.
-    pub(crate) tenant: Option<&'a str>,
-    pub(crate) team: Option<&'a str>,
-    pub(crate) user: Option<&'a str>,
+    /// Paths of claims; `None`: the token does not say.
+    pub(crate) tenant: Option<&'a [String]>,
+    pub(crate) team: Option<&'a [String]>,
+    pub(crate) user: Option<&'a [String]>,
 }
 
 /// Who a token says it is for; a claim that the policy does not name is `None`.
@@ -192,19 +192,16 @@ impl From<&ErrorKind> for JwtError {
 }
 
 fn identity(claims: &Value, expected: &Expected<'_>) -> Result<Claims, JwtError> {
-    let of = |path: Option<&str>| path.map(|path| claim(claims, path)).transpose();
+    let of = |path: Option<&[String]>| path.map(|path| claim(claims, path)).transpose();
     Ok(Claims { tenant: of(expected.tenant)?, team: of(expected.team)?, user: of(expected.user)? })
 }
 
-/// A claim by its whole name (they may be URLs, with dots in them), else part by part.
-fn claim(claims: &Value, path: &str) -> Result<String, JwtError> {
-    let whole = claims.get(path);
-    let found = whole.or_else(|| path.split('.').try_fold(claims, |value, part| value.get(part)));
-    match found {
+fn claim(claims: &Value, path: &[String]) -> Result<String, JwtError> {
+    match path.iter().try_fold(claims, |value, part| value.get(part)) {
         Some(Value::String(text)) if !text.is_empty() => Ok(text.clone()),
         Some(Value::Number(number)) => Ok(number.to_string()),
-        None | Some(Value::Null) => Err(JwtError::Missing(path.to_owned())),
-        Some(_) => Err(JwtError::NoText(path.to_owned())),
+        None | Some(Value::Null) => Err(JwtError::Missing(path.join("."))),
+        Some(_) => Err(JwtError::NoText(path.join("."))),
     }
 }
 

@@ -39,24 +39,22 @@ pub(crate) fn hs256(claims: Value) -> String {
     signed(json!({"alg": "HS256", "kid": "h1", "typ": "JWT"}), claims, hmac)
 }
 
-/// Claims that are right for [`expected`].
+/// Claims that are right for [`verify`].
 pub(crate) fn claims() -> Value {
     json!({"iss": "https://idp", "aud": ["quorate", "other"], "exp": now() + 300, "sub": "alice",
         "org": {"id": "acme"}, "https://x.y/team": "red"})
 }
 
-fn expected(audiences: &[String]) -> Expected<'_> {
-    Expected {
-        issuer: Some("https://idp"),
-        audiences,
-        tenant: Some("org.id"),
-        team: Some("https://x.y/team"),
-        user: Some("sub"),
-    }
-}
-
 fn verify(set: &str, token: &str) -> Result<Claims, JwtError> {
-    KeySet::parse(set).unwrap().verify(token, &expected(&["quorate".to_owned()]))
+    let path = |parts: &[&str]| parts.iter().map(|part| (*part).to_owned()).collect::<Vec<_>>();
+    let expected = Expected {
+        issuer: Some("https://idp"),
+        audiences: &path(&["quorate"]),
+        tenant: Some(&path(&["org", "id"])),
+        team: Some(&path(&["https://x.y/team"])),
+        user: Some(&path(&["sub"])),
+    };
+    KeySet::parse(set).unwrap().verify(token, &expected)
 }
 
 fn alice() -> Claims {

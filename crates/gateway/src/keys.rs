@@ -1,16 +1,13 @@
 //! API keys issued by Quorate: `qk_`, 12 characters of id, `_`, 43 characters of secret. The cluster has only their hash;
 //! a gateway follows all of them through its watch, so a revoked one is refused within moments everywhere.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::fmt;
 
 use quorate_ledger::{KeyRecord, TimestampMs};
+use quorate_rpc::Keys;
 use ring::digest;
 use subtle::ConstantTimeEq;
 use thiserror::Error;
-use tokio::sync::watch;
-
-/// All keys, by id.
-pub(crate) type KeysReceiver = watch::Receiver<Arc<BTreeMap<String, KeyRecord>>>;
 
 const PREFIX: &str = "qk_";
 const ID_CHARS: usize = 12;
@@ -57,11 +54,7 @@ impl<'a> PresentedKey<'a> {
     ///
     /// # Errors
     /// No such key, or one that is over.
-    pub(crate) fn find(
-        self,
-        keys: &BTreeMap<String, KeyRecord>,
-        now: TimestampMs,
-    ) -> Result<&KeyRecord, KeyError> {
+    pub(crate) fn find(self, keys: &Keys, now: TimestampMs) -> Result<&KeyRecord, KeyError> {
         let record = self.id().and_then(|id| keys.get(id)).ok_or(KeyError::Unknown)?;
         let hash = digest::digest(&digest::SHA256, self.0.as_bytes());
         if !bool::from(hash.as_ref().ct_eq(record.hash.as_slice())) {
@@ -80,6 +73,8 @@ impl<'a> PresentedKey<'a> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     pub(crate) const KEY: &str = "qk_abc123def456_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
@@ -103,7 +98,7 @@ pub(crate) mod tests {
     }
 
     fn find(text: &str, record: KeyRecord) -> Result<String, KeyError> {
-        let keys = BTreeMap::from([(record.id.clone(), record)]);
+        let keys = Keys::new([(record.id.clone(), Arc::new(record))].into());
         PresentedKey::of(text).unwrap().find(&keys, TimestampMs(1_000)).map(|record| record.user.clone())
     }
 

@@ -138,7 +138,7 @@ struct Body<'b, 't, F> {
 }
 
 /// Fields that act on the answer or on the gateway and never become tokens.
-const WITHOUT_TOKENS: &[&str] = &[
+pub(crate) const WITHOUT_TOKENS: &[&str] = &[
     "audio",
     "dimensions",
     "echo",

@@ -2,6 +2,7 @@
 //! clocks, budgets. A second provider is a second set of these files.
 
 pub(crate) mod answer;
+pub(crate) mod body_mutation;
 pub(crate) mod chunk;
 pub(crate) mod error_body;
 pub(crate) mod facts;
