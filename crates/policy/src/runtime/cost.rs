@@ -5,7 +5,7 @@ use quorate_ledger::Amount;
 use super::{CelCost, CostError, Price, Prices};
 
 /// What is charged for an answer.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cost {
     Tokens(TokenKind),
     Cel(CelCost),
@@ -64,12 +64,17 @@ impl Cost {
         prices: &Prices,
         fallback: Option<&Price>,
     ) -> Result<Amount, CostError> {
-        let _ = (usage, at, prices, fallback);
-        Err(CostError::TooLarge)
+        match self {
+            Self::Tokens(kind) => Amount::from_units(kind.of(usage)).map_err(|_| CostError::TooLarge),
+            Self::Cel(cost) => cost.of(usage, at),
+            Self::Dollars => price(at, prices, fallback)?.of(usage).ok_or(CostError::TooLarge),
+            Self::Number(amount) => Ok(*amount),
+        }
     }
 
     /// The most that an answer with up to `input` and `output` tokens can cost, whichever of `at` serves it: the largest
-    /// over the corners of what the cost depends on.
+    /// over the corners of what the cost depends on. `at` is empty where nothing can serve the request, which is an
+    /// error for costs that depend on it.
     ///
     /// # Errors
     /// As for [`Self::of`], for any of `at`.
@@ -81,7 +86,64 @@ impl Cost {
         prices: &Prices,
         fallback: Option<&Price>,
     ) -> Result<Amount, CostError> {
-        let _ = (input, output, at, prices, fallback);
-        Err(CostError::TooLarge)
+        let dearest = |one: &dyn Fn(&CostContext<'_>) -> Result<Amount, CostError>| {
+            let first = at.split_first().ok_or(CostError::NoBackend)?;
+            first.1.iter().try_fold(one(first.0)?, |most, at| one(at).map(|amount| most.max(amount)))
+        };
+        match self {
+            Self::Tokens(kind) => {
+                Amount::from_units(kind.most(input, output)).map_err(|_| CostError::TooLarge)
+            }
+            Self::Cel(cost) => dearest(&|at| cost.bound(input, output, at)),
+            Self::Dollars => {
+                dearest(&|at| price(at, prices, fallback)?.bound(input, output).ok_or(CostError::TooLarge))
+            }
+            Self::Number(amount) => Ok(*amount),
+        }
+    }
+}
+
+fn price<'a>(
+    at: &CostContext<'_>,
+    prices: &'a Prices,
+    fallback: Option<&'a Price>,
+) -> Result<&'a Price, CostError> {
+    let listed = prices.find(at.model).map(|(_, listed)| &listed.price);
+    listed.or(fallback).ok_or_else(|| CostError::NoPrice { model: at.model.chars().take(128).collect() })
+}
+
+impl TokenKind {
+    /// How many of this kind were used.
+    pub fn of(self, usage: &Usage) -> u64 {
+        match self {
+            Self::Input => usage.input,
+            Self::Output => usage.output,
+            Self::Total => usage.total,
+            Self::CachedInput => usage.cached_input,
+            Self::CacheCreationInput => usage.cache_creation_input,
+            Self::Reasoning => usage.reasoning,
+        }
+    }
+
+    /// How many of this kind a request with up to `input` and `output` tokens can use.
+    pub fn most(self, input: u64, output: u64) -> u64 {
+        match self {
+            Self::Input | Self::CachedInput | Self::CacheCreationInput => input,
+            Self::Output | Self::Reasoning => output,
+            Self::Total => input.saturating_add(output),
+        }
+    }
+
+    /// The usage with another number of this kind.
+    pub(super) fn with(self, mut usage: Usage, tokens: u64) -> Usage {
+        match self {
+            Self::Input => usage.input = tokens,
+            Self::Output => usage.output = tokens,
+            Self::Total => usage.total = tokens,
+            Self::CachedInput => usage.cached_input = tokens,
+            Self::CacheCreationInput => usage.cache_creation_input = tokens,
+            Self::Reasoning => usage.reasoning = tokens,
+        }
+        usage
     }
 }

@@ -34,6 +34,8 @@ pub enum CostError {
     NoPrice { model: String },
     #[error("cost expression {expression}: {problem}")]
     Cel { expression: String, problem: CelError },
+    #[error("no backend can serve the request, so its cost is unknown; give its route a backend")]
+    NoBackend,
     #[error("the cost is above 10^18 millionths (a million million units)")]
     TooLarge,
 }

@@ -6,11 +6,16 @@
 
 mod backend;
 mod budget;
+mod builtin_prices;
 mod cel;
+mod cel_arithmetic;
+mod cel_samples;
+mod cel_tree;
 mod check;
 mod cidr;
 mod compiled;
 mod condition;
+mod corners;
 mod cost;
 mod error;
 mod identity;

@@ -10,7 +10,7 @@ const PATTERN_MAX_BYTES: usize = 1024;
 /// Of a compiled pattern. `\w{1,500}` alone can take megabytes.
 const COMPILED_MAX_BYTES: usize = 256 << 10;
 
-/// A pattern that matches the whole value, as Envoy's `safe_regex` does.
+/// A compiled pattern.
 #[derive(Debug, Clone)]
 pub struct Pattern {
     source: String,
@@ -27,16 +27,26 @@ pub struct PatternError {
 }
 
 impl Pattern {
+    /// A pattern that matches the whole value, as Envoy's `safe_regex` does.
+    ///
     /// # Errors
     /// Not in RE2's language, longer than 1,024 bytes, or too large once compiled.
     pub fn new(source: &str) -> Result<Self, PatternError> {
+        // By itself first, so that `a)|(b` cannot close the group around it.
+        let anywhere = Self::anywhere(source)?;
+        let regex = compile(&format!(r"\A(?:{source})\z"))?;
+        Ok(Self { regex, ..anywhere })
+    }
+
+    /// A pattern that matches some part of the value, as CEL's `matches` does.
+    ///
+    /// # Errors
+    /// As for [`Self::new`].
+    pub(super) fn anywhere(source: &str) -> Result<Self, PatternError> {
         if source.len() > PATTERN_MAX_BYTES {
             return Err(PatternError { problem: format!("a pattern of {} bytes", source.len()) });
         }
-        // By itself first, so that `a)|(b` cannot close the group around it.
-        compile(source)?;
-        let regex = compile(&format!(r"\A(?:{source})\z"))?;
-        Ok(Self { source: source.to_owned(), regex })
+        Ok(Self { source: source.to_owned(), regex: compile(source)? })
     }
 
     pub fn matches(&self, value: &str) -> bool {
