@@ -102,10 +102,6 @@ impl Backends {
             }),
         }
     }
-
-    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.by_name.keys().map(String::as_str)
-    }
 }
 
 #[cfg(test)]

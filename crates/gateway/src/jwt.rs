@@ -207,4 +207,4 @@ fn claim(claims: &Value, path: &[String]) -> Result<String, JwtError> {
 
 #[cfg(test)]
 #[path = "jwt_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -11,12 +11,12 @@ use quorate_ledger::BudgetRule;
 pub(crate) fn compile(document: &str) -> Result<CompiledPolicy, String> {
     let policy = Policy::parse(document).map_err(|error| error.to_string())?;
     let mut identity = IdentityRules { explicit: document.contains("kind: Identity"), ..IdentityRules::default() };
-    let mut named = None;
+    let named = std::cell::RefCell::new(None);
     let default = policy.tenant_of(|name| {
-        named = Some(name.to_owned());
+        named.replace(Some(name.to_owned()));
         None
     });
-    identity.tenant.header = named;
+    identity.tenant.header = named.into_inner();
     identity.tenant.default = match default {
         Ok(default) => Some(default),
         Err(MatchError::NoTenant { .. } | MatchError::BadTenant { .. } | MatchError::SubjectTooLong { .. }) => None,

@@ -60,12 +60,6 @@ impl ActivePolicy {
     pub(crate) fn backend(&self, name: &str) -> Result<Arc<crate::backend::Backend>, Unusable> {
         self.backends.named(name, &self.sources.configured)
     }
-
-    /// Every backend that a request may go to.
-    pub(crate) fn backend_names(&self) -> impl Iterator<Item = &str> {
-        let configured = self.sources.configured.all().iter().map(|backend| backend.name.as_str());
-        self.backends.names().chain(configured)
-    }
 }
 
 fn jwks(source: &JwksSource) -> Result<KeySet, String> {

@@ -156,7 +156,12 @@ fn read_manifest(
     document: serde_yaml_ng::Deserializer<'_>,
     found: &mut HashMap<(String, String, String), String>,
 ) -> Result<(), String> {
-    let Some(manifest) = Option::<Manifest>::deserialize(document).map_err(|error| error.to_string())? else {
+    // The parser's own words may quote a value.
+    let misread = |error: serde_yaml_ng::Error| {
+        let place = error.location().map_or(String::new(), |at| format!(", line {} column {}", at.line(), at.column()));
+        format!("is no Secret manifest{place}; wanted kind, metadata.name, data and stringData of text")
+    };
+    let Some(manifest) = Option::<Manifest>::deserialize(document).map_err(misread)? else {
         return Ok(());
     };
     let Metadata { name, namespace } = manifest.metadata;
@@ -253,10 +258,11 @@ stringData: {other: sk-plain}
         }
         for (manifest, said) in [
             (MANIFEST.replace("kind: Secret", "kind: Budget"), "is no Secret"),
-            (MANIFEST.replace("c2stb2xk", "***"), "data.other"),
+            (MANIFEST.replace("c2stb2xk", "sk-no"), "data.other"),
+            (MANIFEST.replace("{other: sk-plain}", "sk-no"), "line 7"),
         ] {
             let error = secrets(dir.path(), &manifest).unwrap_err().to_string();
-            assert!(error.contains(said) && !error.contains("***"), "{error}");
+            assert!(error.contains(said) && !error.contains("sk-no"), "{error}");
         }
     }
 }

@@ -26,18 +26,6 @@ impl Usage {
     pub(crate) fn of(input: u64, output: u64) -> Self {
         Self { input, output, total: input.saturating_add(output), ..Self::default() }
     }
-
-    /// Both together: what was used before, and what came on top.
-    pub(crate) fn plus(self, other: Self) -> Self {
-        Self {
-            input: self.input.saturating_add(other.input),
-            cached_input: self.cached_input.saturating_add(other.cached_input),
-            cache_creation_input: self.cache_creation_input.saturating_add(other.cache_creation_input),
-            output: self.output.saturating_add(other.output),
-            reasoning: self.reasoning.saturating_add(other.reasoning),
-            total: self.total.saturating_add(other.total),
-        }
-    }
 }
 
 /// `usage` as on the wire, in the words of both houses. A member that is no whole number counts as absent.
