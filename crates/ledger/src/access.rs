@@ -5,9 +5,8 @@ use std::sync::Arc;
 use crate::account::Account;
 use crate::account_key::AccountKey;
 use crate::cow_map::CowMap;
-use crate::period::Period;
 use crate::tenant::{Line, Tenant, Totals};
-use crate::{Amount, Balance, BudgetRule, Ledger, Refusal, TimestampMs};
+use crate::{Amount, Balance, BudgetRule, Ledger, Refusal, TENANT_ACCOUNTS_MAX, TimestampMs};
 
 /// An account with its present window at now, ready to be changed.
 pub(crate) struct Touched<'a> {
@@ -40,11 +39,11 @@ impl Ledger {
     ) -> Result<(&BudgetRule, Touched<'_>), Refusal> {
         let rule = self.policy.rule_or_refusal(tenant, budget)?;
         let (name, state) = made(&mut self.tenants, tenant);
-        let Tenant { accounts, totals, .. } = state;
         let text = AccountKey::text(budget, subject);
-        if !accounts.contains_key(&*text) {
-            accounts.insert(AccountKey::from_text(&text), Account::new(rule, now));
+        if !state.accounts.contains_key(&*text) {
+            state.add_account(AccountKey::from_text(&text), Account::new(rule, now));
         }
+        let Tenant { accounts, totals, .. } = state;
         let Some((key, account)) = accounts.get_key_value_mut(&*text) else {
             unreachable!("the account was inserted above")
         };
@@ -58,18 +57,31 @@ impl Ledger {
         Ok((rule, Touched { key: key.clone(), account, totals }))
     }
 
-    /// The account's present window as it would stand at `now`.
-    pub(crate) fn position(
+    pub(crate) fn account_state(&self, tenant: &str, budget: &str, subject: &str) -> Option<&Account> {
+        self.tenant_state(tenant)?.accounts.get(&*AccountKey::text(budget, subject))
+    }
+
+    /// May the tenant have `more` accounts of this budget, and `more_of_all` in all?
+    pub(crate) fn check_room(
         &self,
-        now: TimestampMs,
         tenant: &str,
         rule: &BudgetRule,
-        subject: &str,
-    ) -> Period {
-        let text = AccountKey::text(&rule.name, subject);
-        match self.tenant_state(tenant).and_then(|tenant| tenant.accounts.get(&*text)) {
-            Some(account) => account.present_at(rule, now),
-            None => Account::new(rule, now).present,
+        more: usize,
+        more_of_all: usize,
+    ) -> Result<(), Refusal> {
+        let (of_budget, of_all) = match self.tenant_state(tenant) {
+            Some(state) => (state.accounts_of(&rule.name) as usize, state.accounts.len()),
+            None => (0, 0),
+        };
+        let bounds =
+            [(of_budget + more, rule.accounts_max() as usize), (of_all + more_of_all, TENANT_ACCOUNTS_MAX)];
+        match bounds.iter().find(|(wanted, max)| wanted > max) {
+            None => Ok(()),
+            Some((_, max)) => Err(Refusal::TooManyAccounts {
+                tenant: tenant.to_owned(),
+                budget: rule.name.clone(),
+                max: *max as u64,
+            }),
         }
     }
 
@@ -85,7 +97,7 @@ impl Ledger {
         let account = tenant.accounts.get(&line.account)?;
         let period = account.period(line.window)?;
         let rule = self.policy.rule(name, line.account.budget());
-        Some(period.balance(&line.account, account.limit_at(rule, period, now), amount))
+        Some(account.standing_in(rule, period, now).balance(&line.account, amount))
     }
 
     /// One for each line: what a record refers to is kept as long as the record.

@@ -4,13 +4,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::account_key::AccountKey;
 use crate::period::Period;
-use crate::{AccountView, Amount, BudgetRule, CLOSED_WINDOWS_MAX, Enforcement, TimestampMs};
+use crate::standing::shown;
+use crate::{AccountView, Amount, BudgetRule, CLOSED_WINDOWS_MAX, TimestampMs, WindowSpan};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Account {
     pub limit_override: Option<Amount>,
     pub present: Period,
-    /// Newest first: the last [`CLOSED_WINDOWS_MAX`], and any older one that a record still refers to.
+    /// Newest first: the last [`CLOSED_WINDOWS_MAX`], and any older one that a record still refers to or that is not
+    /// over: the slices of a sliding window.
     pub closed: Vec<Period>,
     /// The number of the next window.
     pub next_number: u32,
@@ -39,40 +41,46 @@ impl Account {
             let again = self.closed.iter().position(|period| period.is_of(rule, span));
             let next = match again {
                 Some(index) => self.closed.remove(index),
-                None => {
-                    let number = self.next_number;
-                    self.next_number = number.wrapping_add(1);
-                    Period::new(number, span, rule)
-                }
+                None => self.fresh(rule, span, now),
             };
             let over = std::mem::replace(&mut self.present, next);
             self.closed.insert(0, over);
             dropped = self.prune(now);
         }
-        self.present.limit = self.limit_of(rule, &self.present);
+        self.present.limit = self.limit_in(rule, &self.present, now);
         dropped
     }
 
-    /// The present window as [`Account::roll`] would leave it, without copying the history.
-    pub fn present_at(&self, rule: &BudgetRule, now: TimestampMs) -> Period {
-        let span = rule.span_at(now);
-        let known = self.periods().find(|period| period.is_of(rule, span));
-        let mut period = known.cloned().unwrap_or_else(|| Period::new(self.next_number, span, rule));
-        period.limit = self.limit_of(rule, &period);
+    fn fresh(&mut self, rule: &BudgetRule, span: WindowSpan, now: TimestampMs) -> Period {
+        let carried = self.carry(rule, span, now);
+        let mut period = Period::new(self.next_number, span, rule);
+        self.next_number = self.next_number.wrapping_add(1);
+        if !carried.is_zero() {
+            period.extra_mut().carried = carried;
+        }
         period
     }
 
-    /// The limit in force for a window: that of now if it is the present one, else the last seen.
+    /// The limit in force for a window: that of now if the budget counts in it now, else the last seen.
     pub fn limit_at(&self, rule: Option<&BudgetRule>, period: &Period, now: TimestampMs) -> Amount {
-        match rule {
-            Some(rule) if period.is_of(rule, rule.span_at(now)) => self.limit_of(rule, period),
-            _ => period.limit,
-        }
+        let is_present = |rule: &&BudgetRule| {
+            period.counts_like(rule) && (period.sliding_ms > 0 || rule.span_at(now) == period.span)
+        };
+        rule.filter(is_present).map_or(period.limit, |rule| self.limit_in(rule, period, now))
     }
 
-    /// Top-ups count on top of an override; the sum ends at [`Amount::MAX`].
-    fn limit_of(&self, rule: &BudgetRule, period: &Period) -> Amount {
-        self.limit_of_fresh_window(rule).checked_add(period.topped_up).unwrap_or(Amount::MAX)
+    /// The limit in force for a window that the rule counts in at `now`.
+    pub fn limit_in(&self, rule: &BudgetRule, period: &Period, now: TimestampMs) -> Amount {
+        let topped_up = if period.sliding_ms > 0 { self.topped_up(rule, now) } else { period.topped_up };
+        self.limit_of(rule, period.carried(), topped_up)
+    }
+
+    /// Top-ups and what was carried over count on top of an override; the sum ends at [`Amount::MAX`].
+    pub fn limit_of(&self, rule: &BudgetRule, carried: Amount, topped_up: Amount) -> Amount {
+        let carried = rule.carry_over.map_or(Amount::ZERO, |cap| cap.min(carried));
+        let fresh = self.limit_of_fresh_window(rule);
+        let sum = fresh.checked_add(carried).and_then(|sum| sum.checked_add(topped_up));
+        sum.unwrap_or(Amount::MAX)
     }
 
     pub fn limit_of_fresh_window(&self, rule: &BudgetRule) -> Amount {
@@ -87,7 +95,7 @@ impl Account {
         let (mut place, mut dropped) = (0, 0);
         self.closed.retain(|period| {
             place += 1;
-            let keep = place <= CLOSED_WINDOWS_MAX || period.references > 0 || !period.span.is_over(now);
+            let keep = place <= CLOSED_WINDOWS_MAX || period.references > 0 || !period.is_over(now);
             if !keep {
                 dropped += u128::from(period.spent.micros());
             }
@@ -96,9 +104,16 @@ impl Account {
         dropped
     }
 
+    /// Forgives what counts in the present window; returns how much that was, in micros.
+    pub fn reset(&mut self, now: TimestampMs) -> u128 {
+        let counted: Vec<u32> = self.present_periods(now).map(|period| period.number).collect();
+        let periods = self.periods_mut().filter(|period| counted.contains(&period.number));
+        periods.map(|period| u128::from(period.reset().micros())).sum()
+    }
+
     /// The window in which a reservation was made: where it is charged, whenever it is settled.
     pub fn period_mut(&mut self, number: u32) -> Option<&mut Period> {
-        std::iter::once(&mut self.present).chain(&mut self.closed).find(|period| period.number == number)
+        self.periods_mut().find(|period| period.number == number)
     }
 
     pub fn period(&self, number: u32) -> Option<&Period> {
@@ -107,6 +122,10 @@ impl Account {
 
     pub fn periods(&self) -> impl Iterator<Item = &Period> {
         std::iter::once(&self.present).chain(&self.closed)
+    }
+
+    pub fn periods_mut(&mut self) -> impl Iterator<Item = &mut Period> {
+        std::iter::once(&mut self.present).chain(&mut self.closed)
     }
 
     pub fn is_referenced(&self) -> bool {
@@ -120,42 +139,52 @@ impl Account {
     /// When the last of its windows is over; `None`: never. One that is closed and not over counts too: a budget whose
     /// window kind is changed and changed back must find what it had counted.
     fn over_at(&self) -> Option<TimestampMs> {
-        self.periods().map(|period| period.span.end).reduce(|one, other| Some(one?.max(other?)))?
+        self.periods().map(Period::over_at).reduce(|one, other| Some(one?.max(other?)))?
     }
 
     /// When an account that nobody uses any more can go: when its present window would leave the bounded history.
     pub fn idle_at(&self) -> Option<TimestampMs> {
-        let (start, end) = (self.present.span.start, self.present.span.end?);
-        let leaves = end.saturating_add(end.since(start).saturating_mul(CLOSED_WINDOWS_MAX as u64));
-        Some(leaves.max(self.over_at()?))
+        Some(self.present.leaves_at()?.max(self.over_at()?))
     }
 
-    /// Nothing refers to it, and it is idle; or, where its budget is gone, its windows are over.
+    /// Nothing refers to it, and it is idle. Where its budget is gone, it stays as long for reports; an override is
+    /// then no reason to keep it.
     pub fn can_go(&self, rule: Option<&BudgetRule>, now: TimestampMs) -> bool {
         let goes_at = match rule {
             Some(_) if self.limit_override.is_some() => None,
-            Some(_) => self.idle_at(),
-            None => self.over_at(),
+            _ => self.idle_at(),
         };
         goes_at.is_some_and(|at| at <= now) && !self.is_referenced()
     }
 
-    pub fn view(&self, tenant: &str, key: &AccountKey, enforcement: Option<Enforcement>) -> AccountView {
+    /// After [`Account::roll`], where its budget is still there.
+    pub fn view(
+        &self,
+        tenant: &str,
+        key: &AccountKey,
+        rule: Option<&BudgetRule>,
+        now: TimestampMs,
+    ) -> AccountView {
+        let standing = self.rolled_standing(now);
+        let sum = |part: fn(&Period) -> Amount| {
+            shown(self.present_periods(now).map(|period| u128::from(part(period).micros())).sum())
+        };
+        let cap = rule.map_or(Some(Amount::MAX), |rule| rule.carry_over).unwrap_or_default();
         AccountView {
             tenant: tenant.to_owned(),
             budget: key.budget().to_owned(),
             subject: key.subject().to_owned(),
-            unit: self.present.unit,
-            enforcement,
-            limit: self.present.limit,
-            spent: self.present.spent,
-            reserved: self.present.reserved,
-            available: self.present.available(),
-            overdraft: self.present.overdraft,
-            topped_up: self.present.topped_up,
-            carried: Amount::ZERO,
-            shadow_denied: 0,
-            window: self.present.span,
+            unit: standing.unit,
+            enforcement: rule.map(|rule| rule.enforcement),
+            limit: standing.limit,
+            spent: standing.spent,
+            reserved: standing.reserved,
+            available: standing.available(),
+            overdraft: sum(|period| period.overdraft),
+            topped_up: sum(|period| period.topped_up),
+            carried: self.present.carried().min(cap),
+            shadow_denied: self.present_periods(now).map(Period::shadow_denied).sum(),
+            window: standing.span,
             closed_windows: self.closed.iter().map(Period::closed_view).collect(),
         }
     }

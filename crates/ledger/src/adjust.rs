@@ -3,7 +3,9 @@
 use crate::account::Account;
 use crate::fingerprint::Fingerprint;
 use crate::tenant::{How, Line, Resolved, Totals};
-use crate::{Adjustment, Amount, Balance, Ledger, Outcome, Refusal, ReservationId, TimestampMs, check};
+use crate::{
+    Adjustment, Amount, AuditAction, Balance, Ledger, Outcome, Refusal, ReservationId, TimestampMs, check,
+};
 
 /// An AdjustAccount as asked.
 #[derive(Debug, Clone, Copy)]
@@ -13,6 +15,7 @@ pub(crate) struct AdjustRequest<'a> {
     pub budget: &'a str,
     pub subject: &'a str,
     pub adjustment: &'a Adjustment,
+    pub by: &'a str,
 }
 
 impl Ledger {
@@ -29,19 +32,19 @@ impl Ledger {
             return known;
         }
         check::id_time(request.id, now)?;
-        self.check_top_up(now, request)?;
+        self.check_change(now, request)?;
         let fingerprint = Fingerprint::of_adjustment(request.budget, request.subject, request.adjustment);
         let (rule, touched) = self.touch(now, request.tenant, request.budget, request.subject)?;
         let (key, account) = (touched.key, touched.account);
-        change(account, touched.totals, request.adjustment);
+        change(account, touched.totals, request.adjustment, now);
         touched.totals.dropped_micros += account.roll(rule, now);
-        let period = &mut account.present;
-        period.references += 1;
-        let balance = period.balance(&key, period.limit, Amount::ZERO);
+        account.present.references += 1;
+        let balance = account.rolled_standing(now).balance(&key, Amount::ZERO);
         let line = Line {
             account: key,
-            window: period.number,
-            resets: period.resets,
+            window: account.present.number,
+            resets: account.present.resets,
+            enforcement: rule.enforcement,
             held: Amount::ZERO,
             charged: Amount::ZERO,
         };
@@ -53,6 +56,10 @@ impl Ledger {
             forget_at: TimestampMs(0),
         };
         self.remember(now, request.tenant, request.id, resolved);
+        let subject =
+            format!("tenant {}, budget {}, subject {:?}", request.tenant, request.budget, request.subject);
+        let detail = request.adjustment.to_string();
+        self.audit.record(now, request.by, AuditAction::AdjustAccount, subject, detail);
         Ok(balance)
     }
 
@@ -76,35 +83,42 @@ impl Ledger {
         Some(Ok(self.balance(now, request.tenant, tenant, line, Amount::ZERO)?))
     }
 
-    /// A top-up that could not be kept whole is refused.
-    fn check_top_up(&self, now: TimestampMs, request: AdjustRequest<'_>) -> Result<(), Refusal> {
+    /// What could not be kept whole is refused: another account, a top-up, one more reset.
+    fn check_change(&self, now: TimestampMs, request: AdjustRequest<'_>) -> Result<(), Refusal> {
         let rule = self.policy.rule_or_refusal(request.tenant, request.budget)?;
-        let Adjustment::TopUp(amount) = request.adjustment else { return Ok(()) };
-        let limit = self.position(now, request.tenant, rule, request.subject).limit;
-        match limit.checked_add(*amount) {
-            Some(_) => Ok(()),
-            None => Err(Refusal::Invalid(format!(
-                "a top-up of {amount} raises the limit {limit} above {}",
-                Amount::MAX
-            ))),
+        let account = self.account_state(request.tenant, request.budget, request.subject);
+        if account.is_none() {
+            self.check_room(request.tenant, rule, 1, 1)?;
+        }
+        let limit = account.map_or(rule.limit, |account| account.standing(rule, now).limit);
+        let resets = |account: &Account| account.periods().map(|period| period.resets).max();
+        match request.adjustment {
+            Adjustment::TopUp(amount) if limit.checked_add(*amount).is_none() => Err(Refusal::Invalid(
+                format!("a top-up of {amount} raises the limit {limit} above {}", Amount::MAX),
+            )),
+            Adjustment::Reset if account.and_then(resets) == Some(u16::MAX) => {
+                Err(Refusal::Invalid(format!("an account is reset at most {} times in a window", u16::MAX)))
+            }
+            _ => Ok(()),
         }
     }
 }
 
 fn validate(request: AdjustRequest<'_>) -> Result<(), String> {
+    check::by(request.by)?;
     check::name("tenant", request.tenant)?;
     check::name("budget", request.budget)?;
     check::subject(request.subject)
 }
 
-fn change(account: &mut Account, totals: &mut Totals, adjustment: &Adjustment) {
+fn change(account: &mut Account, totals: &mut Totals, adjustment: &Adjustment, now: TimestampMs) {
     match adjustment {
         Adjustment::TopUp(amount) => {
             let raised = account.present.topped_up.checked_add(*amount);
             account.present.topped_up = raised.unwrap_or(Amount::MAX);
         }
         Adjustment::Reset => {
-            totals.forgiven_micros += u128::from(account.present.reset().micros());
+            totals.forgiven_micros += account.reset(now);
         }
         Adjustment::OverrideLimit(limit) => account.limit_override = Some(*limit),
         Adjustment::ClearOverride => account.limit_override = None,

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::TimestampMs;
+use crate::cow_map::CowMap;
+use crate::{AUDIT_MAX, TimestampMs};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum AuditAction {
@@ -41,4 +42,30 @@ pub struct AuditRecord {
     /// `policy version 3`, `tenant acme, budget hourly, subject "alice"`, `key k1 of tenant acme`
     pub subject_of_change: String,
     pub detail: String,
+}
+
+/// The last [`AUDIT_MAX`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct Audit {
+    pub written: u64,
+    pub kept: CowMap<u64, AuditRecord>,
+}
+
+impl Audit {
+    pub fn record(
+        &mut self,
+        at: TimestampMs,
+        by: &str,
+        action: AuditAction,
+        subject_of_change: String,
+        detail: String,
+    ) {
+        self.written += 1;
+        let seq = self.written;
+        let by = by.to_owned();
+        self.kept.insert(seq, AuditRecord { seq, at, by, action, subject_of_change, detail });
+        if self.kept.len() > AUDIT_MAX {
+            self.kept.remove(&(seq - AUDIT_MAX as u64));
+        }
+    }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::account::Account;
 use crate::account_key::AccountKey;
+use crate::booking::used_beyond;
 use crate::period::Period;
 use crate::{Amount, Ledger};
 
@@ -11,8 +12,18 @@ pub(crate) fn never_overspent(ledger: &Ledger, found: &mut Vec<String>) {
     for (tenant, key, account) in accounts(ledger) {
         for period in account.periods() {
             let used = micros(period.spent) + micros(period.reserved);
-            let allowed = micros(period.ceiling) + micros(period.overdraft);
-            if used > allowed || used > micros(Amount::MAX) || period.overdraft > period.spent {
+            let beyond = used_beyond(account.window_ending_in(period));
+            if beyond > 0 || used > micros(Amount::MAX) || period.overdraft > period.spent {
+                found.push(format!("tenant {tenant}, {key:?}: {beyond} micros too much, {period:?}"));
+            }
+        }
+    }
+}
+
+pub(crate) fn excess_explained(ledger: &Ledger, found: &mut Vec<String>) {
+    for (tenant, key, account) in accounts(ledger) {
+        for period in account.periods().filter(|period| !period.unbound) {
+            if !period.excess().is_zero() || period.shadow_denied() > 0 {
                 found.push(format!("tenant {tenant}, {key:?}: {period:?}"));
             }
         }
@@ -23,7 +34,7 @@ pub(crate) fn all_or_nothing(ledger: &Ledger, found: &mut Vec<String>) {
     for (tenant, state) in ledger.tenants.iter() {
         let mut held = BTreeMap::new();
         for line in state.open.iter().flat_map(|(_, open)| open.lines.iter()) {
-            *held.entry((&line.account, line.window)).or_insert(0_u128) += micros(line.held);
+            *held.entry((&line.account, line.window)).or_insert(0_u128) += micros(line.reserved());
         }
         for (key, account) in state.accounts.iter() {
             for period in account.periods() {

@@ -108,6 +108,18 @@ pub enum Adjustment {
     ClearOverride,
 }
 
+/// `top-up 50`, `reset`, `override 200`, `clear override`
+impl std::fmt::Display for Adjustment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::TopUp(amount) => write!(f, "top-up {amount}"),
+            Self::Reset => f.write_str("reset"),
+            Self::OverrideLimit(limit) => write!(f, "override {limit}"),
+            Self::ClearOverride => f.write_str("clear override"),
+        }
+    }
+}
+
 /// What one gateway saw of a backend.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProviderReport {

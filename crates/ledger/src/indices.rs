@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::Ledger;
 use crate::books::accounts;
 use crate::tenant::{How, Tenant};
+use crate::{ALERTS_MAX, AUDIT_MAX, KEYS_MAX, Ledger, TENANT_ACCOUNTS_MAX};
 
 pub(crate) fn resolved_once(ledger: &Ledger, found: &mut Vec<String>) {
     for (tenant, state) in ledger.tenants.iter() {
@@ -49,6 +49,32 @@ pub(crate) fn indexed(ledger: &Ledger, found: &mut Vec<String>) {
         found.push(format!(
             "{remembered} records, {forgetting} to forget; {looked_at} accounts, {looks} looks"
         ));
+    }
+}
+
+pub(crate) fn bounded(ledger: &Ledger, found: &mut Vec<String>) {
+    for (tenant, state) in ledger.tenants.iter() {
+        let mut counts = BTreeMap::new();
+        for (key, _) in state.accounts.iter() {
+            *counts.entry(key.budget()).or_insert(0_u32) += 1;
+        }
+        let counted = state.accounts_by_budget.iter().map(|(budget, count)| (&**budget, *count));
+        if !counts.into_iter().eq(counted) || state.accounts.len() > TENANT_ACCOUNTS_MAX {
+            found.push(format!("tenant {tenant}: {:?}", state.accounts_by_budget));
+        }
+    }
+    let kept = [
+        ("alerts", ledger.alerts.kept.len(), ALERTS_MAX),
+        ("audit records", ledger.audit.kept.len(), AUDIT_MAX),
+        ("keys", ledger.keys.records.len(), KEYS_MAX),
+    ];
+    let too_many = kept.iter().filter(|(_, count, max)| count > max);
+    found.extend(too_many.map(|(what, count, _)| format!("{count} {what}")));
+    let dropping = ledger.keys.records.iter().filter_map(|(id, key)| Some((key.drop_at()?, id.clone())));
+    let mut dropping: Vec<_> = dropping.collect();
+    dropping.sort();
+    if !dropping.iter().eq(ledger.keys.dropping.iter().map(|(key, ())| key)) {
+        found.push(format!("keys to drop: {:?}", ledger.keys.dropping));
     }
 }
 

@@ -26,9 +26,15 @@ pub struct Property {
 pub const PROPERTIES: &[Property] = &[
     Property {
         name: "never overspent",
-        says: "in every window: spent + reserved <= highest limit at a grant + overdraft",
+        says: "in every window, a sliding one at any time: spent + reserved <= highest limit at a grant + overdraft + excess",
         from: "DESIGN.md, the promise: a budget holds exactly",
         find: books::never_overspent,
+    },
+    Property {
+        name: "excess explained",
+        says: "no excess in a window where every grant was held back by its limit; only Count and Shadow have it",
+        from: "DESIGN.md, the promise: a budget holds exactly",
+        find: books::excess_explained,
     },
     Property {
         name: "all or nothing",
@@ -53,6 +59,12 @@ pub const PROPERTIES: &[Property] = &[
         says: "what is to expire, to be forgotten and to be looked at is found at its time, and nothing else",
         from: "DESIGN.md, the ledger: memory bounded by rate × retention",
         find: indices::indexed,
+    },
+    Property {
+        name: "bounded",
+        says: "every account is counted under its budget; nothing beyond what is kept of alerts, keys and changes",
+        from: "issue 3: the number of accounts is bounded",
+        find: indices::bounded,
     },
     Property {
         name: "referenced",

@@ -22,7 +22,7 @@ impl Ledger {
 
     /// Cheaper than `policy()`: 0 before the first policy.
     pub fn policy_version(&self) -> u64 {
-        self.policy.version
+        self.policy.version()
     }
 
     /// By name, those after `after`; the empty string: all.
@@ -70,10 +70,10 @@ impl Ledger {
         if account.can_go(rule, now) {
             return None;
         }
-        let Some(rule) = rule else { return Some(account.view(tenant, key, None)) };
+        let Some(rule) = rule else { return Some(account.view(tenant, key, None, now)) };
         let mut account = account.clone();
         account.roll(rule, now);
-        Some(account.view(tenant, key, Some(rule.enforcement)))
+        Some(account.view(tenant, key, Some(rule), now))
     }
 
     /// Open reservations of one tenant, oldest id first.
@@ -113,40 +113,41 @@ impl Ledger {
 
     /// Newest first.
     pub fn policy_history(&self) -> Vec<PolicyVersion> {
-        Vec::new()
+        self.policy.versions.iter().rev().map(|version| version.view()).collect()
     }
 
     /// `None`: there never was this version, or the history has let it go.
-    pub fn policy_document(&self, _version: u64) -> Option<(String, Vec<BudgetRule>)> {
-        None
+    pub fn policy_document(&self, version: u64) -> Option<(String, Vec<BudgetRule>)> {
+        let found = self.policy.versions.iter().find(|kept| kept.version == version)?;
+        Some((found.document.clone(), found.rules.values().cloned().collect()))
     }
 
     /// Oldest first.
-    pub fn alerts_after(&self, _seq: u64) -> impl Iterator<Item = Alert> + '_ {
-        std::iter::empty()
+    pub fn alerts_after(&self, seq: u64) -> impl Iterator<Item = Alert> + '_ {
+        self.alerts.kept.iter_after(&seq).map(|(_, alert)| alert.clone())
     }
 
     /// Alerts that were dropped because nobody took them.
     pub fn alerts_dropped(&self) -> u64 {
-        0
+        self.alerts.dropped
     }
 
     /// Oldest first.
-    pub fn audit(&self, _after_seq: u64) -> Vec<AuditRecord> {
-        Vec::new()
+    pub fn audit(&self, after_seq: u64) -> Vec<AuditRecord> {
+        self.audit.kept.iter_after(&after_seq).map(|(_, record)| record.clone()).collect()
     }
 
     /// By id; revoked and expired ones too, until they are dropped.
     pub fn keys(&self) -> impl Iterator<Item = &KeyRecord> + '_ {
-        std::iter::empty()
+        self.keys.records.iter().map(|(_, key)| key.as_ref())
     }
 
-    pub fn key(&self, _id: &str) -> Option<&KeyRecord> {
-        None
+    pub fn key(&self, id: &str) -> Option<&KeyRecord> {
+        self.keys.records.get(id).map(Arc::as_ref)
     }
 
     /// Another number after every change of a key.
     pub fn keys_revision(&self) -> u64 {
-        0
+        self.keys.revision
     }
 }

@@ -1,13 +1,12 @@
 //! Reserve: granted on all accounts or on none.
 
-use crate::account_key::AccountKey;
+use crate::denial::Place;
 use crate::fingerprint::Fingerprint;
 use crate::ledger::Ledger;
-use crate::period::Period;
 use crate::share::Share;
-use crate::tenant::{How, Line, Open, Resolved, Tenant};
+use crate::tenant::{How, Line, Open, Resolved};
 use crate::{
-    Amount, BudgetRule, CHARGES_MAX, Charge, Denial, Grant, Outcome, Refusal, ReservationId, TimestampMs,
+    Amount, CHARGES_MAX, Charge, Denial, Enforcement, Grant, Outcome, Refusal, ReservationId, TimestampMs,
     check,
 };
 
@@ -18,6 +17,7 @@ pub(crate) struct Request<'a> {
     pub id: ReservationId,
     pub charges: &'a [Charge],
     pub ttl_ms: u64,
+    pub wait: bool,
 }
 
 enum Decision {
@@ -32,7 +32,9 @@ impl Ledger {
         match self.consider(now, request) {
             Decision::Known(outcome) => outcome,
             Decision::Deny(denial) => {
-                self.remember_denial(now, request, &denial);
+                if !(request.wait && denial.held_by_reservations) {
+                    self.remember_denial(now, request, &denial);
+                }
                 Outcome::Denied(denial)
             }
             Decision::Grant(amounts) => match self.grant(now, request, &amounts) {
@@ -84,47 +86,36 @@ impl Ledger {
     }
 
     fn decide(&self, now: TimestampMs, request: Request<'_>) -> Result<Decision, Refusal> {
-        let mut positions = Vec::with_capacity(request.charges.len());
+        let mut rules = Vec::with_capacity(request.charges.len());
         for charge in request.charges {
-            let rule = self.policy.rule_or_refusal(request.tenant, &charge.budget)?;
-            positions.push((rule, self.position(now, request.tenant, rule, &charge.subject)));
+            rules.push(self.policy.rule_or_refusal(request.tenant, &charge.budget)?);
         }
+        let charges = request.charges.iter().zip(rules);
+        let places: Vec<Place<'_>> =
+            charges.map(|(charge, rule)| self.place(now, request.tenant, charge, rule)).collect();
+        self.check_new_accounts(request, &places)?;
         let mut share = Share::WHOLE;
-        for (charge, (rule, period)) in request.charges.iter().zip(&positions) {
-            if period.available() < charge.at_least {
-                return Ok(Decision::Deny(self.denial(now, request.tenant, charge, rule, period)));
+        for place in &places {
+            if place.is_short() {
+                return Ok(Decision::Deny(place.denial(now, self.tenant_state(request.tenant))));
             }
-            share = share.min(Share::of(charge, period.available()));
+            if place.rule.enforcement == Enforcement::Reserve {
+                share = share.min(Share::of(place.charge, place.standing.available()));
+            }
         }
-        Ok(Decision::Grant(request.charges.iter().map(|charge| share.amount(charge)).collect()))
+        let amounts: Vec<Amount> = request.charges.iter().map(|charge| share.amount(charge)).collect();
+        places.iter().zip(&amounts).try_for_each(|(place, amount)| countable(place, *amount))?;
+        Ok(Decision::Grant(amounts))
     }
 
-    fn denial(
-        &self,
-        now: TimestampMs,
-        tenant: &str,
-        charge: &Charge,
-        rule: &BudgetRule,
-        period: &Period,
-    ) -> Denial {
-        let asked = charge.at_least;
-        let held = period.spent.checked_add(asked).is_some_and(|sum| sum <= period.limit);
-        let key = AccountKey::from_text(&AccountKey::text(&charge.budget, &charge.subject));
-        let state = self.tenant_state(tenant);
-        let account = state.and_then(|state| state.accounts.get(&key));
-        // A top-up is for the present window only.
-        let fresh_limit = account.map_or(rule.limit, |account| account.limit_of_fresh_window(rule));
-        let window_end = period.span.end.filter(|_| asked <= fresh_limit).map(|end| end.since(now));
-        // Where only reservations are in the way, one of them may be settled any time, and is gone at its deadline.
-        let deadline = state.and_then(Tenant::next_deadline).filter(|_| held);
-        let deadline = deadline.map(|deadline| deadline.since(now).max(1));
-        Denial {
-            account: period.balance(&key, period.limit, Amount::ZERO),
-            asked,
-            available: period.available(),
-            retry_after_ms: window_end.into_iter().chain(deadline).min(),
-            held_by_reservations: held,
+    fn check_new_accounts(&self, request: Request<'_>, places: &[Place<'_>]) -> Result<(), Refusal> {
+        let is_new = |place: &&Place<'_>| place.account.is_none();
+        for (index, place) in places.iter().enumerate().filter(|(_, place)| is_new(place)) {
+            let so_far = places[..=index].iter().filter(is_new);
+            let of_budget = so_far.clone().filter(|other| other.rule.name == place.rule.name).count();
+            self.check_room(request.tenant, place.rule, of_budget, so_far.count())?;
         }
+        Ok(())
     }
 
     /// All lookups of rules have succeeded in [`Ledger::decide`]: nothing is left half done.
@@ -137,14 +128,24 @@ impl Ledger {
         let mut lines = Vec::with_capacity(amounts.len());
         let mut balances = Vec::with_capacity(amounts.len());
         for (charge, amount) in request.charges.iter().zip(amounts) {
-            let (_, touched) = self.touch(now, request.tenant, &charge.budget, &charge.subject)?;
-            let period = &mut touched.account.present;
-            period.hold(*amount);
-            balances.push(period.balance(&touched.key, period.limit, *amount));
+            let (rule, touched) = self.touch(now, request.tenant, &charge.budget, &charge.subject)?;
+            let (enforcement, account) = (rule.enforcement, touched.account);
+            let window = account.present.number;
+            let denied = enforcement == Enforcement::Shadow
+                && account.rolled_standing(now).available() < charge.at_least;
+            account.present.take(*amount, enforcement);
+            if enforcement == Enforcement::Shadow {
+                account.record_excess(window);
+            }
+            if denied {
+                account.present.extra_mut().shadow_denied += 1;
+            }
+            balances.push(account.rolled_standing(now).balance(&touched.key, *amount));
             lines.push(Line {
                 account: touched.key,
-                window: period.number,
-                resets: period.resets,
+                window,
+                resets: account.present.resets,
+                enforcement,
                 held: *amount,
                 charged: Amount::ZERO,
             });
@@ -172,6 +173,22 @@ impl Ledger {
         self.tenant_mut(request.tenant).1.totals.denied += 1;
         self.remember(now, request.tenant, request.id, resolved);
     }
+}
+
+/// What no limit bounds must still be counted exactly.
+fn countable(place: &Place<'_>, amount: Amount) -> Result<(), Refusal> {
+    let used = place.standing.spent.checked_add(place.standing.reserved);
+    if place.rule.enforcement == Enforcement::Shadow
+        && used.and_then(|used| used.checked_add(amount)).is_none()
+    {
+        return Err(Refusal::Invalid(format!(
+            "{amount}: account {} {:?} cannot count beyond {}",
+            place.charge.budget,
+            place.charge.subject,
+            Amount::MAX
+        )));
+    }
+    Ok(())
 }
 
 fn validate(request: Request<'_>) -> Result<(), String> {

@@ -3,6 +3,8 @@
 //! An expiry charges what was held, because the money may be gone; it is the only end that a later word corrects, a late
 //! Settle to what was used, a late Release to nothing. Every other end is final.
 
+use std::sync::Arc;
+
 use crate::ledger::Ledger;
 use crate::tenant::{How, Line, Open, Resolved, Tenant};
 use crate::{Amount, Outcome, Refusal, ReservationId, Settlement, TimestampMs, check};
@@ -117,7 +119,8 @@ impl Ledger {
         how: How,
         charge: impl Fn(&Line, usize) -> Amount,
     ) -> bool {
-        let Some(tenant) = self.tenant_existing(name) else { return false };
+        let Some((name, tenant)) = self.tenants.get_key_value_mut(name) else { return false };
+        let (name, tenant) = (name.clone(), Arc::make_mut(tenant));
         let (was_open, ending) = match tenant.close_reservation(id) {
             Some(open) => (true, Ending::from(open)),
             None => match tenant.resolved.get(&id) {
@@ -127,13 +130,17 @@ impl Ledger {
         };
         let Ending { fingerprint, deadline, mut lines } = ending;
         for (index, line) in lines.iter_mut().enumerate() {
-            let amount = charge(line, index);
-            let account = tenant.accounts.get_mut(&line.account);
-            if let Some(period) = account.and_then(|account| account.period_mut(line.window)) {
-                let booked = period.book(line, amount, was_open);
-                tenant.totals.charged_micros += u128::from(booked.added.micros());
-                tenant.totals.taken_back_micros += u128::from(booked.taken_back.micros());
-            }
+            let Some(account) = tenant.accounts.get_mut(&line.account) else { continue };
+            let expirable = account.period(line.window).map(|period| period.expirable(line));
+            let amount = match &how {
+                How::Expired => expirable.unwrap_or(line.held),
+                _ => charge(line, index),
+            };
+            let rule = self.policy.rule(&name, line.account.budget());
+            let Some(effect) = account.book(line, amount, was_open, rule, now) else { continue };
+            tenant.totals.charged_micros += u128::from(effect.booked.added.micros());
+            tenant.totals.taken_back_micros += u128::from(effect.booked.taken_back.micros());
+            self.alerts.give(now, &name, &line.account, &effect);
         }
         match how {
             How::Settled => tenant.totals.settled += 1,
@@ -144,7 +151,7 @@ impl Ledger {
             tenant.totals.corrected += 1;
         }
         let resolved = Resolved { fingerprint, how, deadline, lines, forget_at: TimestampMs(0) };
-        self.remember(now, name, id, resolved);
+        self.remember(now, &name, id, resolved);
         true
     }
 

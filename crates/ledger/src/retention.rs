@@ -1,11 +1,12 @@
-//! What is forgotten, and when: resolved records after the retention, accounts that nobody uses any more.
+//! What is forgotten, and when: resolved records after the retention, accounts that nobody uses any more, keys that
+//! ended long ago.
 //!
 //! Both wait in an index ordered by time. A command takes off as many as a command of its size can add, and a few more:
 //! so memory is bounded by rate × retention, and none is slow. Everything happens at ledger time, alike on every replica.
 
 use std::sync::Arc;
 
-use crate::tenant::{Resolved, Tenant};
+use crate::tenant::Resolved;
 use crate::{Command, FUTURE_SKEW_MAX_MS, Ledger, RETENTION_MS, ReservationId, TimestampMs};
 
 /// An id may be ahead of the ledger by the skew; only so much later than the retention is a replay surely stale.
@@ -20,6 +21,11 @@ impl Ledger {
             Command::Expire { ids, .. } => (ids.len(), 0),
             _ => (1, 1),
         };
+        for _ in 0..EXTRA_PER_COMMAND {
+            if !self.keys.drop_one(now) {
+                break;
+            }
+        }
         for _ in 0..records + EXTRA_PER_COMMAND {
             if !self.forget_a_record(now) {
                 break;
@@ -71,11 +77,9 @@ impl Ledger {
         let (_, name, key) = look;
         let rule = self.policy.rule(&name, key.budget());
         let Some(tenant) = self.tenants.get_mut(&*name).map(Arc::make_mut) else { return true };
-        let Tenant { accounts, totals, .. } = tenant;
-        let Some(account) = accounts.get_mut(&key) else { return true };
+        let Some(account) = tenant.accounts.get_mut(&key) else { return true };
         if account.can_go(rule, now) {
-            totals.dropped_micros += account.spent_micros();
-            accounts.remove(&key);
+            tenant.drop_account(&key);
             self.drop_if_blank(&name);
             return true;
         }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ACCOUNTS_MAX_DEFAULT, Amount, TimestampMs, Window, WindowSpan};
+use crate::{ACCOUNTS_MAX_DEFAULT, Amount, TimestampMs, Window, WindowSpan, zone};
 
 /// What a budget counts. An [`Amount`] is in millionths of it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -94,9 +94,14 @@ impl BudgetRule {
         }
     }
 
-    /// The instance of its window that contains `at`.
+    /// The instance of its window that contains `at`; of a sliding window the slice.
     pub fn span_at(&self, at: TimestampMs) -> WindowSpan {
-        self.window.span_at(at)
+        zone::span_at(self.window, &self.zone, at)
+    }
+
+    /// 0: not a sliding window.
+    pub(crate) fn sliding_ms(&self) -> u64 {
+        if let Window::Sliding { ms } = self.window { ms } else { 0 }
     }
 
     /// The bound in force: the default where the rule names none.

@@ -1,11 +1,13 @@
 //! Everything of one tenant: its accounts, its open reservations, and what is remembered of the resolved ones.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::account::Account;
 use crate::account_key::AccountKey;
 use crate::cow_map::CowMap;
-use crate::{Amount, Charge, Denial, ReservationId, ReservationView, TenantView, TimestampMs};
+use crate::{Amount, Charge, Denial, Enforcement, ReservationId, ReservationView, TenantView, TimestampMs};
 
 /// What a reservation holds, or has charged, on one account.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -14,7 +16,10 @@ pub(crate) struct Line {
     /// The number of the window in which the reservation was made.
     pub window: u32,
     /// The window's reset count when `charged` was booked.
-    pub resets: u32,
+    pub resets: u16,
+    /// The budget's when the reservation was made.
+    pub enforcement: Enforcement,
+    /// What an expiry charges.
     pub held: Amount,
     pub charged: Amount,
 }
@@ -92,6 +97,8 @@ pub(crate) struct Totals {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Tenant {
     pub accounts: CowMap<AccountKey, Account>,
+    /// How many of them each budget has.
+    pub accounts_by_budget: CowMap<Arc<str>, u32>,
     pub open: CowMap<ReservationId, Open>,
     /// Index of `open` by deadline.
     pub deadlines: CowMap<(TimestampMs, ReservationId), ()>,
@@ -102,6 +109,31 @@ pub(crate) struct Tenant {
 impl Tenant {
     pub fn is_blank(&self) -> bool {
         self.accounts.is_empty() && self.open.is_empty() && self.resolved.is_empty()
+    }
+
+    pub fn accounts_of(&self, budget: &str) -> u32 {
+        self.accounts_by_budget.get(budget).copied().unwrap_or(0)
+    }
+
+    pub fn add_account(&mut self, key: AccountKey, account: Account) {
+        match self.accounts_by_budget.get_mut(key.budget()) {
+            Some(count) => *count += 1,
+            None => {
+                self.accounts_by_budget.insert(key.budget().into(), 1);
+            }
+        }
+        self.accounts.insert(key, account);
+    }
+
+    pub fn drop_account(&mut self, key: &AccountKey) {
+        let Some(account) = self.accounts.remove(key) else { return };
+        self.totals.dropped_micros += account.spent_micros();
+        match self.accounts_by_budget.get_mut(key.budget()) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => {
+                self.accounts_by_budget.remove(key.budget());
+            }
+        }
     }
 
     pub fn open_reservation(&mut self, id: ReservationId, open: Open) {
@@ -163,11 +195,16 @@ impl Tenant {
 
 impl Open {
     fn held_micros(&self) -> u128 {
-        self.lines.iter().map(|line| u128::from(line.held.micros())).sum()
+        self.lines.iter().map(|line| u128::from(line.reserved().micros())).sum()
     }
 }
 
 impl Line {
+    /// What it holds of the account while it is open: nothing where the budget only counts.
+    pub fn reserved(&self) -> Amount {
+        if self.enforcement == Enforcement::Count { Amount::ZERO } else { self.held }
+    }
+
     fn as_charge(&self) -> Charge {
         Charge {
             budget: self.account.budget().to_owned(),

@@ -38,12 +38,6 @@ pub struct WindowSpan {
     pub end: Option<TimestampMs>,
 }
 
-impl WindowSpan {
-    pub(crate) fn is_over(&self, now: TimestampMs) -> bool {
-        self.end.is_some_and(|end| end <= now)
-    }
-}
-
 impl Window {
     /// The instance that contains `at`, in UTC; of a sliding window the slice. The first week of 1970 is cut short at the epoch.
     pub fn span_at(self, at: TimestampMs) -> WindowSpan {

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail here")]
 
+#[path = "model/facts.rs"]
+mod facts;
 #[path = "model/naive.rs"]
 mod naive;
 #[path = "model/operations.rs"]
@@ -32,7 +34,7 @@ impl Run {
     fn id(&mut self, slot: Slot) -> ReservationId {
         let at = moved(self.clock, slot.skew_ms).0;
         if let Some(known) = self.ids.get(&slot.number) {
-            let old = known.timestamp().0 + 100_000 < self.naive.now;
+            let old = known.timestamp().0 + 100_000 < self.naive.facts.now;
             let open =
                 self.naive.records.iter().any(|record| record.id == *known && record.state == State::Open);
             // Some slots keep their id for ever: a client that never gives up.
@@ -48,19 +50,19 @@ impl Run {
 
     fn command(&mut self, operation: &Operation) -> Option<Command> {
         Some(match operation {
-            Operation::Policy { limit, day, temporary, expected } => {
+            Operation::Policy { limit, day, temporary, enforcement, expected } => {
                 // One way only: a window kind that changes back is a matter for the tables.
                 self.day |= *day && self.history.len() > 60;
-                policy(*limit, self.day, *temporary, *expected)
+                policy(*limit, self.day, *temporary, *enforcement, *expected)
             }
-            Operation::Reserve { tenant: second, slot, charges, ttl_ms } => {
+            Operation::Reserve { tenant: second, slot, charges, ttl_ms, wait } => {
                 let charges = charges.iter().copied().map(charge).collect();
                 Command::Reserve {
                     tenant: tenant(*second),
                     id: self.id(*slot),
                     charges,
                     ttl_ms: *ttl_ms,
-                    wait: false,
+                    wait: *wait,
                 }
             }
             Operation::Extend { tenant: second, slot, ttl_ms } => {
@@ -119,11 +121,11 @@ impl Run {
     fn step(&mut self, operation: &Operation, jump_ms: i64) {
         self.clock = moved(self.clock, jump_ms);
         let Some(command) = self.command(operation) else { return };
-        let now = self.clock.0.max(self.naive.now);
+        let now = self.clock.0.max(self.naive.facts.now);
         let early = self.ledger.would_deny(self.clock, &command);
         let known = record_of(&command).is_some_and(|(tenant, id)| self.naive.record(tenant, id).is_some());
         let outcome = self.ledger.apply(self.clock, &command);
-        self.naive.now = now;
+        self.naive.facts.now = now;
         let gone =
             matches!(outcome, Outcome::Refused(Refusal::StaleId { .. } | Refusal::UnknownReservation { .. }));
         let forgotten =
@@ -134,12 +136,13 @@ impl Run {
         assert_eq!(early.as_ref(), fresh_denial.filter(|_| !known), "would_deny({command:?})");
         assert_eq!(invariant::check(&self.ledger), [], "after {command:?} at {now}");
         self.compare_views();
+        self.compare_alerts();
         *self.seen.entry(name(&outcome, known)).or_default() += 1;
         self.history.push(command);
     }
 
     fn compare_views(&self) {
-        let now = TimestampMs(self.naive.now);
+        let now = TimestampMs(self.naive.facts.now);
         assert_eq!(self.ledger.time(), now);
         for second in [false, true] {
             let tenant = tenant(second);
@@ -150,7 +153,7 @@ impl Run {
             assert!(shown.map(|view| (view.id, view.deadline.0)).eq(open.iter().map(|r| (r.id, r.deadline))));
             let next = open.iter().map(|record| TimestampMs(record.deadline)).min();
             assert_eq!(self.ledger.next_deadline(&tenant), next);
-            for number in 0..5 {
+            for number in 0..BUDGETS {
                 for subject in [subject(0), subject(1)] {
                     self.compare_account(now, &(tenant.clone(), budget(number), subject));
                 }
@@ -159,32 +162,45 @@ impl Run {
     }
 
     fn compare_account(&self, now: TimestampMs, account: &(String, String, String)) {
+        let facts = &self.naive.facts;
         let view = self.ledger.account(now, &account.0, &account.1, &account.2);
-        let rule = self.naive.rule(&account.0, &account.1);
+        let rule = facts.rule(&account.0, &account.1);
         let Some(view) = view else {
             let Some(rule) = rule else { return };
-            let sums = self.naive.sums(account, rule.window.span_at(now));
-            assert_eq!(
-                (sums.spent, sums.reserved, sums.topped_up),
-                (0, 0, 0),
-                "{account:?} is gone too early"
-            );
+            let span = rule.span_at(now);
+            let (sums, _) = facts.total(account, span);
+            let all = [sums.spent, sums.reserved, sums.topped_up, facts.carried(account, span)];
+            assert_eq!(all, [0; 4], "{account:?} is gone too early");
             return;
         };
-        if let Some(rule) = rule {
-            assert_eq!(view.window, rule.window.span_at(now));
-        }
-        let sums = self.naive.sums(account, view.window);
-        let shown = [view.spent, view.reserved, view.overdraft, view.topped_up, view.limit];
-        let limit = self.naive.limit(account, view.window);
+        // Of a budget that is gone, the window that was last used is shown.
+        let span = rule.map_or(view.window, |rule| rule.span_at(now));
+        let (sums, shown) = facts.total(account, span);
+        assert_eq!(view.window, shown);
+        let seen = [view.spent, view.reserved, view.overdraft, view.topped_up, view.limit];
+        let limit = facts.limit(account, span);
         let expected = [sums.spent, sums.reserved, sums.overdraft, sums.topped_up, limit];
-        assert_eq!(shown.map(|amount| i128::from(amount.micros())), expected, "{account:?}");
+        assert_eq!(seen.map(|amount| i128::from(amount.micros())), expected, "{account:?}");
+        assert_eq!(view.shadow_denied, sums.shadow_denied, "{account:?}");
+        if rule.is_some() {
+            assert_eq!(i128::from(view.carried.micros()), facts.carried(account, span), "{account:?}");
+        }
         for closed in &view.closed_windows {
-            let sums = self.naive.sums(account, closed.window);
+            let sums = facts.sums(account, closed.window);
             let shown = [closed.spent, closed.reserved, closed.overdraft];
             let expected = [sums.spent, sums.reserved, sums.overdraft];
             assert_eq!(shown.map(|amount| i128::from(amount.micros())), expected, "{account:?} {closed:?}");
+            assert_eq!(closed.shadow_denied, sums.shadow_denied, "{account:?} {closed:?}");
         }
+    }
+
+    fn compare_alerts(&self) {
+        let given = self.ledger.alerts_after(0).map(|alert| {
+            let account = (alert.tenant, alert.budget, alert.subject);
+            let (spent, limit) = (i128::from(alert.spent.micros()), i128::from(alert.limit.micros()));
+            (account, alert.share, spent, limit, alert.window)
+        });
+        assert!(given.eq(self.naive.facts.alerts.iter().cloned()), "{:?}", self.naive.facts.alerts);
     }
 }
 
@@ -206,6 +222,8 @@ fn name(outcome: &Outcome, known: bool) -> &'static str {
         Outcome::Granted(_) => "granted",
         Outcome::Denied(_) if known => "denied again",
         Outcome::Denied(denial) if denial.held_by_reservations => "denied, held",
+        Outcome::Denied(denial) if denial.account.budget == "sliding" => "denied, sliding",
+        Outcome::Denied(denial) if denial.account.budget == "mixed" => "denied, mixed",
         Outcome::Denied(_) => "denied",
         Outcome::Extended { .. } => "extended",
         Outcome::Settled(settlement) if settlement.overdraft.iter().any(|over| !over.is_zero()) => {
@@ -238,7 +256,7 @@ fn name(outcome: &Outcome, known: bool) -> &'static str {
 
 fn run(steps: &[(Operation, i64)]) -> Run {
     let mut run = Run { clock: TimestampMs(START_MS), ..Run::default() };
-    let first = Operation::Policy { limit: 250, day: false, temporary: true, expected: None };
+    let first = Operation::Policy { limit: 250, day: false, temporary: true, enforcement: 0, expected: None };
     run.step(&first, 0);
     let mut snapshot: Option<(Ledger, String)> = None;
     for (index, (operation, jump_ms)) in steps.iter().enumerate() {
@@ -286,6 +304,9 @@ fn random_operations_meet_every_outcome() {
         "denied",
         "denied again",
         "denied, held",
+        "denied, sliding",
+        "denied, mixed",
+        "too many accounts",
         "extended",
         "settled",
         "overdraft",

@@ -4,7 +4,7 @@
 
 use proptest::prelude::*;
 use quorate_policy::runtime::{
-    Attribute, Budget, Cidr, CompiledPolicy, Condition, Identity, PathMatch, Pattern, PolicyParts,
+    Attribute, Budget, Cidr, CompiledPolicy, Condition, Identity, NO_ROUTE, PathMatch, Pattern, PolicyParts,
     RequestView, SubjectPart, TextMatch,
 };
 
@@ -25,23 +25,32 @@ fn any_condition() -> impl Strategy<Value = Condition> {
     let prefix = proptest::sample::select(vec!["10.0.0.0/8", "10.1.0.0/16", "0.0.0.0/0", "2001:db8::/32"]);
     let text = prop_oneof![
         4 => value.clone().prop_map(|value| TextMatch::Exact(value.into())),
-        1 => Just(TextMatch::Pattern(Pattern::new("[12]").unwrap())),
+        2 => proptest::sample::select(vec!["[12]", "1|2|22", "(1|12?).*", "^2$", ".*", "", "1{0,2}m?", "(?i)M", "\\x31."])
+            .prop_map(|source| TextMatch::Pattern(Pattern::new(source).unwrap())),
     ];
     prop_oneof![
         6 => (attribute, text, any::<bool>())
             .prop_map(|(attribute, value, invert)| Condition::Text { attribute, value, invert }),
         1 => (prefix, any::<bool>())
             .prop_map(|(prefix, invert)| Condition::Source { within: prefix.parse().unwrap(), invert }),
-        1 => (value, any::<bool>())
-            .prop_map(|(value, invert)| Condition::Path { value: PathMatch::Exact(format!("/{value}")), invert }),
-        1 => any::<bool>().prop_map(|invert| methods(&["GET"], invert)),
+        1 => (value, 0..3, any::<bool>()).prop_map(|(value, kind, invert)| {
+            let path = format!("/{value}");
+            let value = match kind {
+                0 => PathMatch::Exact(path),
+                1 => PathMatch::Prefix(path),
+                _ => PathMatch::Pattern(Pattern::new(&format!("{path}.*")).unwrap()),
+            };
+            Condition::Path { value, invert }
+        }),
+        1 => (proptest::sample::subsequence(vec!["GET", "PUT"], 0..=2), any::<bool>())
+            .prop_map(|(names, invert)| methods(&names, invert)),
     ]
 }
 
 fn any_budget() -> impl Strategy<Value = Budget> {
     let conditions = proptest::collection::vec(any_condition(), 0..4);
     let tenant = proptest::option::of(proptest::sample::select(vec!["acme", "other"]));
-    let routes = proptest::option::of(proptest::sample::subsequence(vec!["r1", "r2", "r3"], 0..=3));
+    let routes = proptest::option::of(proptest::sample::subsequence(vec!["r1", "r2", NO_ROUTE], 0..=3));
     (conditions, tenant, routes).prop_map(|(conditions, tenant, routes)| {
         let mut made = budget("b", conditions, vec![SubjectPart::Header("x-a".into()), SubjectPart::Model]);
         made.rule.tenant = tenant.map(str::to_owned);
@@ -53,7 +62,7 @@ fn any_budget() -> impl Strategy<Value = Budget> {
 fn any_headers() -> impl Strategy<Value = Headers> {
     let pair = (
         proptest::sample::select(vec!["x-a", "x-b", "x-c"]),
-        proptest::sample::select(vec!["", "1", "2", "+"]),
+        proptest::sample::select(vec!["", "1", "2", "12", "22", "1é", "m", "M"]),
     );
     proptest::collection::vec(pair.prop_map(|(name, value)| (name.into(), value.into())), 0..4)
 }
@@ -69,7 +78,7 @@ proptest! {
         way in (proptest::sample::select(vec!["r1", "r2", "r4"]), any::<bool>()),
         source in proptest::option::of(proptest::sample::select(vec!["10.1.2.3", "10.2.2.3", "1.1.1.1", "2001:db8::1", "::1"])),
         (path, method, model, query) in (
-            proptest::sample::select(vec!["/", "/1", "/2"]),
+            proptest::sample::select(vec!["", "/", "/1", "/2", "/12", "/1/2"]),
             proptest::sample::select(vec!["GET", "POST"]),
             proptest::sample::select(vec!["1", "m", ""]),
             proptest::option::of(proptest::sample::select(vec!["q=1", "q=2&q=1", "x", "q"])),
@@ -88,7 +97,7 @@ proptest! {
         let found: Vec<&str> = found.iter().map(|one| one.budget.rule.name.as_str()).collect();
         let scanned: Vec<&str> = budgets.iter().filter(|budget| {
             budget.rule.tenant.as_ref().is_none_or(|tenant| *tenant == identity.tenant)
-                && budget.routes.as_ref().is_none_or(|names| way.1 && names.iter().any(|name| name == way.0))
+                && budget.routes.as_ref().is_none_or(|names| names.iter().any(|name| name == if way.1 { way.0 } else { NO_ROUTE }))
                 && budget.selector.conditions.iter().all(|condition| condition.holds(&request))
         }).map(|budget| budget.rule.name.as_str()).collect();
         prop_assert_eq!(found, scanned);

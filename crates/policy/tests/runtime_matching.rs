@@ -6,8 +6,8 @@ use std::net::IpAddr;
 
 use quorate_ledger::Amount;
 use quorate_policy::runtime::{
-    Attribute, Budget, Cidr, CompiledPolicy, MatchError, PathMatch, Pattern, PolicyParts, RequestView,
-    SubjectPart, Tier, TierAction, tier_at,
+    Attribute, Budget, Cidr, CompiledPolicy, Cost, MatchError, NO_ROUTE, PathMatch, Pattern, PolicyParts,
+    RequestView, SubjectPart, Tier, TierAction, Verdict, tier_at,
 };
 
 mod support;
@@ -72,6 +72,34 @@ fn conditions() {
         let found =
             policy(vec![budget("b", vec![condition.clone()], vec![])]).budgets(&request, None).unwrap();
         assert_eq!(found.len(), usize::from(holds), "{condition}");
+    }
+}
+
+#[test]
+fn patterns_are_those_of_re2() {
+    for (pattern, value, matches) in [
+        (r"\d+", "42", true),
+        (r"\d+", "٤٢", false),
+        (r"[\w-]+", "a-b_1", true),
+        (r"[\w-]+", "é", false),
+        (r"\W", "é", true),
+        (r"[^\W]+", "ab", true),
+        (r"\\d", r"\d", true),
+        (r"\s\S", " x", true),
+        (r"\bgpt\b.*", "gpt-4o", true),
+        (".", "é", true),
+        (".*", "a\nb", false),
+        ("(?s).*", "a\nb", true),
+        ("(?i)GPT.*", "gpt-4o", true),
+        ("^gpt$", "gpt", true),
+        ("gpt|gpt-4o", "gpt-4o", true),
+        ("gpt-4", "gpt-4o", false),
+        (r"\pL+", "éa", true),
+        ("[[:alpha:]]+", "ab", true),
+        ("", "", true),
+        ("", "a", false),
+    ] {
+        assert_eq!(Pattern::new(pattern).unwrap().matches(value), matches, "{pattern} {value}");
     }
 }
 
@@ -157,6 +185,7 @@ fn the_most_specific_route_serves() {
         let sent = headers(sent);
         let request = RequestView { host, model, ..request(&sent, &who) };
         let found = policy.route(&request).unwrap();
+        assert_eq!(policy.route_at(found.position).unwrap().rule, found.rule);
         assert_eq!(format!("{} {}", found.route.name, found.index), wanted);
     }
 }
@@ -276,4 +305,45 @@ fn parts_that_make_no_policy() {
     let twice = vec![budget("b", vec![], vec![]), budget("b", vec![], vec![])];
     let error = CompiledPolicy::new(PolicyParts { budgets: twice, ..PolicyParts::default() }).unwrap_err();
     assert_eq!(error.to_string(), "budget b stands twice; give it another name");
+}
+
+#[test]
+fn explanations_say_what_applies_and_why_the_rest_does_not() {
+    let backends = vec![backend("second", 2, 1), backend("first", 1, 1), backend("off", 0, 0)];
+    let routes = vec![route("ns/llm", &[], vec![rule(&[], backends)])];
+    let mut budgets = vec![
+        budget("all", vec![], vec![SubjectPart::User, SubjectPart::Model]),
+        budget("team", vec![exact(header("x-team-id"), "red")], vec![]),
+        budget("bots", vec![exact(header("x-bot"), "1")], vec![]),
+        budget("office", vec![source("192.168.0.0/16")], vec![]),
+        budget("tenant", vec![], vec![]),
+        budget("route", vec![], vec![]),
+        budget("backend", vec![], vec![]),
+        budget("dollars", vec![], vec![]),
+    ];
+    budgets[4].rule.tenant = Some("other".into());
+    budgets[5].routes = Some(vec!["ns/a".into(), NO_ROUTE.into()]);
+    budgets[6].backends = Some(vec!["ns/second".into()]);
+    budgets[7].cost = Cost::Dollars;
+    let policy = CompiledPolicy::new(PolicyParts { budgets, routes, ..PolicyParts::default() }).unwrap();
+    let (sent, who) = (headers("x-team-id=blue"), identity());
+    let explanation = policy.explain(&request(&sent, &who), 1000, 24);
+    let order: Vec<&str> = explanation.backends.iter().map(|backend| backend.backend.as_str()).collect();
+    assert_eq!(order, ["ns/first", "ns/second"]);
+    let said = explanation.budgets.iter().map(|explained| match &explained.verdict {
+        Verdict::Applies { subject, reserve: Ok(amount) } => format!("{} {amount}", subject.clone().unwrap()),
+        Verdict::Applies { reserve: Err(error), .. } => error.to_string(),
+        Verdict::DoesNot { because } => because.clone(),
+    });
+    let wanted = [
+        "alice + gpt-4o 1024",
+        "header x-team-id = \"red\" does not hold: it is \"blue\"",
+        "header x-bot = \"1\" does not hold: it is missing",
+        "source in 192.168.0.0/16 does not hold: it is 10.1.2.3",
+        "it is for tenant other, and the request is of acme",
+        "it is for route ns/a or none, and the request goes to ns/llm",
+        "it is for backend ns/second, and the request goes to ns/first",
+        "no price for model gpt-4o: add a ModelPrice for it, or a fallback price to the budget",
+    ];
+    assert_eq!(said.collect::<Vec<_>>(), wanted);
 }

@@ -2,46 +2,11 @@
 //! to be believed. It never forgets; where the ledger may have, the caller says so.
 
 use quorate_ledger::{
-    Adjustment, Amount, Balance, BudgetRule, CHARGES_MAX, Charge, Command, Denial, FUTURE_SKEW_MAX_MS, Grant,
-    Outcome, RETENTION_MS, Refusal, ReservationId, Settlement, TTL_MAX_MS, TimestampMs, Unit, WindowSpan,
+    Adjustment, Amount, BudgetRule, CHARGES_MAX, Charge, Command, Denial, Enforcement, FUTURE_SKEW_MAX_MS,
+    Grant, Outcome, RETENTION_MS, Refusal, ReservationId, Settlement, TTL_MAX_MS, TimestampMs, WindowSpan,
 };
 
-type Account = (String, String, String);
-
-#[derive(Debug, Clone)]
-enum Fact {
-    Held {
-        id: ReservationId,
-        account: Account,
-        span: WindowSpan,
-        amount: i128,
-        limit: i128,
-    },
-    Charged {
-        id: ReservationId,
-        account: Account,
-        amount: i128,
-    },
-    Reset {
-        account: Account,
-        span: WindowSpan,
-    },
-    ToppedUp {
-        account: Account,
-        span: WindowSpan,
-        amount: i128,
-    },
-    Overridden {
-        account: Account,
-        limit: Option<i128>,
-    },
-    /// The limit as an adjustment left it.
-    Seen {
-        account: Account,
-        span: WindowSpan,
-        limit: i128,
-    },
-}
+use crate::facts::{Account, Fact, Facts, Place, amount, micros};
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum State {
@@ -59,44 +24,27 @@ pub struct Record {
     first_deadline: u64,
     pub deadline: u64,
     resolved_at: u64,
-    /// (account, window, held) of each charge.
-    lines: Vec<(Account, WindowSpan, i128)>,
+    lines: Vec<Place>,
 }
 
 #[derive(Debug, Default)]
 pub struct Naive {
-    pub now: u64,
+    pub facts: Facts,
     version: u64,
-    pub rules: Vec<BudgetRule>,
     document: String,
-    facts: Vec<Fact>,
     pub records: Vec<Record>,
 }
 
-#[derive(Debug, Default, Clone, Copy, PartialEq)]
-pub struct Sums {
-    pub spent: i128,
-    pub reserved: i128,
-    pub overdraft: i128,
-    pub topped_up: i128,
-    seen_limit: i128,
-}
-
-fn amount(value: i128) -> Amount {
-    Amount::from_micros(u64::try_from(value).expect("never negative")).expect("never too large")
-}
-
-fn micros(amount: Amount) -> i128 {
-    i128::from(amount.micros())
+/// Whether it waits is no part of a request.
+fn asked(command: &Command) -> Command {
+    let mut asked = command.clone();
+    if let Command::Reserve { wait, .. } = &mut asked {
+        *wait = false;
+    }
+    asked
 }
 
 impl Naive {
-    pub fn rule(&self, tenant: &str, budget: &str) -> Option<&BudgetRule> {
-        let mine =
-            |rule: &&BudgetRule| rule.name == budget && rule.tenant.as_deref().is_none_or(|t| t == tenant);
-        self.rules.iter().find(mine)
-    }
-
     pub fn record(&self, tenant: &str, id: ReservationId) -> Option<&Record> {
         self.records.iter().find(|record| record.tenant == tenant && record.id == id)
     }
@@ -104,88 +52,14 @@ impl Naive {
     /// Resolved so long ago that the ledger may, but need not yet, have forgotten it.
     pub fn may_be_forgotten(&self, tenant: &str, id: ReservationId) -> bool {
         self.record(tenant, id).is_some_and(|record| {
-            record.state != State::Open && record.resolved_at + RETENTION_MS + FUTURE_SKEW_MAX_MS < self.now
+            record.state != State::Open
+                && record.resolved_at + RETENTION_MS + FUTURE_SKEW_MAX_MS < self.facts.now
         })
-    }
-
-    pub fn sums(&self, account: &Account, span: WindowSpan) -> Sums {
-        let mut sums = Sums::default();
-        // (id, held, charged, still held, forgiven)
-        let mut lines: Vec<(ReservationId, i128, i128, bool, bool)> = Vec::new();
-        for fact in &self.facts {
-            match fact {
-                Fact::Held { id, account: of, span: at, amount, limit } if of == account && *at == span => {
-                    sums.seen_limit = *limit;
-                    lines.push((*id, *amount, 0, true, false));
-                }
-                Fact::Charged { id, account: of, amount } if of == account => {
-                    let Some(line) = lines.iter_mut().find(|line| line.0 == *id) else { continue };
-                    let change = amount - line.2;
-                    let change = if line.4 { change.max(0) } else { change };
-                    sums.spent += change;
-                    sums.overdraft += (amount - line.1).max(0);
-                    (line.2, line.3, line.4) = (*amount, false, false);
-                }
-                Fact::Reset { account: of, span: at } if of == account && *at == span => {
-                    (sums.spent, sums.overdraft) = (0, 0);
-                    lines.iter_mut().filter(|line| !line.3).for_each(|line| line.4 = true);
-                }
-                Fact::ToppedUp { account: of, span: at, amount } if of == account && *at == span => {
-                    sums.topped_up += amount;
-                }
-                Fact::Seen { account: of, span: at, limit } if of == account && *at == span => {
-                    sums.seen_limit = *limit;
-                }
-                _ => {}
-            }
-        }
-        sums.reserved = lines.iter().filter(|line| line.3).map(|line| line.1).sum();
-        sums
-    }
-
-    fn fresh_limit(&self, account: &Account) -> Option<i128> {
-        let rule = self.rule(&account.0, &account.1)?;
-        let last = self.facts.iter().rev().find_map(|fact| match fact {
-            Fact::Overridden { account: of, limit } if of == account => Some(*limit),
-            _ => None,
-        });
-        Some(last.flatten().unwrap_or(micros(rule.limit)))
-    }
-
-    /// As last seen, once the window is over or the budget gone.
-    pub fn limit(&self, account: &Account, span: WindowSpan) -> i128 {
-        let sums = self.sums(account, span);
-        let rule = self.rule(&account.0, &account.1);
-        match (rule, self.fresh_limit(account)) {
-            (Some(rule), Some(limit)) if rule.window.span_at(TimestampMs(self.now)) == span => {
-                limit + sums.topped_up
-            }
-            _ => sums.seen_limit,
-        }
-    }
-
-    fn balance(&self, account: &Account, span: WindowSpan, of: i128) -> Balance {
-        let sums = self.sums(account, span);
-        Balance {
-            budget: account.1.clone(),
-            subject: account.2.clone(),
-            unit: Unit::Tokens,
-            limit: amount(self.limit(account, span)),
-            spent: amount(sums.spent),
-            reserved: amount(sums.reserved),
-            resets_at: span.end,
-            amount: amount(of),
-        }
-    }
-
-    fn available(&self, account: &Account, span: WindowSpan) -> i128 {
-        let sums = self.sums(account, span);
-        (self.limit(account, span) - sums.spent - sums.reserved).max(0)
     }
 
     /// `forgotten`: the ledger no longer knows the id of this command.
     pub fn apply(&mut self, at: u64, command: &Command, forgotten: bool) -> Outcome {
-        self.now = self.now.max(at);
+        self.facts.now = self.facts.now.max(at);
         match self.outcome(command, forgotten) {
             Ok(outcome) => outcome,
             Err(refusal) => Outcome::Refused(refusal),
@@ -199,13 +73,20 @@ impl Naive {
                     let (expected, actual) = (expected_version.unwrap_or_default(), self.version);
                     return Err(Refusal::VersionConflict { expected, actual });
                 }
-                let changed = self.version == 0 || self.rules != *rules || self.document != *document;
-                (self.rules, self.document) = (rules.clone(), document.clone());
+                let changed = self.version == 0 || self.facts.rules != *rules || self.document != *document;
+                (self.facts.rules, self.document) = (rules.clone(), document.clone());
                 self.version += u64::from(changed);
                 Ok(Outcome::PolicyPut { version: self.version, changed })
             }
-            Command::Reserve { tenant, id, charges, ttl_ms, .. } => {
-                self.reserve(command, tenant, *id, charges, *ttl_ms, forgotten)
+            Command::Reserve { tenant, id, charges, ttl_ms, wait } => {
+                let outcome = self.reserve(command, tenant, *id, charges, *ttl_ms, forgotten);
+                if let Ok(Outcome::Denied(denial)) = &outcome
+                    && *wait
+                    && denial.held_by_reservations
+                {
+                    self.records.retain(|record| record.tenant != *tenant || record.id != *id);
+                }
+                outcome
             }
             Command::Extend { tenant, id, ttl_ms } => self.extend(tenant, *id, *ttl_ms, forgotten),
             Command::Settle { tenant, id, actual } => self.settle(tenant, *id, actual, forgotten),
@@ -221,11 +102,11 @@ impl Naive {
 
     fn fresh_id(&self, id: ReservationId) -> Result<(), Refusal> {
         let made = id.timestamp().0;
-        if made + RETENTION_MS < self.now {
-            return Err(Refusal::StaleId { id, age_ms: self.now - made });
+        if made + RETENTION_MS < self.facts.now {
+            return Err(Refusal::StaleId { id, age_ms: self.facts.now - made });
         }
-        if made > self.now + FUTURE_SKEW_MAX_MS {
-            return Err(Refusal::FutureId { id, ahead_ms: made - self.now });
+        if made > self.facts.now + FUTURE_SKEW_MAX_MS {
+            return Err(Refusal::FutureId { id, ahead_ms: made - self.facts.now });
         }
         Ok(())
     }
@@ -241,88 +122,116 @@ impl Naive {
     ) -> Result<Outcome, Refusal> {
         assert!((1..=TTL_MAX_MS).contains(&ttl_ms) && charges.len() <= CHARGES_MAX, "the tables test these");
         if let Some(record) = self.record(tenant, id).filter(|_| !forgotten) {
-            if record.asked != *command {
+            if record.asked != asked(command) {
                 return Err(Refusal::IdReused { id });
             }
             if let State::Denied(denial) = &record.state {
                 return Ok(Outcome::Denied(denial.clone()));
             }
-            let held = record.lines.iter().map(|(account, span, held)| self.balance(account, *span, *held));
+            let balances =
+                record.lines.iter().map(|line| self.facts.balance(&line.account, line.span, line.held));
             let deadline = TimestampMs(record.first_deadline);
-            return Ok(Outcome::Granted(Grant { deadline, balances: held.collect() }));
+            return Ok(Outcome::Granted(Grant { deadline, balances: balances.collect() }));
         }
         self.fresh_id(id)?;
         let mut places = Vec::new();
         for charge in charges {
-            let (tenant, budget) = (tenant.to_owned(), charge.budget.clone());
-            let Some(rule) = self.rule(&tenant, &budget) else {
-                return Err(Refusal::UnknownBudget { tenant, budget });
-            };
-            places
-                .push(((tenant, budget, charge.subject.clone()), rule.window.span_at(TimestampMs(self.now))));
+            let (rule, span) = self.place(tenant, &charge.budget)?;
+            let enforcement = rule.enforcement;
+            let account = (tenant.to_owned(), charge.budget.clone(), charge.subject.clone());
+            places.push(Place { account, span, enforcement, held: 0 });
         }
+        let accounts: Vec<&Account> = places.iter().map(|place| &place.account).collect();
+        self.room(&accounts)?;
         let mut record = Record {
             tenant: tenant.to_owned(),
             id,
-            asked: command.clone(),
+            asked: asked(command),
             state: State::Open,
-            first_deadline: self.now + ttl_ms,
-            deadline: self.now + ttl_ms,
-            resolved_at: self.now,
+            first_deadline: self.facts.now + ttl_ms,
+            deadline: self.facts.now + ttl_ms,
+            resolved_at: self.facts.now,
             lines: Vec::new(),
         };
-        for (charge, (account, span)) in charges.iter().zip(&places) {
-            if self.available(account, *span) < micros(charge.at_least) {
-                let denial = self.denial(charge, account, *span);
+        for (charge, place) in charges.iter().zip(&places) {
+            if self.facts.is_short(charge, place) {
+                let denial = self.facts.denial(charge, place, &self.deadlines(tenant));
                 record.state = State::Denied(denial.clone());
                 self.records.push(record);
                 return Ok(Outcome::Denied(denial));
             }
         }
-        for ((charge, (account, span)), granted) in
-            charges.iter().zip(&places).zip(self.shares(charges, &places))
-        {
+        let shares = self.shares(charges, &places);
+        for ((charge, mut place), granted) in charges.iter().zip(places).zip(shares) {
             assert!(granted <= micros(charge.amount) && granted >= micros(charge.at_least));
-            let limit = self.limit(account, *span);
-            self.facts.push(Fact::Held { id, account: account.clone(), span: *span, amount: granted, limit });
-            record.lines.push((account.clone(), *span, granted));
+            let (account, span, enforcement) = (place.account.clone(), place.span, place.enforcement);
+            self.facts.open(&account, span);
+            let limit = self.facts.limit(&account, span);
+            let short = enforcement == Enforcement::Shadow
+                && self.facts.available(&account, span) < micros(charge.at_least);
+            self.facts.list.push(Fact::Held {
+                id,
+                account,
+                span,
+                amount: granted,
+                limit,
+                enforcement,
+                short,
+            });
+            place.held = granted;
+            record.lines.push(place);
         }
-        let balances = record.lines.iter().map(|(account, span, held)| self.balance(account, *span, *held));
+        let balances =
+            record.lines.iter().map(|line| self.facts.balance(&line.account, line.span, line.held));
         let outcome = Grant { deadline: TimestampMs(record.deadline), balances: balances.collect() };
         self.records.push(record);
         Ok(Outcome::Granted(outcome))
     }
 
+    fn place(&self, tenant: &str, budget: &str) -> Result<(&BudgetRule, WindowSpan), Refusal> {
+        let (tenant, budget) = (tenant.to_owned(), budget.to_owned());
+        match self.facts.rule(&tenant, &budget) {
+            Some(rule) => Ok((rule, rule.span_at(TimestampMs(self.facts.now)))),
+            None => Err(Refusal::UnknownBudget { tenant, budget }),
+        }
+    }
+
+    /// The budget with a bound is a lifetime one, whose accounts never go.
+    fn room(&self, wanted: &[&Account]) -> Result<(), Refusal> {
+        let mut there: Vec<Account> = Vec::new();
+        for (tenant, budget, subject) in wanted {
+            let max = self.facts.rule(tenant, budget).map_or(0, |rule| rule.accounts_max);
+            if max == 0 {
+                continue;
+            }
+            there.extend(self.facts.accounts(tenant, budget));
+            there.push((tenant.clone(), budget.clone(), subject.clone()));
+            there.sort();
+            there.dedup();
+            if there.len() > max as usize {
+                let (tenant, budget) = (tenant.clone(), budget.clone());
+                return Err(Refusal::TooManyAccounts { tenant, budget, max: u64::from(max) });
+            }
+        }
+        Ok(())
+    }
+
+    fn deadlines(&self, tenant: &str) -> Vec<u64> {
+        let open = self.records.iter().filter(|r| r.tenant == tenant && r.state == State::Open);
+        open.map(|record| record.deadline).collect()
+    }
+
     /// The whole, or each charge's part of the tightest one's share.
-    fn shares(&self, charges: &[Charge], places: &[(Account, WindowSpan)]) -> Vec<i128> {
+    fn shares(&self, charges: &[Charge], places: &[Place]) -> Vec<i128> {
         let room = |charge: &Charge| micros(charge.amount) - micros(charge.at_least);
-        let short = charges.iter().zip(places).filter_map(|(charge, (account, span))| {
-            let free = self.available(account, *span) - micros(charge.at_least);
+        let binding = charges.iter().zip(places).filter(|(_, at)| at.enforcement == Enforcement::Reserve);
+        let short = binding.filter_map(|(charge, place)| {
+            let free = self.facts.available(&place.account, place.span) - micros(charge.at_least);
             (free < room(charge)).then_some((free, room(charge)))
         });
         let tightest = short.reduce(|a, b| if b.0 * a.1 < a.0 * b.1 { b } else { a });
         let (part, whole) = tightest.unwrap_or((1, 1));
         charges.iter().map(|charge| micros(charge.at_least) + room(charge) * part / whole).collect()
-    }
-
-    fn denial(&self, charge: &Charge, account: &Account, span: WindowSpan) -> Denial {
-        let asked = micros(charge.at_least);
-        let held = self.sums(account, span).spent + asked <= self.limit(account, span);
-        let mut waits = Vec::new();
-        if asked <= self.fresh_limit(account).unwrap_or_default() {
-            waits.extend(span.end.map(|end| end.0 - self.now));
-        }
-        if held {
-            let open = self.records.iter().filter(|r| r.tenant == account.0 && r.state == State::Open);
-            waits.extend(open.map(|record| record.deadline.saturating_sub(self.now).max(1)));
-        }
-        Denial {
-            account: self.balance(account, span, 0),
-            asked: charge.at_least,
-            available: amount(self.available(account, span)),
-            retry_after_ms: waits.into_iter().min(),
-            held_by_reservations: held,
-        }
     }
 
     fn index(&self, tenant: &str, id: ReservationId, forgotten: bool) -> Result<usize, Refusal> {
@@ -345,7 +254,7 @@ impl Naive {
         ttl: u64,
         forgotten: bool,
     ) -> Result<Outcome, Refusal> {
-        let (index, now) = (self.index(tenant, id, forgotten)?, self.now);
+        let (index, now) = (self.index(tenant, id, forgotten)?, self.facts.now);
         let record = &mut self.records[index];
         if record.state != State::Open {
             return Err(Refusal::AlreadyResolved { id, how: Self::how(&record.state).into() });
@@ -375,33 +284,32 @@ impl Naive {
             state => return Err(Refusal::AlreadyResolved { id, how: Self::how(&state).into() }),
         }
         let lines = record.lines.iter().zip(actual);
-        let over = |((_, _, held), actual): (&(Account, WindowSpan, i128), &Amount)| {
-            amount((micros(*actual) - held).max(0))
-        };
-        let overdraft = lines.clone().map(over).collect();
-        let balances =
-            lines.map(|((account, span, _), actual)| self.balance(account, *span, micros(*actual)));
-        Ok(Outcome::Settled(Settlement { balances: balances.collect(), overdraft }))
+        let overdraft =
+            lines.clone().map(|(line, actual)| amount((micros(*actual) - line.held).max(0))).collect();
+        let balances = lines
+            .map(|(line, actual)| self.facts.balance(&line.account, line.span, micros(*actual)))
+            .collect();
+        Ok(Outcome::Settled(Settlement { balances, overdraft }))
     }
 
     fn charged(&self, record: &Record) -> Vec<Amount> {
         let last = |account: &Account| {
-            self.facts.iter().rev().find_map(|fact| match fact {
-                Fact::Charged { id, account: of, amount } if *id == record.id && of == account => {
+            self.facts.list.iter().rev().find_map(|fact| match fact {
+                Fact::Charged { id, account: of, amount, .. } if *id == record.id && of == account => {
                     Some(*amount)
                 }
                 _ => None,
             })
         };
-        record.lines.iter().map(|(account, _, _)| amount(last(account).unwrap_or_default())).collect()
+        record.lines.iter().map(|line| amount(last(&line.account).unwrap_or_default())).collect()
     }
 
     fn end(&mut self, index: usize, how: &'static str, charge: impl Fn(usize) -> i128) {
         let record = &mut self.records[index];
-        (record.state, record.resolved_at) = (State::Ended(how), self.now);
+        (record.state, record.resolved_at) = (State::Ended(how), self.facts.now);
         let (id, lines) = (record.id, record.lines.clone());
-        for (line, (account, _, _)) in lines.into_iter().enumerate() {
-            self.facts.push(Fact::Charged { id, account, amount: charge(line) });
+        for (index, line) in lines.iter().enumerate() {
+            self.facts.charge(id, line, charge(index));
         }
     }
 
@@ -420,8 +328,8 @@ impl Naive {
         for id in ids {
             let Ok(index) = self.index(tenant, *id, false) else { continue };
             let record = self.records[index].clone();
-            if record.state == State::Open && record.deadline <= self.now {
-                self.end(index, "expired", |line| record.lines[line].2);
+            if record.state == State::Open && record.deadline <= self.facts.now {
+                self.end(index, "expired", |line| record.lines[line].held);
                 expired.push(*id);
             }
         }
@@ -440,37 +348,27 @@ impl Naive {
             if record.asked != *command {
                 return Err(Refusal::IdReused { id });
             }
-            let (account, span, _) = &record.lines[0];
-            return Ok(Outcome::Adjusted(self.balance(account, *span, 0)));
+            let line = &record.lines[0];
+            return Ok(Outcome::Adjusted(self.facts.balance(&line.account, line.span, 0)));
         }
         self.fresh_id(id)?;
-        let (tenant, budget) = (account.0.clone(), account.1.clone());
-        let Some(rule) = self.rule(&tenant, &budget) else {
-            return Err(Refusal::UnknownBudget { tenant, budget });
-        };
-        let (span, account) = (rule.window.span_at(TimestampMs(self.now)), account.clone());
-        self.facts.push(match adjustment {
-            Adjustment::TopUp(more) => {
-                Fact::ToppedUp { account: account.clone(), span, amount: micros(*more) }
-            }
-            Adjustment::Reset => Fact::Reset { account: account.clone(), span },
-            Adjustment::OverrideLimit(limit) => {
-                Fact::Overridden { account: account.clone(), limit: Some(micros(*limit)) }
-            }
-            Adjustment::ClearOverride => Fact::Overridden { account: account.clone(), limit: None },
-        });
-        let limit = self.limit(&account, span);
-        self.facts.push(Fact::Seen { account: account.clone(), span, limit });
-        let balance = self.balance(&account, span, 0);
+        let (rule, span) = self.place(&account.0, &account.1)?;
+        let (enforcement, account) = (rule.enforcement, account.clone());
+        self.room(&[&account])?;
+        self.facts.open(&account, span);
+        self.facts.adjust(&account, span, adjustment);
+        let limit = self.facts.limit(&account, span);
+        self.facts.list.push(Fact::Seen { account: account.clone(), span, limit });
+        let balance = self.facts.balance(&account, span, 0);
         self.records.push(Record {
             tenant: account.0.clone(),
             id,
             asked: command.clone(),
             state: State::Ended("used for an adjustment"),
-            first_deadline: self.now,
-            deadline: self.now,
-            resolved_at: self.now,
-            lines: vec![(account, span, 0)],
+            first_deadline: self.facts.now,
+            deadline: self.facts.now,
+            resolved_at: self.facts.now,
+            lines: vec![Place { account, span, enforcement, held: 0 }],
         });
         Ok(Outcome::Adjusted(balance))
     }

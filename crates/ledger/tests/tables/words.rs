@@ -1,8 +1,8 @@
 //! The words of the tables: read into the ledger's types, and outcomes written back.
 
 use quorate_ledger::{
-    AccountView, Adjustment, Amount, Balance, BudgetRule, Charge, Denial, Outcome, ProviderState,
-    TimestampMs, Unit, Window, WindowSpan,
+    AccountView, Adjustment, Alert, Amount, AuditRecord, Balance, BudgetRule, Charge, Denial, Enforcement,
+    KeyRecord, Outcome, PolicyVersion, ProviderState, TimestampMs, Unit, Window, WindowSpan, ZoneOffset,
 };
 
 const WINDOWS: [Window; 8] = [
@@ -72,11 +72,44 @@ pub fn show_time(at: TimestampMs) -> String {
 }
 
 fn kind(text: &str) -> Window {
+    if let Some(ms) = text.strip_prefix("Sliding:") {
+        return Window::Sliding { ms: span_ms(ms) };
+    }
     *WINDOWS.iter().find(|window| window.name() == text).expect("a window")
 }
 
+/// `Day`, `Day;zone=berlin`
 pub fn window(text: &str, now: TimestampMs) -> String {
-    show_span(kind(text).span_at(now))
+    show_span(rule(&format!("any=0/{text}")).span_at(now))
+}
+
+/// (from, offset in hours and minutes): what a caller takes out of the time zone database.
+fn zone(name: &str) -> Vec<ZoneOffset> {
+    let changes: &[(&str, i32)] = match name {
+        "berlin" => &[
+            ("2025-10-26T01:00:00", 60),
+            ("2026-03-29T01:00:00", 120),
+            ("2026-10-25T01:00:00", 60),
+            ("2027-03-28T01:00:00", 120),
+        ],
+        "kolkata" => &[("1970-01-01T00:00:00", 330)],
+        // The clock is changed by half an hour.
+        "lord-howe" => &[("2025-10-04T15:30:00", 660), ("2026-04-04T15:00:00", 630)],
+        // The clock is set back, and forth, at midnight.
+        "santiago" => {
+            &[("2025-09-07T04:00:00", -180), ("2026-04-05T03:00:00", -240), ("2026-09-06T04:00:00", -180)]
+        }
+        // The clock is set back a minute after midnight.
+        "st-johns" => &[("2010-03-14T03:31:00", -150), ("2010-11-07T02:31:00", -210)],
+        // A whole day was left out.
+        "apia" => &[("2011-09-24T14:00:00", -600), ("2011-12-30T10:00:00", 840)],
+        _ => panic!("{name} is no zone"),
+    };
+    let entry = |(from, minutes): &(&str, i32)| ZoneOffset {
+        from: instant(TimestampMs(0), from),
+        seconds: minutes * 60,
+    };
+    changes.iter().map(entry).collect()
 }
 
 fn show_span(span: WindowSpan) -> String {
@@ -84,14 +117,33 @@ fn show_span(span: WindowSpan) -> String {
     format!("{} {end}", show_time(span.start))
 }
 
-/// `hourly=250/Hour@acme`
+/// `hourly=250/Hour@acme;count;carry=50;alerts=50,80;max=2;unit=dollars;zone=berlin`
 pub fn rule(text: &str) -> BudgetRule {
+    let (text, options) = text.split_once(';').unwrap_or((text, ""));
     let (name, rest) = text.split_once('=').expect("name=limit/Window");
     let (limit, rest) = rest.split_once('/').expect("limit/Window");
     let (window, tenant) =
         rest.split_once('@').map_or((rest, None), |(window, tenant)| (window, Some(tenant)));
     let mut rule = BudgetRule::new(name, Unit::Tokens, tokens(limit), kind(window));
     rule.tenant = tenant.map(Into::into);
+    for option in options.split(';').filter(|option| !option.is_empty()) {
+        match option.split_once('=').unwrap_or((option, "")) {
+            ("count", "") => rule.enforcement = Enforcement::Count,
+            ("shadow", "") => rule.enforcement = Enforcement::Shadow,
+            ("carry", cap) => rule.carry_over = Some(tokens(cap)),
+            ("alerts", shares) => {
+                rule.alerts = shares.split(',').map(|share| share.parse().unwrap()).collect();
+            }
+            ("max", max) => rule.accounts_max = max.parse().unwrap(),
+            ("unit", "dollars") => rule.unit = Unit::Dollars,
+            ("unit", "cost") => rule.unit = Unit::Cost,
+            ("zone", name) => rule.zone = zone(name),
+            ("offset", seconds) => {
+                rule.zone = vec![ZoneOffset { from: TimestampMs(0), seconds: seconds.parse().unwrap() }];
+            }
+            _ => panic!("{option} is no option"),
+        }
+    }
     rule
 }
 
@@ -128,8 +180,9 @@ pub fn state(text: &str) -> ProviderState {
 }
 
 fn show_balance(balance: &Balance) -> String {
-    let Balance { budget, subject, limit, spent, reserved, .. } = balance;
-    format!("[{budget}/{subject} {spent}+{reserved}/{limit}]")
+    let Balance { budget, subject, limit, spent, reserved, unit, .. } = balance;
+    let unit = if *unit == Unit::Tokens { String::new() } else { format!(" {}", unit.name()) };
+    format!("[{budget}/{subject} {spent}+{reserved}/{limit}{unit}]")
 }
 
 fn show_balances(balances: &[Balance]) -> String {
@@ -164,8 +217,8 @@ pub fn show(outcome: &Outcome) -> String {
             format!("expired {}", ids.join(" ")).trim_end().into()
         }
         Outcome::PolicyStaged => "staged".into(),
-        Outcome::KeyPut { key } => format!("key {}", key.id),
-        Outcome::KeyRevoked { key } => format!("revoked {}", key.id),
+        Outcome::KeyPut { key } => show_key(key),
+        Outcome::KeyRevoked { key } => show_key(key),
         Outcome::AlertsAcked => "acked".into(),
         Outcome::Adjusted(balance) => format!("adjusted {}", show_balance(balance)),
         Outcome::ProviderReported { changed } => if *changed { "reported" } else { "unchanged" }.into(),
@@ -175,11 +228,86 @@ pub fn show(outcome: &Outcome) -> String {
 
 pub fn show_account(view: &AccountView) -> String {
     let mut text = format!("{}+{}/{} over {}", view.spent, view.reserved, view.limit, view.overdraft);
+    if !view.carried.is_zero() {
+        text += &format!(" carried {}", view.carried);
+    }
+    text += &shadow(view.shadow_denied);
     for closed in &view.closed_windows {
         text += &format!(
             "; closed {}+{}/{} over {}",
             closed.spent, closed.reserved, closed.limit, closed.overdraft
         );
+        text += &shadow(closed.shadow_denied);
     }
     text
+}
+
+fn shadow(denied: u64) -> String {
+    if denied == 0 { String::new() } else { format!(" shadow {denied}") }
+}
+
+/// `1: acme hourly/alice 50% 60/100 of 2026-11-24T14:00:00 2026-11-24T15:00:00`
+pub fn show_alert(alert: &Alert) -> String {
+    let Alert { seq, tenant, budget, subject, share, spent, limit, window, .. } = alert;
+    format!("{seq}: {tenant} {budget}/{subject} {share}% {spent}/{limit} of {}", show_span(*window))
+}
+
+pub fn show_audit(record: &AuditRecord) -> String {
+    let AuditRecord { seq, by, action, subject_of_change, detail, .. } = record;
+    format!("{seq}: {by:?} {action}: {subject_of_change}: {detail}")
+}
+
+pub fn show_version(version: &PolicyVersion) -> String {
+    let PolicyVersion { version, at, by, comment, bytes, budgets } = version;
+    format!("{version} at {} by {by:?} {comment:?} {bytes} bytes {budgets} budgets", show_time(*at))
+}
+
+fn show_key(key: &KeyRecord) -> String {
+    let KeyRecord { id, tenant, user, created_at, expires_at, revoked_at, by, .. } = key;
+    let end = |what: &str, at: &Option<TimestampMs>| {
+        at.map_or_else(String::new, |at| format!(" {what} {}", show_time(at)))
+    };
+    let (expires, revoked) = (end("expires", expires_at), end("revoked", revoked_at));
+    format!("key {id} of {tenant} {user} made {} by {by:?}{expires}{revoked}", show_time(*created_at))
+}
+
+pub fn show_keys<'a>(keys: impl Iterator<Item = &'a KeyRecord>, revision: u64) -> String {
+    let shown: Vec<String> = keys.map(show_key).chain([format!("revision {revision}")]).collect();
+    shown.join("; ")
+}
+
+/// `k1 alice expires=30d model=gpt-4o by=root`
+pub fn key(tenant: &str, id: &str, options: &[&str], now: TimestampMs) -> KeyRecord {
+    let mut key = KeyRecord {
+        id: id.into(),
+        hash: [7; 32],
+        tenant: tenant.into(),
+        user: String::new(),
+        team: String::new(),
+        models: Vec::new(),
+        created_at: TimestampMs(0),
+        expires_at: None,
+        revoked_at: None,
+        by: String::new(),
+        comment: String::new(),
+    };
+    for option in options {
+        match option.split_once('=').unwrap_or((option, "")) {
+            (user, "") => key.user = user.into(),
+            ("expires", when) => key.expires_at = Some(instant(now, when)),
+            ("model", model) => key.models.push(model.into()),
+            ("by", _) => {}
+            _ => panic!("{option} is no option of a key"),
+        }
+    }
+    key
+}
+
+/// `by=alice`: who.
+pub fn by(words: &[&str]) -> String {
+    option(words, "by=").unwrap_or_default()
+}
+
+pub fn option(words: &[&str], name: &str) -> Option<String> {
+    words.iter().find_map(|word| word.strip_prefix(name)).map(Into::into)
 }

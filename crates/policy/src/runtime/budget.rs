@@ -7,6 +7,9 @@ use quorate_ledger::{Amount, BudgetRule};
 use super::subject::Way;
 use super::{Cost, CostContext, CostError, Price, Prices, RequestView, Selector, SubjectPart, Tier, Usage};
 
+/// In [`Budget::routes`]: requests that no route takes, and that go where the gateway sends those.
+pub const NO_ROUTE: &str = "";
+
 /// One compiled rule. Budgets are matched in the order of the manifests.
 #[derive(Debug, Clone)]
 pub struct Budget {
@@ -15,7 +18,7 @@ pub struct Budget {
     pub selector: Selector,
     /// Empty: one account for the tenant.
     pub subject: Vec<SubjectPart>,
-    /// Only requests on these routes (`namespace/name`); `None`: any, and those without a route.
+    /// Only requests on these routes (`namespace/name`, or [`NO_ROUTE`]); `None`: any, and those without a route.
     pub routes: Option<Vec<String>>,
     /// Only requests that go to one of these backends (`namespace/name`) first; `None`: any.
     pub backends: Option<Vec<String>>,
@@ -91,7 +94,7 @@ impl Budget {
 
     /// Whether a request is charged here.
     pub(super) fn applies(&self, request: &RequestView<'_>, way: Way<'_>) -> bool {
-        let route = way.route.map(|found| found.route.name.as_str());
+        let route = Some(way.route.map_or(NO_ROUTE, |found| found.route.name.as_str()));
         let among = |names: &Option<Vec<String>>, name: Option<&str>| match names {
             Some(names) => name.is_some_and(|name| names.iter().any(|known| known == name)),
             None => true,

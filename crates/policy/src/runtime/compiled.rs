@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use quorate_ledger::BudgetRule;
 
-use super::index::{self, Choice, Index, Key};
+use super::index::{self, Choice, Field, Index, Key};
 use super::route_table::RouteTable;
 use super::subject::{Way, subject};
 use super::{
-    Attribute, BackendSpec, Budget, BudgetMatch, CompileError, IdentityRules, MatchError, Prices,
-    RequestView, Route, RouteMatch, check,
+    Attribute, BackendSpec, Budget, BudgetMatch, CompileError, IdentityRules, MatchError, NO_ROUTE, Prices,
+    RequestView, Route, RouteMatch, RoutePosition, check,
 };
 
 /// What a policy is made of. A name of a route or a backend that is not here matches nothing and serves nothing.
@@ -19,6 +19,7 @@ pub struct PolicyParts {
     pub budgets: Vec<Budget>,
     pub routes: Vec<Route>,
     pub backends: Vec<BackendSpec>,
+    /// By default none, not even the built-in ones.
     pub prices: Prices,
     pub identity: IdentityRules,
 }
@@ -53,6 +54,11 @@ impl CompiledPolicy {
         self.table.find(&self.routes, request)
     }
 
+    /// The rule at a position that [`Self::route`] gave.
+    pub fn route_at(&self, position: RoutePosition) -> Option<RouteMatch<'_>> {
+        position.find(&self.routes)
+    }
+
     /// Every budget that the request is charged to, in the order of the manifests. Where a budget depends on the
     /// backend, it is the one that is tried first by priority and order.
     ///
@@ -79,7 +85,8 @@ impl CompiledPolicy {
     ) -> Result<Vec<BudgetMatch>, MatchError> {
         let way = Way { route, backend };
         let mut matches = Vec::new();
-        for number in self.index.candidates(request, route.map(|found| found.route.name.as_str())) {
+        let name = route.map_or(NO_ROUTE, |found| found.route.name.as_str());
+        for number in self.index.candidates(request, Some(name)) {
             if let Some(budget) = self.budgets.get(number as usize)
                 && budget.applies(request, way)
             {
@@ -125,7 +132,13 @@ impl CompiledPolicy {
 /// What a budget demands exactly.
 fn keys(budget: &Budget) -> Vec<Choice> {
     let mut keys = index::choices(&budget.selector);
-    keys.extend(budget.rule.tenant.clone().map(|tenant| vec![Key::Text(Attribute::Tenant, tenant)]));
+    keys.extend(
+        budget
+            .rule
+            .tenant
+            .clone()
+            .map(|tenant| vec![Key::Exact(Field::Attribute(Attribute::Tenant), tenant)]),
+    );
     keys.extend(budget.routes.as_ref().map(|names| names.iter().cloned().map(Key::Route).collect()));
     keys
 }

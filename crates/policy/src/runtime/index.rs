@@ -1,37 +1,55 @@
 //! Finds the few rules that may match a request, without looking at all of them.
 //!
-//! Each rule is filed under one of the things it demands exactly (a tenant, a route, a path, the value of a header, an
-//! address prefix): the one that the fewest other rules demand. A request is looked up once for each *kind* of thing.
-//! What is found still has to be checked; what is not found cannot match.
+//! Each rule is filed under one of the things it demands (a tenant, a route, the value of a header or how it begins, a
+//! path, an address prefix): the one that the fewest other rules demand. A request is looked up once for each *kind* of
+//! thing. What is found still has to be checked; what is not found cannot match.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use super::{Attribute, Cidr, Condition, PathMatch, RequestView, Selector, TextMatch};
+use super::{Attribute, Cidr, Condition, PathMatch, Pattern, RequestView, Selector, TextMatch};
 
-/// Something that a rule demands exactly.
+/// A text of a request that rules are filed by.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Field {
+    Attribute(Attribute),
+    Method,
+    Path,
+}
+
+/// Something that a rule demands.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Key {
-    Text(Attribute, String),
-    Path(String),
+    Exact(Field, String),
+    /// How the text begins.
+    Prefix(Field, String),
     Route(String),
     Source(Cidr),
 }
 
-/// Any of these keys brings the rule up. Several only where a rule is bound to several routes.
+/// Any of these keys brings the rule up. Several where a rule is bound to several routes, or a pattern has several
+/// beginnings.
 pub(super) type Choice = Vec<Key>;
 
 /// Rules by their number.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Index {
-    /// A handful: the attributes that rules are filed under.
-    texts: Vec<(Attribute, HashMap<String, Vec<u32>>)>,
-    paths: HashMap<String, Vec<u32>>,
+    /// A handful: the fields that rules are filed by.
+    texts: Vec<(Field, Texts)>,
     routes: HashMap<String, Vec<u32>>,
     /// By the length of the prefix.
     sources: Vec<(u8, HashMap<Cidr, Vec<u32>>)>,
-    /// Those that demand nothing exactly.
+    /// Those that can be filed under nothing.
     others: Vec<u32>,
+}
+
+/// The rules that are filed by one field.
+#[derive(Debug, Clone, Default)]
+struct Texts {
+    exact: HashMap<String, Vec<u32>>,
+    /// By the length of the beginning, in bytes.
+    prefixes: Vec<(usize, HashMap<String, Vec<u32>>)>,
 }
 
 impl Index {
@@ -54,25 +72,26 @@ impl Index {
 
     fn slot(&mut self, key: &Key) -> &mut Vec<u32> {
         match key {
-            Key::Text(attribute, value) => {
-                group(&mut self.texts, attribute).entry(value.clone()).or_default()
+            Key::Exact(field, value) => group(&mut self.texts, field).exact.entry(value.clone()).or_default(),
+            Key::Prefix(field, prefix) => {
+                let prefixes = &mut group(&mut self.texts, field).prefixes;
+                group(prefixes, &prefix.len()).entry(prefix.clone()).or_default()
             }
-            Key::Path(path) => self.paths.entry(path.clone()).or_default(),
             Key::Route(name) => self.routes.entry(name.clone()).or_default(),
             Key::Source(cidr) => group(&mut self.sources, &cidr.length()).entry(*cidr).or_default(),
         }
     }
 
-    /// The numbers of the rules that may match, ascending.
+    /// The numbers of the rules that may match, ascending, each once.
     pub fn candidates(&self, request: &RequestView<'_>, route: Option<&str>) -> Vec<u32> {
         let mut found = self.others.clone();
-        for (attribute, values) in &self.texts {
-            if let Some(value) = attribute.of(request) {
-                extend(&mut found, values.get(value.as_ref()));
+        for (field, texts) in &self.texts {
+            if let Some(value) = field.of(request) {
+                extend(&mut found, texts.exact.get(value.as_ref()));
+                for (length, prefixes) in &texts.prefixes {
+                    extend(&mut found, value.get(..*length).and_then(|start| prefixes.get(start)));
+                }
             }
-        }
-        if !self.paths.is_empty() {
-            extend(&mut found, self.paths.get(request.path));
         }
         if let Some(route) = route {
             extend(&mut found, self.routes.get(route));
@@ -81,6 +100,7 @@ impl Index {
             self.by_source(address, &mut found);
         }
         found.sort_unstable();
+        found.dedup();
         found
     }
 
@@ -89,6 +109,16 @@ impl Index {
             if let Some(prefix) = Cidr::around(address, *length) {
                 extend(found, prefixes.get(&prefix));
             }
+        }
+    }
+}
+
+impl Field {
+    fn of<'a>(&self, request: &RequestView<'a>) -> Option<Cow<'a, str>> {
+        match self {
+            Self::Attribute(attribute) => attribute.of(request),
+            Self::Method => Some(Cow::Borrowed(request.method)),
+            Self::Path => Some(Cow::Borrowed(request.path)),
         }
     }
 }
@@ -107,15 +137,38 @@ fn extend(found: &mut Vec<u32>, numbers: Option<&Vec<u32>>) {
     }
 }
 
-/// What the conditions demand exactly.
+/// What the conditions demand.
 pub(super) fn choices(selector: &Selector) -> Vec<Choice> {
-    let key = |condition: &Condition| match condition {
-        Condition::Text { attribute, value: TextMatch::Exact(value), invert: false } => {
-            Some(Key::Text(attribute.clone(), value.clone()))
+    let choice = |condition: &Condition| match condition {
+        Condition::Text { attribute, value, invert: false } => text(attribute, value),
+        Condition::Methods(any) if any.iter().all(|one| !one.invert) => {
+            Some(any.iter().map(|one| Key::Exact(Field::Method, one.method.clone())).collect())
         }
-        Condition::Path { value: PathMatch::Exact(path), invert: false } => Some(Key::Path(path.clone())),
-        Condition::Source { within, invert: false } => Some(Key::Source(*within)),
+        Condition::Path { value: PathMatch::Exact(path), invert: false } => {
+            Some(vec![Key::Exact(Field::Path, path.clone())])
+        }
+        Condition::Path { value: PathMatch::Prefix(prefix), invert: false } => {
+            Some(vec![Key::Prefix(Field::Path, prefix.trim_end_matches('/').to_owned())])
+        }
+        Condition::Path { value: PathMatch::Pattern(pattern), invert: false } => {
+            beginnings(&Field::Path, pattern)
+        }
+        Condition::Source { within, invert: false } => Some(vec![Key::Source(*within)]),
         _ => None,
     };
-    selector.conditions.iter().filter_map(key).map(|key| vec![key]).collect()
+    selector.conditions.iter().filter_map(choice).collect()
+}
+
+/// What a text demands.
+pub(super) fn text(attribute: &Attribute, value: &TextMatch) -> Option<Choice> {
+    let field = Field::Attribute(attribute.clone());
+    match value {
+        TextMatch::Exact(value) => Some(vec![Key::Exact(field, value.clone())]),
+        TextMatch::Pattern(pattern) => beginnings(&field, pattern),
+    }
+}
+
+fn beginnings(field: &Field, pattern: &Pattern) -> Option<Choice> {
+    let prefixes = pattern.beginnings()?.into_iter();
+    Some(prefixes.map(|prefix| Key::Prefix(field.clone(), prefix)).collect())
 }

@@ -18,6 +18,7 @@ mod condition;
 mod corners;
 mod cost;
 mod error;
+mod explain;
 mod identity;
 mod index;
 mod pattern;
@@ -29,19 +30,21 @@ mod subject;
 mod tier;
 
 pub use backend::{AuthSpec, BackendSpec, Endpoint, ProviderKind, SecretRef};
-pub use budget::{Budget, BudgetMatch, ClusterLoss, WhenShort};
+pub use budget::{Budget, BudgetMatch, ClusterLoss, NO_ROUTE, WhenShort};
 pub use cel::{CelCost, CelError, EXPRESSION_MAX_BYTES};
 pub use cidr::{Cidr, CidrError};
 pub use compiled::{CompiledPolicy, PolicyParts};
 pub use condition::{Attribute, Condition, MethodMatch, PathMatch, Selector, TextMatch};
 pub use cost::{Cost, CostContext, TokenKind, Usage};
 pub use error::{CompileError, CostError, MatchError};
+pub use explain::{ExplainedBudget, Explanation, Verdict};
 pub use identity::{Anonymous, IdentityField, IdentityRules, JwksSource, JwtRules};
 pub use pattern::{Pattern, PatternError};
 pub use price::{ListedPrice, Price, Prices};
 pub use request::{HeaderSource, Identity, MODEL_HEADER, RequestView};
 pub use route::{
-    BackendRef, BodyField, BodyMutation, HeaderMatch, HeaderMutation, Route, RouteMatch, RouteRule,
+    BackendRef, BodyField, BodyMutation, HeaderMatch, HeaderMutation, Route, RouteMatch, RoutePosition,
+    RouteRule,
 };
 pub use subject::{SUBJECT_MAX_BYTES, SubjectPart};
 pub use tier::{Tier, TierAction, tier_at};

@@ -72,6 +72,23 @@ pub struct RouteMatch<'a> {
     pub rule: &'a RouteRule,
     /// Of the rule, from 0.
     pub index: usize,
+    pub position: RoutePosition,
+}
+
+/// Where a rule stands in its policy: what to keep of a [`RouteMatch`] for longer than it can be borrowed. Of no use with
+/// another policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RoutePosition {
+    pub(super) route: usize,
+    pub(super) rule: usize,
+}
+
+impl RoutePosition {
+    /// `routes`: those of the policy.
+    pub(super) fn find(self, routes: &[Route]) -> Option<RouteMatch<'_>> {
+        let route = routes.get(self.route)?;
+        Some(RouteMatch { route, rule: route.rules.get(self.rule)?, index: self.rule, position: self })
+    }
 }
 
 impl<'a> RouteMatch<'a> {
@@ -117,12 +134,20 @@ impl<'a> RouteMatch<'a> {
     where
         'a: 'b,
     {
-        let context = |backend: &'a BackendRef| CostContext {
+        let serving = self.rule.backends.iter().filter(|backend| backend.weight > 0);
+        serving.map(|backend| self.context(backend, model)).collect()
+    }
+
+    /// One of them, for [`super::Cost::of`].
+    pub fn context<'b>(&self, backend: &'a BackendRef, model: &'b str) -> CostContext<'b>
+    where
+        'a: 'b,
+    {
+        CostContext {
             model: backend.model_override.as_deref().unwrap_or(model),
             backend: &backend.backend,
             route: &self.route.name,
-        };
-        self.rule.backends.iter().filter(|backend| backend.weight > 0).map(context).collect()
+        }
     }
 }
 

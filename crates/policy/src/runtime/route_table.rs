@@ -4,18 +4,15 @@
 use std::cmp::Reverse;
 
 use super::condition::header;
-use super::index::{Choice, Index, Key};
-use super::{Attribute, HeaderMatch, RequestView, Route, RouteMatch, TextMatch};
+use super::index::{self, Choice, Index};
+use super::{Attribute, HeaderMatch, RequestView, Route, RouteMatch, RoutePosition};
 
 /// One way to match: a host name and a list of headers of one rule.
 #[derive(Debug, Clone)]
 struct Entry {
     host: Host,
     headers: Vec<HeaderMatch>,
-    /// Of the route.
-    route: usize,
-    /// Of the rule in the route.
-    rule: usize,
+    position: RoutePosition,
 }
 
 /// A host name of a route.
@@ -49,9 +46,7 @@ impl RouteTable {
         let host = request.host.map(bare_host).unwrap_or_default();
         let candidates = self.index.candidates(request, None);
         let mut entries = candidates.iter().filter_map(|number| self.entries.get(*number as usize));
-        let entry = entries.find(|entry| entry.matches(request, &host))?;
-        let route = routes.get(entry.route)?;
-        Some(RouteMatch { route, rule: route.rules.get(entry.rule)?, index: entry.rule })
+        entries.find(|entry| entry.matches(request, &host))?.position.find(routes)
     }
 }
 
@@ -68,8 +63,7 @@ fn ways(number: usize, route: &Route) -> Vec<Entry> {
             ways.extend(hosts.iter().map(|host| Entry {
                 host: host.clone(),
                 headers: headers.clone(),
-                route: number,
-                rule: rule_number,
+                position: RoutePosition { route: number, rule: rule_number },
             }));
         }
     }
@@ -77,11 +71,8 @@ fn ways(number: usize, route: &Route) -> Vec<Entry> {
 }
 
 fn choices(entry: &Entry) -> Vec<Choice> {
-    let exact = entry.headers.iter().filter_map(|wanted| match &wanted.value {
-        TextMatch::Exact(value) => Some(Key::Text(Attribute::Header(wanted.name.clone()), value.clone())),
-        TextMatch::Pattern(_) => None,
-    });
-    exact.map(|key| vec![key]).collect()
+    let choice = |wanted: &HeaderMatch| index::text(&Attribute::Header(wanted.name.clone()), &wanted.value);
+    entry.headers.iter().filter_map(choice).collect()
 }
 
 impl Entry {
