@@ -11,8 +11,7 @@ use crate::{
     backend::Backend,
     call::{Call, Reply},
     core::Core,
-    cost,
-    counts,
+    cost, counts,
     estimate::measuring,
     headers,
     health::Sighting,
@@ -65,8 +64,11 @@ impl Attempt<'_> {
         let output_limit = held.and_then(|held| held.output_limit);
         let edits = Edits {
             model: (facts.model.as_deref() != Some(model)).then_some(model),
-            output_limit: output_limit.map(|tokens| (self.backend.output_field(facts.endpoint, model), tokens)),
-            include_usage: facts.stream && facts.endpoint != Endpoint::Embeddings && self.backend.stream_usage,
+            output_limit: output_limit
+                .map(|tokens| (self.backend.output_field(facts.endpoint, model), tokens)),
+            include_usage: facts.stream
+                && facts.endpoint != Endpoint::Embeddings
+                && self.backend.stream_usage,
         };
         let body = splice::apply(&self.call.body, facts, &edits);
         let mutation = &self.candidate.body;

@@ -65,8 +65,7 @@ impl Backend {
         let key = match &spec.auth {
             None => None,
             Some(AuthSpec::ApiKey { secret }) => {
-                let name =
-                    SecretName { namespace: &secret.namespace, name: &secret.name, key: &secret.key };
+                let name = SecretName { namespace: &secret.namespace, name: &secret.name, key: &secret.key };
                 Some(secrets.bearer(name).map_err(wrong)?)
             }
             Some(AuthSpec::Aws { .. } | AuthSpec::Azure { .. } | AuthSpec::Gcp { .. }) => {

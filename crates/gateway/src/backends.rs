@@ -175,9 +175,11 @@ mod tests {
         ] {
             assert_eq!(url(&backends, &configured, name).as_deref(), Ok(expected), "{name}");
         }
-        for (name, said) in
-            [("ns/cohere", "of kind Cohere"), ("ns/metadata", "link-local"), ("ns/none", "neither the policy")]
-        {
+        for (name, said) in [
+            ("ns/cohere", "of kind Cohere"),
+            ("ns/metadata", "link-local"),
+            ("ns/none", "neither the policy"),
+        ] {
             let error = url(&backends, &configured, name).unwrap_err().to_string();
             assert!(error.contains(name) && error.contains(said), "{error}");
         }

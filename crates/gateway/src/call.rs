@@ -188,7 +188,13 @@ impl Call {
             && trail.left.iter().any(|index| !rests(index))
     }
 
-    async fn not_answered(&self, attempt: &Attempt<'_>, trail: &mut Trail, error: SendError, more: bool) -> Failed {
+    async fn not_answered(
+        &self,
+        attempt: &Attempt<'_>,
+        trail: &mut Trail,
+        error: SendError,
+        more: bool,
+    ) -> Failed {
         let backend = attempt.name().to_owned();
         tracing::warn!(backend, %error, "backend did not answer");
         let (refusal, kind) = match error {
@@ -220,7 +226,8 @@ impl Call {
         if trail.plan.matches.is_empty() {
             return Ok(());
         }
-        let rests = |index: &&usize| trail.plan.candidates.get(**index).is_none_or(|one| self.rests(&one.name));
+        let rests =
+            |index: &&usize| trail.plan.candidates.get(**index).is_none_or(|one| self.rests(&one.name));
         let next = trail.left.iter().find(|index| !rests(index)).copied();
         let covered = |held: &Held| next.is_some_and(|next| held.covered.contains(&next));
         if !failed.charged && trail.held.as_ref().is_some_and(covered) {
@@ -244,7 +251,13 @@ impl Call {
         }
     }
 
-    async fn relay(&self, attempt: Attempt<'_>, held: Option<Held>, response: Response<Incoming>, reply: Reply) {
+    async fn relay(
+        &self,
+        attempt: Attempt<'_>,
+        held: Option<Held>,
+        response: Response<Incoming>,
+        reply: Reply,
+    ) {
         attempt.sighted(response.status(), response.headers());
         if response.status().is_redirection() {
             attempt.release(held).await;
@@ -270,7 +283,9 @@ impl Call {
 
 /// An answer that another backend may do better than.
 fn is_worth_another(status: StatusCode) -> bool {
-    status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::REQUEST_TIMEOUT || status.is_server_error()
+    status == StatusCode::TOO_MANY_REQUESTS
+        || status == StatusCode::REQUEST_TIMEOUT
+        || status.is_server_error()
 }
 
 fn unusable(plan: &Plan) -> Refusal {

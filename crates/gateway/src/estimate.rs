@@ -3,8 +3,8 @@
 //! Input: the bytes of the text (a byte-pair token covers at least one) while the budgets are rich, or the exact count
 //! plus the model's overheads. Output: what the request names, or what the policy gives to those that name nothing.
 
-use quorate_policy::runtime::{BudgetMatch, WhenShort};
 use quorate_ledger::Enforcement;
+use quorate_policy::runtime::{BudgetMatch, WhenShort};
 
 use crate::{
     provider::{Endpoint, Facts, tally::Input},
@@ -48,7 +48,8 @@ impl Output {
         // Those that only count change nothing about a request.
         let binding = || matches.iter().filter(|found| binds(found));
         let largest = binding().filter_map(|found| found.budget.output_max).min().unwrap_or(u64::MAX);
-        let floor = |most: u64, found: &BudgetMatch| found.budget.output_floor.clamp(1, most.max(1)).min(most);
+        let floor =
+            |most: u64, found: &BudgetMatch| found.budget.output_floor.clamp(1, most.max(1)).min(most);
         let mut output = if let Some(named) = facts.output_named {
             let refusing = binding().find(|found| {
                 found.budget.when_short == WhenShort::Deny

@@ -80,8 +80,7 @@ impl Gateway {
         let sources = Arc::new(Sources::open(&config)?);
         let (active, policies) = watch::channel(None);
         let background_stop = CancellationToken::new();
-        let followed =
-            Followed { policy: policies, keys: watched.keys(), providers: watched.providers() };
+        let followed = Followed { policy: policies, keys: watched.keys(), providers: watched.providers() };
         tokio::spawn(follow_providers(watched.providers(), Arc::clone(&metrics), background_stop.clone()));
         let synced = watched.synced();
         let keeper: Arc<dyn BudgetKeeper> = Arc::new(ClusterKeeper::new(client));

@@ -153,11 +153,10 @@ mod tests {
             remove: vec!["user-agent".to_owned()],
         };
         let sent = up(&map(&[("user-agent", "sdk"), ("accept", "*/*")]), &backend(""), false, &mutation);
-        assert_eq!((&sent["x-team"], sent.get("user-agent"), sent.get("content-length")), (
-            &HeaderValue::from_static("red"),
-            None,
-            None
-        ));
+        assert_eq!(
+            (&sent["x-team"], sent.get("user-agent"), sent.get("content-length")),
+            (&HeaderValue::from_static("red"), None, None)
+        );
     }
 
     #[test]

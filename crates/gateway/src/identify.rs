@@ -63,10 +63,7 @@ impl Who {
         if self.models.is_empty() || self.models.iter().any(|allowed| allowed == model) {
             return Ok(());
         }
-        Err(Refusal::ModelNotAllowed {
-            model: crate::route::shown(model),
-            allowed: self.models.join(", "),
-        })
+        Err(Refusal::ModelNotAllowed { model: crate::route::shown(model), allowed: self.models.join(", ") })
     }
 }
 
@@ -99,7 +96,8 @@ pub(crate) fn identify(
             return Err(Refusal::NotIdentified { remedy: remedy(rules) });
         }
     }
-    let nobody = rules.anonymous == Anonymous::Refuse && (rules.keys || rules.jwt.is_some()) && !claimed.any();
+    let nobody =
+        rules.anonymous == Anonymous::Refuse && (rules.keys || rules.jwt.is_some()) && !claimed.any();
     if nobody {
         return Err(Refusal::NotIdentified { remedy: remedy(rules) });
     }
@@ -148,7 +146,9 @@ fn by_key(
 ) -> Result<Who, Refusal> {
     // Where the policy says nothing, a key that was issued is good: it is the stronger proof.
     if rules.explicit && !rules.keys {
-        return Err(Refusal::WrongKey("the policy does not accept API keys; set `keys` in its kind Identity".to_owned()));
+        return Err(Refusal::WrongKey(
+            "the policy does not accept API keys; set `keys` in its kind Identity".to_owned(),
+        ));
     }
     let record = key.find(keys, now).map_err(|error| Refusal::WrongKey(error.to_string()))?;
     let text = |text: &str| Part::Verified((!text.is_empty()).then(|| text.to_owned()));

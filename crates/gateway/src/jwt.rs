@@ -81,7 +81,9 @@ pub(crate) fn is_token(text: &str) -> bool {
         !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
     };
     let mut parts = text.split('.');
-    text.starts_with("ey") && parts.by_ref().take(3).filter(|text| part(text)).count() == 3 && parts.next().is_none()
+    text.starts_with("ey")
+        && parts.by_ref().take(3).filter(|text| part(text)).count() == 3
+        && parts.next().is_none()
 }
 
 impl KeySet {
@@ -92,8 +94,9 @@ impl KeySet {
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         // Already installed: by the gateway before, in this process.
         let _ = jwt_ring::PROVIDER.install_default();
-        let set: JwkSet = serde_json::from_str(text)
-            .map_err(|error| format!("is no JWKS ({{\"keys\": [...]}}): line {} column {}", error.line(), error.column()))?;
+        let set: JwkSet = serde_json::from_str(text).map_err(|error| {
+            format!("is no JWKS ({{\"keys\": [...]}}): line {} column {}", error.line(), error.column())
+        })?;
         if set.keys.len() > KEYS_MAX {
             return Err(format!("has more than {KEYS_MAX} keys"));
         }

@@ -69,7 +69,8 @@ fn three_kinds_of_keys() {
     let random = SystemRandom::new();
     let pkcs8 = Ed25519KeyPair::generate_pkcs8(&random).unwrap();
     let pair = Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).unwrap();
-    let set = json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "x": encoded(pair.public_key())}]}).to_string();
+    let set =
+        json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "x": encoded(pair.public_key())}]}).to_string();
     let token = signed(json!({"alg": "EdDSA"}), claims(), |message| pair.sign(message).as_ref().to_vec());
     assert_eq!(verify(&set, &token), Ok(alice()));
 

@@ -1,16 +1,17 @@
 //! A policy document as the gateway's compiled policy.
 
+use quorate_ledger::BudgetRule;
 use quorate_policy::{
     MatchError, Policy,
     runtime::{Budget, CompiledPolicy, Cost, IdentityRules, PolicyParts, SubjectPart, TokenKind},
 };
-use quorate_ledger::BudgetRule;
 
 /// # Errors
 /// Names the place in the document.
 pub(crate) fn compile(document: &str) -> Result<CompiledPolicy, String> {
     let policy = Policy::parse(document).map_err(|error| error.to_string())?;
-    let mut identity = IdentityRules { explicit: document.contains("kind: Identity"), ..IdentityRules::default() };
+    let mut identity =
+        IdentityRules { explicit: document.contains("kind: Identity"), ..IdentityRules::default() };
     let named = std::cell::RefCell::new(None);
     let default = policy.tenant_of(|name| {
         named.replace(Some(name.to_owned()));
@@ -19,7 +20,9 @@ pub(crate) fn compile(document: &str) -> Result<CompiledPolicy, String> {
     identity.tenant.header = named.into_inner();
     identity.tenant.default = match default {
         Ok(default) => Some(default),
-        Err(MatchError::NoTenant { .. } | MatchError::BadTenant { .. } | MatchError::SubjectTooLong { .. }) => None,
+        Err(
+            MatchError::NoTenant { .. } | MatchError::BadTenant { .. } | MatchError::SubjectTooLong { .. },
+        ) => None,
     };
     let budgets = policy.budgets.iter().map(|budget| {
         let mut rule = BudgetRule::new(&budget.name, budget.unit, budget.limit, budget.window);

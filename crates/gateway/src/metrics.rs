@@ -127,10 +127,22 @@ impl Metrics {
     fn register(&mut self) {
         let r = &mut self.registry;
         r.register("requests", "Requests by endpoint and class of status", self.requests.clone());
-        r.register("tokens", "Tokens charged, by kind; cached ones and reasoning are parts of input and output", self.tokens.clone());
+        r.register(
+            "tokens",
+            "Tokens charged, by kind; cached ones and reasoning are parts of input and output",
+            self.tokens.clone(),
+        );
         r.register("denials", "Requests denied, by the budget that was short", self.denials.clone());
-        r.register("cost_errors", "Costs that failed, charged as tokens, by budget", self.cost_errors.clone());
-        r.register("fallbacks", "Backends left for the next one before an answer began", self.fallbacks.clone());
+        r.register(
+            "cost_errors",
+            "Costs that failed, charged as tokens, by budget",
+            self.cost_errors.clone(),
+        );
+        r.register(
+            "fallbacks",
+            "Backends left for the next one before an answer began",
+            self.fallbacks.clone(),
+        );
         r.register("fail_open", "Requests admitted without the budget nodes", self.fail_open.clone());
         r.register(
             "fail_open_charged",

@@ -99,9 +99,7 @@ pub(crate) async fn one(core: &Core, id: &str, asked: &Asked) -> Result<Response
         Some(backend) if backend.models.iter().any(|known| known == id) => {
             Ok(json(&model(id, &backend.name)))
         }
-        Some(backend) => {
-            proxied(core, backend, &format!("/models/{}", escaped(id)), asked, consumed).await
-        }
+        Some(backend) => proxied(core, backend, &format!("/models/{}", escaped(id)), asked, consumed).await,
         None => Err(Refusal::UnknownModel { model: shown(id), known: known(configured) }),
     }
 }

@@ -44,7 +44,9 @@ pub(crate) async fn handle(
         Err(refusal) => Err(refusal),
         Ok((Target::Models, _permit)) => models::list(&core, &Asked::new(parts, source)).await,
         Ok((Target::Model(id), _permit)) => models::one(&core, &id, &Asked::new(parts, source)).await,
-        Ok((Target::Spend(endpoint), permit)) => spend(&core, endpoint, Asked::new(parts, source), &mut body, permit).await,
+        Ok((Target::Spend(endpoint), permit)) => {
+            spend(&core, endpoint, Asked::new(parts, source), &mut body, permit).await
+        }
     };
     let response = answer.unwrap_or_else(|refusal| {
         // Reading on would invite a client that asks first.
@@ -95,7 +97,8 @@ async fn spend(
     }
     let within = Duration::from_millis(timeouts.body_ms);
     let mut share = core.memory.share();
-    let body = body::read(&asked.headers, body, core.config.limits.body_bytes_max, within, &mut share).await?;
+    let body =
+        body::read(&asked.headers, body, core.config.limits.body_bytes_max, within, &mut share).await?;
     let facts = decode(endpoint, &body).await?;
     let model = route::model(&facts, &asked.headers)?;
     // One policy from here to the end; a newer one only where the ledger asks for it.

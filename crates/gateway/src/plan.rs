@@ -122,10 +122,9 @@ impl Plan {
 
 fn of_config(policy: &ActivePolicy, model: &str) -> Result<Candidate, Refusal> {
     let configured = &policy.sources.configured;
-    let backend = configured.for_model(model).ok_or_else(|| Refusal::UnknownModel {
-        model: shown(model),
-        known: known(configured),
-    })?;
+    let backend = configured
+        .for_model(model)
+        .ok_or_else(|| Refusal::UnknownModel { model: shown(model), known: known(configured) })?;
     Ok(Candidate {
         name: backend.name.clone(),
         backend: Ok(Arc::clone(backend)),

@@ -27,10 +27,7 @@ pub(crate) struct Sources {
 
 impl Sources {
     pub(crate) fn open(config: &GatewayConfig) -> Result<Self, GatewayError> {
-        Ok(Self {
-            configured: Configured::open(&config.backends)?,
-            secrets: Secrets::open(&config.secrets)?,
-        })
+        Ok(Self { configured: Configured::open(&config.backends)?, secrets: Secrets::open(&config.secrets)? })
     }
 }
 
@@ -51,7 +48,11 @@ impl ActivePolicy {
         let backends = Backends::of(policy.backends(), &sources.configured, &sources.secrets);
         let jwks = policy.identity().jwt.as_ref().map(|rules| jwks(&rules.jwks));
         if let Some(Err(error)) = &jwks {
-            tracing::error!(version, error, "no token can be verified; correct the JWKS and apply the policy again");
+            tracing::error!(
+                version,
+                error,
+                "no token can be verified; correct the JWKS and apply the policy again"
+            );
         }
         Self { version, policy, sources: Arc::clone(sources), backends, jwks }
     }
@@ -66,7 +67,8 @@ fn jwks(source: &JwksSource) -> Result<KeySet, String> {
     match source {
         JwksSource::Inline(text) => KeySet::parse(text).map_err(|error| format!("the policy's JWKS {error}")),
         JwksSource::File(path) => {
-            let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read {path}: {error}"))?;
+            let text =
+                std::fs::read_to_string(path).map_err(|error| format!("cannot read {path}: {error}"))?;
             KeySet::parse(&text).map_err(|error| format!("{path} {error}"))
         }
     }

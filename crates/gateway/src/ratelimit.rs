@@ -128,7 +128,8 @@ fn tightest(balances: &[Balance]) -> Option<&Balance> {
         return balances.iter().min_by_key(|balance| left(balance));
     }
     // left / limit, compared without dividing.
-    let share = |of: &Balance, other: &Balance| u128::from(left(of).micros()) * u128::from(other.limit.micros());
+    let share =
+        |of: &Balance, other: &Balance| u128::from(left(of).micros()) * u128::from(other.limit.micros());
     balances.iter().min_by(|a, b| share(a, b).cmp(&share(b, a)))
 }
 
@@ -196,7 +197,10 @@ mod tests {
         dollars.spent = Amount::from_micros(87_660_000).unwrap();
         let mut headers = HeaderMap::new();
         insert(&mut headers, &[balance("tokens", 30, 15, 0, None), dollars], |_| None);
-        assert_eq!(headers["x-ratelimit-limit"], "100, 30;name=\"tokens\", 100;name=\"day\";unit=\"dollars\"");
+        assert_eq!(
+            headers["x-ratelimit-limit"],
+            "100, 30;name=\"tokens\", 100;name=\"day\";unit=\"dollars\""
+        );
         assert_eq!(headers["x-ratelimit-remaining"], "12.34");
     }
 

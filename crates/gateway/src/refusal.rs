@@ -43,9 +43,13 @@ pub(crate) enum Refusal {
     NoBackend { route: String },
     #[error(transparent)]
     Unusable(Unusable),
-    #[error("the request has no tenant: send header {header}, or let the policy's kind Identity name a default")]
+    #[error(
+        "the request has no tenant: send header {header}, or let the policy's kind Identity name a default"
+    )]
     NoTenant { header: String },
-    #[error("the tenant in header {header} has {bytes} bytes or control characters in it; 1 to 128 bytes without are allowed")]
+    #[error(
+        "the tenant in header {header} has {bytes} bytes or control characters in it; 1 to 128 bytes without are allowed"
+    )]
     WrongTenant { header: String, bytes: usize },
     #[error("this gateway does not know who asks: send {remedy}")]
     NotIdentified { remedy: String },
@@ -61,7 +65,9 @@ pub(crate) enum Refusal {
     WrongSubject(String),
     #[error("budget {budget} allows {max} output tokens at most, this request names {named}; ask for fewer")]
     OutputTooLarge { budget: String, named: u64, max: u64 },
-    #[error("budget {budget} counts dollars, and there is no price for the model `{model}`: add a ModelPrice for it, or a fallback price to the budget")]
+    #[error(
+        "budget {budget} counts dollars, and there is no price for the model `{model}`: add a ModelPrice for it, or a fallback price to the budget"
+    )]
     NoPrice { budget: String, model: String },
     #[error("{0}")]
     TooManyAccounts(String),
@@ -174,7 +180,9 @@ impl Refusal {
             Self::BackendUnreachable { .. } => {
                 row(StatusCode::BAD_GATEWAY, "server_error", Some("upstream_unreachable"))
             }
-            Self::BackendStatus { .. } => row(StatusCode::BAD_GATEWAY, "server_error", Some("upstream_failed")),
+            Self::BackendStatus { .. } => {
+                row(StatusCode::BAD_GATEWAY, "server_error", Some("upstream_failed"))
+            }
             Self::BackendTimeout { .. } => {
                 row(StatusCode::GATEWAY_TIMEOUT, "server_error", Some("upstream_timeout"))
             }

@@ -40,7 +40,10 @@ pub(crate) async fn run(
             let lost = spare.debts().len();
             if lost > 0 {
                 metrics.fail_open_lost.inc_by(lost as u64);
-                tracing::error!(accounts = lost, "this gateway stops, and what it admitted without the cluster is not charged");
+                tracing::error!(
+                    accounts = lost,
+                    "this gateway stops, and what it admitted without the cluster is not charged"
+                );
             }
             return;
         }

@@ -166,7 +166,11 @@ impl<'c> Reserving<'c> {
     }
 
     /// Does what a tier says.
-    async fn follow(&mut self, verdict: Verdict, balance: impl Fn(usize) -> Option<Balance>) -> Result<(), Refusal> {
+    async fn follow(
+        &mut self,
+        verdict: Verdict,
+        balance: impl Fn(usize) -> Option<Balance>,
+    ) -> Result<(), Refusal> {
         let number = match verdict {
             Verdict::Stay => return Ok(()),
             Verdict::Model(model) => return self.plan_for(&model),
@@ -186,7 +190,11 @@ impl<'c> Reserving<'c> {
         let balance = balance(number).ok_or(Refusal::Internal)?;
         self.call.core.metrics.denied(&balance.budget);
         let window = self.window(&balance.budget);
-        Err(Refusal::TierRejects { tenant: self.plan.who.identity.tenant.clone(), account: Box::new(balance), window })
+        Err(Refusal::TierRejects {
+            tenant: self.plan.who.identity.tenant.clone(),
+            account: Box::new(balance),
+            window,
+        })
     }
 
     /// Whether a denial can be got around: by counting exactly, by a smaller model, or by holding less for fallbacks.

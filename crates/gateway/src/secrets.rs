@@ -158,7 +158,9 @@ fn read_manifest(
 ) -> Result<(), String> {
     // The parser's own words may quote a value.
     let misread = |error: serde_yaml_ng::Error| {
-        let place = error.location().map_or(String::new(), |at| format!(", line {} column {}", at.line(), at.column()));
+        let place = error
+            .location()
+            .map_or(String::new(), |at| format!(", line {} column {}", at.line(), at.column()));
         format!("is no Secret manifest{place}; wanted kind, metadata.name, data and stringData of text")
     };
     let Some(manifest) = Option::<Manifest>::deserialize(document).map_err(misread)? else {
@@ -173,7 +175,9 @@ fn read_manifest(
         let text: String = encoded.split_whitespace().collect();
         let bytes = STANDARD.decode(text).ok().and_then(|bytes| String::from_utf8(bytes).ok());
         let value = bytes.ok_or_else(|| {
-            format!("Secret {namespace}/{name}: data.{key} is no base64 of text; use stringData for plain text")
+            format!(
+                "Secret {namespace}/{name}: data.{key} is no base64 of text; use stringData for plain text"
+            )
         })?;
         found.insert(at(key), value);
     }

@@ -135,7 +135,10 @@ impl Spare {
         let mut accounts = self.accounts.lock();
         let owing = accounts.iter_mut().filter(|(_, local)| !local.owed.is_zero());
         owing
-            .map(|(account, local)| Debt { account: account.clone(), amount: std::mem::take(&mut local.owed) })
+            .map(|(account, local)| Debt {
+                account: account.clone(),
+                amount: std::mem::take(&mut local.owed),
+            })
             .collect()
     }
 

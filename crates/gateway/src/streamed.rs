@@ -50,7 +50,12 @@ enum End {
 }
 
 /// Relays one stream to its end and settles it.
-pub(crate) async fn relay(attempt: &Attempt<'_>, held: Option<Held>, response: Response<Incoming>, reply: Reply) {
+pub(crate) async fn relay(
+    attempt: &Attempt<'_>,
+    held: Option<Held>,
+    response: Response<Incoming>,
+    reply: Reply,
+) {
     let (parts, mut upstream) = response.into_parts();
     let (frames, receiver) = mpsc::channel(FRAMES_MAX);
     let trailers = attempt.call.takes_trailers();

@@ -46,7 +46,9 @@ impl Tiers {
     ) -> Verdict {
         for (number, found) in plan.matches.iter().enumerate() {
             let budget = &found.budget;
-            let Some((left, limit)) = left(number, found).filter(|_| !budget.tiers.is_empty()) else { continue };
+            let Some((left, limit)) = left(number, found).filter(|_| !budget.tiers.is_empty()) else {
+                continue;
+            };
             let tier = index(budget, left, limit);
             let reached = self.reached.get(&budget.rule.name).map_or(tier, |(before, _)| tier.max(*before));
             match budget.tiers.get(reached).map(|tier| &tier.action) {
@@ -63,14 +65,16 @@ impl Tiers {
 
     /// What the lowest tier of all wants.
     fn model(&self) -> &str {
-        let wanting = self.reached.values().filter_map(|(tier, model)| model.as_ref().map(|model| (tier, model)));
+        let wanting =
+            self.reached.values().filter_map(|(tier, model)| model.as_ref().map(|model| (tier, model)));
         wanting.max_by_key(|(tier, _)| **tier).map_or(&self.asked_for, |(_, model)| model)
     }
 }
 
 /// The first tier above which what is left lies; their number if there is none.
 fn index(budget: &Budget, left: Amount, limit: Amount) -> usize {
-    let above = |percent: u8| u128::from(left.micros()) * 100 > u128::from(limit.micros()) * u128::from(percent);
+    let above =
+        |percent: u8| u128::from(left.micros()) * 100 > u128::from(limit.micros()) * u128::from(percent);
     budget.tiers.iter().position(|tier| above(tier.above_percent)).unwrap_or(budget.tiers.len())
 }
 
@@ -78,7 +82,10 @@ fn index(budget: &Budget, left: Amount, limit: Amount) -> usize {
 /// highest one for models that no tier names.
 fn instead(budget: &Budget, tier: usize, asked_for: &str) -> Option<String> {
     let TierAction::Model(model) = &budget.tiers.get(tier)?.action else { return None };
-    let own = budget.tiers.iter().position(|tier| matches!(&tier.action, TierAction::Model(own) if own == asked_for));
+    let own = budget
+        .tiers
+        .iter()
+        .position(|tier| matches!(&tier.action, TierAction::Model(own) if own == asked_for));
     let down = own.map_or(tier > 0, |own| own < tier);
     down.then(|| model.clone())
 }
@@ -143,8 +150,7 @@ mod tests {
         let mut budget = Budget::new(rule, Cost::Tokens(TokenKind::Total));
         let model = |name: &str| TierAction::Model(name.to_owned());
         let tier = |above_percent, action| Tier { above_percent, action };
-        budget.tiers =
-            vec![tier(50, model("large")), tier(20, model("small")), tier(0, TierAction::Reject)];
+        budget.tiers = vec![tier(50, model("large")), tier(20, model("small")), tier(0, TierAction::Reject)];
         budget
     }
 

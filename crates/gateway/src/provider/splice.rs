@@ -169,8 +169,16 @@ mod tests {
             (r#"{"model":"","n":1}"#, &model, r#"{"model":"a\"b","n":1}"#),
             ("\n{\"n\":1}", &model, "\n{\"model\":\"a\\\"b\",\"n\":1}"),
             (r#"{"n":1,"model": "gpt-4o"}"#, &model, r#"{"n":1,"model": "a\"b"}"#),
-            (r#"{"max_completion_tokens":50,"max_tokens":null}"#, &limit, r#"{"max_completion_tokens":9,"max_tokens":null}"#),
-            (r#"{"max_completion_tokens":50,"max_tokens":60}"#, &limit, r#"{"max_completion_tokens":9,"max_tokens":9}"#),
+            (
+                r#"{"max_completion_tokens":50,"max_tokens":null}"#,
+                &limit,
+                r#"{"max_completion_tokens":9,"max_tokens":null}"#,
+            ),
+            (
+                r#"{"max_completion_tokens":50,"max_tokens":60}"#,
+                &limit,
+                r#"{"max_completion_tokens":9,"max_tokens":9}"#,
+            ),
             (r#"{"max_completion_tokens":null}"#, &limit, r#"{"max_tokens":9,"max_completion_tokens":null}"#),
         ] {
             assert_eq!(edited(body, edits), expected);

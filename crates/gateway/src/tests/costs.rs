@@ -62,7 +62,11 @@ async fn a_model_without_a_price_is_denied_by_name_unless_the_budget_only_watche
     let world = world(priced(vec![dollars.clone()], "another")).await;
     let denied = world.chat(NAMED).await;
     assert_eq!((denied.status.as_u16(), denied.error()["code"].as_str()), (403, Some("no_price")));
-    assert!(denied.text().contains("gpt-4o-mini") && denied.text().contains("ModelPrice"), "{}", denied.text());
+    assert!(
+        denied.text().contains("gpt-4o-mini") && denied.text().contains("ModelPrice"),
+        "{}",
+        denied.text()
+    );
     dollars.rule.enforcement = Enforcement::Shadow;
     world.put_policy(2, priced(vec![dollars.clone()], "another"));
     assert_eq!(world.chat(NAMED).await.status.as_u16(), 200);
@@ -77,7 +81,8 @@ async fn a_model_without_a_price_is_denied_by_name_unless_the_budget_only_watche
 #[tokio::test]
 async fn a_cost_that_fails_is_charged_as_tokens_with_a_warning() {
     // Fails for 20 tokens of output, which no sample has.
-    let budget = of_unit("cost", Unit::Cost, units(10_000), cel("output_tokens == 20 ? 1 / (output_tokens - 20) : 2"));
+    let budget =
+        of_unit("cost", Unit::Cost, units(10_000), cel("output_tokens == 20 ? 1 / (output_tokens - 20) : 2"));
     let world = world(of_budgets([budget])).await;
     assert_eq!(world.chat(NAMED).await.status.as_u16(), 200);
     assert_eq!(spent(&world, "cost"), (units(30), Amount::ZERO));
@@ -86,7 +91,8 @@ async fn a_cost_that_fails_is_charged_as_tokens_with_a_warning() {
 
 #[tokio::test]
 async fn expressions_and_numbers_and_costs_of_requests() {
-    let by_weight = of_unit("weight", Unit::Cost, units(1_000), cel("input_tokens * 0.25 + output_tokens * 1.0"));
+    let by_weight =
+        of_unit("weight", Unit::Cost, units(1_000), cel("input_tokens * 0.25 + output_tokens * 1.0"));
     let mut requests = of_unit("requests", Unit::Cost, units(2), Cost::Number(Amount::ZERO));
     requests.request_cost = units(1);
     let output = of_unit("output", Unit::Tokens, units(1_000), Cost::Tokens(TokenKind::Output));
@@ -184,11 +190,14 @@ async fn who_may_wait_gets_what_others_give_back() {
     world.provider.go();
     // 30 are spent, 80 left: less than 90, and waiting does not help.
     assert_eq!(second.await.unwrap().as_u16(), 429);
-    world.put_policy(2, of_budgets([{
-        let mut budget = tokens("b", 160);
-        budget.max_wait_ms = 20_000;
-        budget
-    }]));
+    world.put_policy(
+        2,
+        of_budgets([{
+            let mut budget = tokens("b", 160);
+            budget.max_wait_ms = 20_000;
+            budget
+        }]),
+    );
     let (third, fourth) = (ask(&world), ask(&world));
     world.provider.go();
     world.provider.go();

@@ -161,7 +161,10 @@ async fn a_fallback_may_have_a_model_of_its_own() {
     let (world, second) = two(routed(backends, 1_000), "").await;
     world.provider.plays([answer("500 Internal Server Error", "")]);
     assert_eq!(world.chat(NAMED).await.status.as_u16(), 200);
-    assert_eq!(String::from_utf8(second.got()[0].body.clone()).unwrap(), chat_request(NAMED).replace("gpt-4o-mini", "claude-x"));
+    assert_eq!(
+        String::from_utf8(second.got()[0].body.clone()).unwrap(),
+        chat_request(NAMED).replace("gpt-4o-mini", "claude-x")
+    );
 }
 
 fn resting(backend: &str, until: Option<TimestampMs>) -> ProviderView {
@@ -189,7 +192,10 @@ async fn a_backend_that_the_fleet_leaves_alone_is_passed_over_while_another_is_t
     // Both: something is better than nothing.
     put(resting("ns/second", Some(now().saturating_add(60_000))));
     let answer = world.chat(NAMED).await;
-    assert_eq!((answer.header("x-ai-provider"), answer.header("x-quorate-attempts")), (Some("first"), Some("1")));
+    assert_eq!(
+        (answer.header("x-ai-provider"), answer.header("x-quorate-attempts")),
+        (Some("first"), Some("1"))
+    );
     put(resting("ns/first", Some(TimestampMs(1))));
     assert_eq!(world.chat(NAMED).await.header("x-ai-provider"), Some("first"));
     assert_eq!(second.got().len(), 1);
@@ -211,7 +217,11 @@ async fn kinds_that_are_not_spoken_are_passed_over_or_refused_by_name() {
     world.put_policy(2, policy(vec![backend("bedrock", 0)]));
     let refused = world.chat("").await;
     assert_eq!(refused.status.as_u16(), 501, "{}", refused.text());
-    assert!(refused.text().contains("ns/bedrock") && refused.text().contains("AWSBedrock"), "{}", refused.text());
+    assert!(
+        refused.text().contains("ns/bedrock") && refused.text().contains("AWSBedrock"),
+        "{}",
+        refused.text()
+    );
 }
 
 #[tokio::test]
@@ -227,8 +237,12 @@ async fn where_there_are_routes_others_are_refused_with_their_models() {
     assert!(refused.text().contains("gpt-4o, small"), "{}", refused.text());
     let body = r#"{"model":"small","messages":[]}"#;
     assert_eq!(world.ask("/v1/chat/completions", body, &[]).await.status.as_u16(), 200);
-    let list: serde_json::Value = serde_json::from_slice(&world.ask("/v1/models", "", &[]).await.body).unwrap();
-    assert_eq!((list["data"][0]["id"].as_str(), list["data"][1]["id"].as_str()), (Some("gpt-4o"), Some("small")));
+    let list: serde_json::Value =
+        serde_json::from_slice(&world.ask("/v1/models", "", &[]).await.body).unwrap();
+    assert_eq!(
+        (list["data"][0]["id"].as_str(), list["data"][1]["id"].as_str()),
+        (Some("gpt-4o"), Some("small"))
+    );
 }
 
 #[tokio::test]
@@ -255,7 +269,8 @@ async fn a_new_policy_leaves_requests_in_flight_alone() {
     let (world, second) = two(routed([backend("first", 0)], 1_000), "").await;
     world.provider.plays([Step::Pause, answer("200 OK", &chat(10, 20))]);
     let request = world.request("/v1/chat/completions", &chat_request(NAMED), &[]);
-    let asking = tokio::spawn(async move { super::world::http_client().request(request).await.unwrap().status() });
+    let asking =
+        tokio::spawn(async move { super::world::http_client().request(request).await.unwrap().status() });
     world.provider.asked.notified().await;
     world.put_policy(2, routed([backend("second", 0)], 500));
     assert_eq!(world.chat(NAMED).await.header("x-ai-provider"), Some("second"));

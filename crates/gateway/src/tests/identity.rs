@@ -1,9 +1,7 @@
 //! Who a request is for, and who may say so.
 
 use quorate_ledger::{KeyRecord, TimestampMs};
-use quorate_policy::runtime::{
-    Anonymous, CompiledPolicy, IdentityRules, JwksSource, JwtRules, PolicyParts,
-};
+use quorate_policy::runtime::{Anonymous, CompiledPolicy, IdentityRules, JwksSource, JwtRules, PolicyParts};
 
 use super::{
     policies::{compile, tokens},
@@ -29,10 +27,8 @@ fn from_outside() -> IdentityRules {
 }
 
 async fn world(identity: IdentityRules, more: &str) -> World {
-    let world = World::compiled(policy(identity), |url| {
-        super::policies::config(&[("fake", url)], more)
-    })
-    .await;
+    let world =
+        World::compiled(policy(identity), |url| super::policies::config(&[("fake", url)], more)).await;
     world.provider.plays([answer("200 OK", &chat(10, 20))]);
     world
 }
@@ -166,7 +162,10 @@ async fn a_token_says_who_pays() {
         assert_eq!(refused(&answer), code(403, "identity_mismatch"), "{claim:?}");
     }
     // What is no token of anybody's proves nothing.
-    assert_eq!(refused(&ask(&world, &[("authorization", "Bearer sk-abc")]).await), code(401, "identity_missing"));
+    assert_eq!(
+        refused(&ask(&world, &[("authorization", "Bearer sk-abc")]).await),
+        code(401, "identity_missing")
+    );
 }
 
 #[tokio::test]

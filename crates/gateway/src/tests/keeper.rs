@@ -7,8 +7,8 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
-use quorate_policy::runtime::CompiledPolicy;
 use quorate_ledger::{AccountView, Command, Ledger, Outcome, ReservationId, TimestampMs};
+use quorate_policy::runtime::CompiledPolicy;
 use tokio::sync::watch;
 
 use crate::budget::{BudgetKeeper, KeeperError};

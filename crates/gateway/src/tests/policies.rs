@@ -62,7 +62,9 @@ pub(crate) fn spec(name: &str, provider: ProviderKind) -> BackendSpec {
 
 /// A config whose backends have these names and URLs.
 pub(crate) fn config(backends: &[(&str, &str)], more: &str) -> String {
-    let mut text = "name: g1\nlisten: 127.0.0.1:0\nhttp_listen: 127.0.0.1:0\nnodes: ['127.0.0.1:1']\nbackends:\n".to_owned();
+    let mut text =
+        "name: g1\nlisten: 127.0.0.1:0\nhttp_listen: 127.0.0.1:0\nnodes: ['127.0.0.1:1']\nbackends:\n"
+            .to_owned();
     for (name, url) in backends {
         text.push_str(&format!("- {{name: {name}, provider: OpenAI, base_url: '{url}'}}\n"));
     }
