@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::account_key::AccountKey;
 use crate::booking::Effect;
 use crate::cow_map::CowMap;
-use crate::{ALERTS_MAX, Amount, TimestampMs, Unit, WindowSpan};
+use crate::{ALERTS_MAX, ALERTS_SHOWN_MAX, Amount, TimestampMs, Unit, WindowSpan};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Alert {
@@ -25,12 +25,14 @@ pub struct Alert {
     pub window: WindowSpan,
 }
 
-/// Those that nobody has acknowledged yet.
+/// `kept`: nobody has acknowledged them yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Alerts {
     pub given: u64,
     pub kept: CowMap<u64, Alert>,
     pub dropped: u64,
+    /// Acknowledged ones, for those who look; they go by themselves.
+    pub delivered: CowMap<u64, Alert>,
 }
 
 impl Alerts {
@@ -58,8 +60,13 @@ impl Alerts {
     }
 
     pub fn ack(&mut self, up_to: u64) {
-        while self.first().is_some_and(|first| first <= up_to) {
-            self.drop_first();
+        while let Some(first) = self.first().filter(|first| *first <= up_to) {
+            let Some(alert) = self.kept.remove(&first) else { return };
+            self.delivered.insert(first, alert);
+            if self.delivered.len() > ALERTS_SHOWN_MAX {
+                let oldest = self.delivered.first_key_value().map(|(seq, _)| *seq);
+                oldest.map(|seq| self.delivered.remove(&seq));
+            }
         }
     }
 

@@ -81,5 +81,7 @@ pub const DOCUMENT_PART_MAX_BYTES: usize = 65_536;
 pub const KEYS_MAX: usize = 100_000;
 /// Alerts that nobody has acknowledged; beyond it the oldest are dropped.
 pub const ALERTS_MAX: usize = 10_000;
+/// Alerts that were acknowledged and are still shown.
+pub const ALERTS_SHOWN_MAX: usize = 1_000;
 /// Changes that the audit log shows.
 pub const AUDIT_MAX: usize = 1_000;

@@ -122,9 +122,15 @@ impl Ledger {
         Some((found.document.clone(), found.rules.values().cloned().collect()))
     }
 
-    /// Oldest first.
+    /// Those that nobody has acknowledged, oldest first.
     pub fn alerts_after(&self, seq: u64) -> impl Iterator<Item = Alert> + '_ {
         self.alerts.kept.iter_after(&seq).map(|(_, alert)| alert.clone())
+    }
+
+    /// Those that are to be delivered and those that were lately, oldest first.
+    pub fn recent_alerts(&self, after: u64) -> impl Iterator<Item = Alert> + '_ {
+        let delivered = self.alerts.delivered.iter_after(&after);
+        delivered.chain(self.alerts.kept.iter_after(&after)).map(|(_, alert)| alert.clone())
     }
 
     /// Alerts that were dropped because nobody took them.

@@ -2,11 +2,11 @@
 //! cursor.
 
 use quorate_ledger::{AccountView, ClosedWindowView, ReservationView, TenantView, TimestampMs};
-use quorate_policy::Policy;
 use quorate_replica::{ReadPoint, Replica};
-use quorate_rpc::admin;
+use quorate_rpc::{admin, budget};
 use tonic::Status;
 
+use crate::policy_words;
 use crate::tenants::now;
 
 const PAGE_DEFAULT: usize = 1_000;
@@ -20,7 +20,7 @@ pub(crate) struct Reads {
 }
 
 impl Reads {
-    fn point(&self, at: ReadPoint, time: TimestampMs) -> Option<admin::ReadPoint> {
+    pub fn point(&self, at: ReadPoint, time: TimestampMs) -> Option<admin::ReadPoint> {
         Some(admin::ReadPoint {
             node_id: self.replica.node_id(),
             log_term: at.term,
@@ -40,28 +40,6 @@ impl Reads {
             tenants.truncate(size);
             admin::ListTenantsResponse { tenants, read_point: self.point(at, ledger.time()), more }
         })
-    }
-
-    pub fn budgets(&self) -> admin::ListBudgetsResponse {
-        let (policy, read_point) =
-            self.replica.read(|ledger, at| (ledger.policy(), self.point(at, ledger.time())));
-        // The document in force was parsed when it was applied; a newer version's may say more than this one reads.
-        let parsed = Policy::parse(&policy.document).ok();
-        let subject = |name: &str| {
-            let budget =
-                parsed.as_ref().and_then(|parsed| parsed.budgets.iter().find(|budget| budget.name == name));
-            budget.map(|budget| budget.subject.iter().map(ToString::to_string).collect()).unwrap_or_default()
-        };
-        let budgets = policy.rules.into_iter().map(|rule| admin::BudgetRule {
-            unit: rule.unit.name().to_owned(),
-            limit_micros: rule.limit.micros(),
-            window: rule.window.name().to_owned(),
-            tenant: rule.tenant.unwrap_or_default(),
-            subject: subject(&rule.name),
-            name: rule.name,
-            ..admin::BudgetRule::default()
-        });
-        admin::ListBudgetsResponse { policy_version: policy.version, budgets: budgets.collect(), read_point }
     }
 
     pub fn accounts(
@@ -187,7 +165,10 @@ fn account(view: AccountView) -> admin::Account {
         window_end_ms: view.window.end.map_or(0, |end| end.0),
         closed_windows: view.closed_windows.into_iter().map(closed_window).collect(),
         topped_up_micros: view.topped_up.micros(),
-        ..admin::Account::default()
+        unit: budget::Unit::from(view.unit).into(),
+        carried_micros: view.carried.micros(),
+        shadow_denied: view.shadow_denied,
+        enforcement: view.enforcement.map(policy_words::enforcement).unwrap_or_default().to_owned(),
     }
 }
 
@@ -199,7 +180,7 @@ fn closed_window(view: ClosedWindowView) -> admin::ClosedWindow {
         spent_micros: view.spent.micros(),
         reserved_micros: view.reserved.micros(),
         overdraft_micros: view.overdraft.micros(),
-        ..admin::ClosedWindow::default()
+        shadow_denied: view.shadow_denied,
     }
 }
 

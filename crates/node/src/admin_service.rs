@@ -3,73 +3,59 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use quorate_ledger::{Adjustment, Command, Outcome, Refusal};
-use quorate_policy::Policy;
 use quorate_replica::{Member, Replica, Role};
 use quorate_rpc::admin::admin_client::AdminClient;
 use quorate_rpc::admin::admin_server::Admin;
-use quorate_rpc::admin::{self, Consistency, adjust_account_request::Change};
+use quorate_rpc::admin::{self, Consistency};
 use quorate_rpc::budget::PolicyDocument;
-use quorate_rpc::convert;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
+use crate::admin_changes::{Changes, by};
 use crate::admin_reads::Reads;
 use crate::error::replica_status;
-use crate::forward::{Forwarder, forwarded};
-use crate::tenants::Tenants;
+use crate::forward::{Forwarder, admin_client, forwarded, forwarded_change};
+use crate::policies::Policies;
+use crate::policy_changes::PolicyChanges;
 use crate::watchers::Watchers;
-
-const CHANGE_TIMEOUT: Duration = Duration::from_secs(5);
+use crate::{gateways, policy_events};
 
 #[derive(Debug, Clone)]
 pub(crate) struct AdminService {
     pub cluster: String,
     pub replica: Replica,
     pub reads: Reads,
-    pub tenants: Arc<Tenants>,
+    pub policies: Arc<Policies>,
+    pub changes: Changes,
+    pub policy_changes: PolicyChanges,
     pub forwarder: Arc<Forwarder>,
     pub watchers: Arc<Watchers>,
     pub started: Instant,
+    pub stop: CancellationToken,
 }
 
-/// Answers here if the read may be stale or this node leads; otherwise has the leader answer.
-macro_rules! read {
-    ($self:ident, $request:ident, $name:ident, $answer:expr) => {{
+/// Has the leader answer what must be fresh, or goes on here with everything applied that was committed.
+macro_rules! fresh {
+    ($self:ident, $request:ident, $name:ident) => {
         if $request.get_ref().consistency() == Consistency::Linearizable {
             if let Some(channel) = $self.forwarder.elsewhere($request.metadata())? {
-                return AdminClient::new(channel).$name(forwarded($request.into_inner())).await;
+                return admin_client(channel).$name(forwarded($request.into_inner())).await;
             }
             $self.replica.linearize().await.map_err(replica_status)?;
         }
-        let answer = $answer;
-        Ok(Response::new(answer(&$self.reads, $request.into_inner())?))
-    }};
+    };
 }
 
 /// Has the leader answer, or goes on here.
 macro_rules! on_leader {
     ($self:ident, $request:ident, $name:ident) => {
         if let Some(channel) = $self.forwarder.elsewhere($request.metadata())? {
-            return AdminClient::new(channel).$name(forwarded($request.into_inner())).await;
+            return admin_client(channel).$name(forwarded_change($request)).await;
         }
     };
 }
 
 impl AdminService {
-    async fn change(&self, command: Command) -> Result<Outcome, Status> {
-        let decided = self.tenants.execute(command, CHANGE_TIMEOUT).await?;
-        match decided.outcome {
-            Outcome::Refused(refusal @ Refusal::VersionConflict { .. }) => {
-                Err(Status::aborted(refusal.to_string()))
-            }
-            Outcome::Refused(refusal @ Refusal::UnknownBudget { .. }) => {
-                Err(Status::not_found(refusal.to_string()))
-            }
-            Outcome::Refused(refusal) => Err(Status::invalid_argument(refusal.to_string())),
-            outcome => Ok(outcome),
-        }
-    }
-
     /// This node as it knows itself.
     fn own_node(&self) -> admin::Node {
         let status = self.replica.status().borrow().clone();
@@ -134,47 +120,49 @@ impl Admin for AdminService {
         &self,
         request: Request<admin::ListTenantsRequest>,
     ) -> Result<Response<admin::ListTenantsResponse>, Status> {
-        read!(self, request, list_tenants, |reads: &Reads, request| Ok::<_, Status>(reads.tenants(&request)))
+        fresh!(self, request, list_tenants);
+        Ok(Response::new(self.reads.tenants(request.get_ref())))
     }
 
     async fn list_budgets(
         &self,
         request: Request<admin::ListBudgetsRequest>,
     ) -> Result<Response<admin::ListBudgetsResponse>, Status> {
-        read!(self, request, list_budgets, |reads: &Reads, _| Ok::<_, Status>(reads.budgets()))
+        fresh!(self, request, list_budgets);
+        Ok(Response::new(self.reads.budgets(&self.policies).await))
     }
 
     async fn list_accounts(
         &self,
         request: Request<admin::ListAccountsRequest>,
     ) -> Result<Response<admin::ListAccountsResponse>, Status> {
-        read!(self, request, list_accounts, |reads: &Reads, request| reads.accounts(&request))
+        fresh!(self, request, list_accounts);
+        self.reads.accounts(request.get_ref()).map(Response::new)
     }
 
     async fn list_reservations(
         &self,
         request: Request<admin::ListReservationsRequest>,
     ) -> Result<Response<admin::ListReservationsResponse>, Status> {
-        read!(self, request, list_reservations, |reads: &Reads, request| Ok::<_, Status>(
-            reads.reservations(&request)
-        ))
+        fresh!(self, request, list_reservations);
+        Ok(Response::new(self.reads.reservations(request.get_ref())))
     }
 
     async fn list_providers(
         &self,
         request: Request<admin::ListProvidersRequest>,
     ) -> Result<Response<admin::ListProvidersResponse>, Status> {
-        read!(self, request, list_providers, |reads: &Reads, _| Ok::<_, Status>(reads.providers()))
+        fresh!(self, request, list_providers);
+        Ok(Response::new(self.reads.providers()))
     }
 
     async fn get_policy(
         &self,
         request: Request<admin::GetPolicyRequest>,
     ) -> Result<Response<PolicyDocument>, Status> {
-        read!(self, request, get_policy, |reads: &Reads, _| {
-            let policy = reads.replica.read(|ledger, _| ledger.policy());
-            Ok::<_, Status>(PolicyDocument { version: policy.version, document: policy.document })
-        })
+        fresh!(self, request, get_policy);
+        let policy = self.replica.read(|ledger, _| ledger.policy());
+        Ok(Response::new(PolicyDocument { version: policy.version, document: policy.document }))
     }
 
     async fn apply_policy(
@@ -182,39 +170,102 @@ impl Admin for AdminService {
         request: Request<admin::ApplyPolicyRequest>,
     ) -> Result<Response<admin::ApplyPolicyResponse>, Status> {
         on_leader!(self, request, apply_policy);
-        let request = request.into_inner();
-        let policy =
-            Policy::parse(&request.document).map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let warnings = policy.warnings();
-        if request.dry_run {
-            self.replica.linearize().await.map_err(replica_status)?;
-            let (version, known) =
-                self.replica.read(|ledger, _| (ledger.policy_version(), ledger.policy().document));
-            let changed = version == 0 || known != request.document;
-            return Ok(Response::new(admin::ApplyPolicyResponse {
-                version,
-                changed,
-                warnings,
-                ..Default::default()
-            }));
-        }
-        let command = Command::PutPolicy {
-            expected_version: request.expected_version,
-            rules: policy.rules(),
-            document: request.document,
-            staged: None,
-            by: String::new(),
-            comment: String::new(),
-        };
-        match self.change(command).await? {
-            Outcome::PolicyPut { version, changed } => Ok(Response::new(admin::ApplyPolicyResponse {
-                version,
-                changed,
-                warnings,
-                ..Default::default()
-            })),
-            other => Err(Status::internal(format!("unexpected outcome {other:?}"))),
-        }
+        let by = by(request.metadata());
+        self.policy_changes.apply(by, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn rollback_policy(
+        &self,
+        request: Request<admin::RollbackPolicyRequest>,
+    ) -> Result<Response<admin::ApplyPolicyResponse>, Status> {
+        on_leader!(self, request, rollback_policy);
+        let by = by(request.metadata());
+        self.policy_changes.roll_back(by, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_objects(
+        &self,
+        request: Request<admin::ListObjectsRequest>,
+    ) -> Result<Response<admin::ListObjectsResponse>, Status> {
+        fresh!(self, request, list_objects);
+        self.reads.objects(&self.policies, request.get_ref()).await.map(Response::new)
+    }
+
+    async fn list_policy_versions(
+        &self,
+        request: Request<admin::ListPolicyVersionsRequest>,
+    ) -> Result<Response<admin::ListPolicyVersionsResponse>, Status> {
+        fresh!(self, request, list_policy_versions);
+        Ok(Response::new(self.reads.policy_versions()))
+    }
+
+    async fn explain_request(
+        &self,
+        request: Request<admin::ExplainRequestRequest>,
+    ) -> Result<Response<admin::ExplainRequestResponse>, Status> {
+        fresh!(self, request, explain_request);
+        self.reads.explain(&self.policies, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn create_key(
+        &self,
+        request: Request<admin::CreateKeyRequest>,
+    ) -> Result<Response<admin::CreateKeyResponse>, Status> {
+        on_leader!(self, request, create_key);
+        let by = by(request.metadata());
+        self.changes.create_key(by, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn revoke_key(
+        &self,
+        request: Request<admin::RevokeKeyRequest>,
+    ) -> Result<Response<admin::RevokeKeyResponse>, Status> {
+        on_leader!(self, request, revoke_key);
+        let by = by(request.metadata());
+        self.changes.revoke_key(by, request.into_inner().id).await.map(Response::new)
+    }
+
+    async fn list_keys(
+        &self,
+        request: Request<admin::ListKeysRequest>,
+    ) -> Result<Response<admin::ListKeysResponse>, Status> {
+        fresh!(self, request, list_keys);
+        Ok(Response::new(self.reads.keys(request.get_ref())))
+    }
+
+    async fn list_audit(
+        &self,
+        request: Request<admin::ListAuditRequest>,
+    ) -> Result<Response<admin::ListAuditResponse>, Status> {
+        fresh!(self, request, list_audit);
+        Ok(Response::new(self.reads.audit(request.get_ref())))
+    }
+
+    async fn list_gateways(
+        &self,
+        request: Request<admin::ListGatewaysRequest>,
+    ) -> Result<Response<admin::ListGatewaysResponse>, Status> {
+        let ask_others = !request.metadata().contains_key(quorate_rpc::FORWARDED_HEADER);
+        let own = self.watchers.list();
+        Ok(Response::new(gateways::list(&self.replica, own, ask_others).await))
+    }
+
+    async fn list_alerts(
+        &self,
+        request: Request<admin::ListAlertsRequest>,
+    ) -> Result<Response<admin::ListAlertsResponse>, Status> {
+        fresh!(self, request, list_alerts);
+        Ok(Response::new(self.reads.alerts(request.get_ref())))
+    }
+
+    type WatchEventsStream = policy_events::EventStream;
+
+    async fn watch_events(
+        &self,
+        request: Request<admin::WatchEventsRequest>,
+    ) -> Result<Response<Self::WatchEventsStream>, Status> {
+        let after = request.into_inner().alerts_after;
+        Ok(Response::new(policy_events::watch(self.replica.clone(), after, self.stop.clone())))
     }
 
     async fn adjust_account(
@@ -222,109 +273,14 @@ impl Admin for AdminService {
         request: Request<admin::AdjustAccountRequest>,
     ) -> Result<Response<admin::AdjustAccountResponse>, Status> {
         on_leader!(self, request, adjust_account);
+        let by = by(request.metadata());
         let request = request.into_inner();
-        let adjustment = match request.change.ok_or_else(|| Status::invalid_argument("change: is missing"))? {
-            Change::TopUpMicros(micros) => Adjustment::TopUp(convert::amount("top_up_micros", micros)?),
-            Change::Reset(_) => Adjustment::Reset,
-            Change::OverrideLimitMicros(micros) => {
-                Adjustment::OverrideLimit(convert::amount("override_limit_micros", micros)?)
-            }
-            Change::ClearOverride(_) => Adjustment::ClearOverride,
-        };
-        let (tenant, budget, subject) = (request.tenant, request.budget, request.subject);
-        let id = convert::id("id", &request.id)?;
-        let command = Command::AdjustAccount {
-            tenant: tenant.clone(),
-            id,
-            budget: budget.clone(),
-            subject: subject.clone(),
-            adjustment,
-            by: String::new(),
-        };
-        self.change(command).await?;
+        let (tenant, budget, subject) =
+            (request.tenant.clone(), request.budget.clone(), request.subject.clone());
+        self.changes.adjust(by, request).await?;
         Ok(Response::new(admin::AdjustAccountResponse {
             account: self.reads.account(&tenant, &budget, &subject),
         }))
-    }
-
-    async fn list_objects(
-        &self,
-        _request: Request<admin::ListObjectsRequest>,
-    ) -> Result<Response<admin::ListObjectsResponse>, Status> {
-        Err(Status::unimplemented("on its way"))
-    }
-
-    async fn list_policy_versions(
-        &self,
-        _request: Request<admin::ListPolicyVersionsRequest>,
-    ) -> Result<Response<admin::ListPolicyVersionsResponse>, Status> {
-        Err(Status::unimplemented("on its way"))
-    }
-
-    async fn rollback_policy(
-        &self,
-        _request: Request<admin::RollbackPolicyRequest>,
-    ) -> Result<Response<admin::ApplyPolicyResponse>, Status> {
-        Err(Status::unimplemented("on its way"))
-    }
-
-    async fn explain_request(
-        &self,
-        _request: Request<admin::ExplainRequestRequest>,
-    ) -> Result<Response<admin::ExplainRequestResponse>, Status> {
-        Err(Status::unimplemented("on its way"))
-    }
-
-    async fn create_key(
-        &self,
-        _request: Request<admin::CreateKeyRequest>,
-    ) -> Result<Response<admin::CreateKeyResponse>, Status> {
-        Err(Status::unimplemented("on its way"))
-    }
-
-    async fn revoke_key(
-        &self,
-        _request: Request<admin::RevokeKeyRequest>,
-    ) -> Result<Response<admin::RevokeKeyResponse>, Status> {
-        Err(Status::unimplemented("on its way"))
-    }
-
-    async fn list_keys(
-        &self,
-        _request: Request<admin::ListKeysRequest>,
-    ) -> Result<Response<admin::ListKeysResponse>, Status> {
-        Err(Status::unimplemented("on its way"))
-    }
-
-    async fn list_audit(
-        &self,
-        _request: Request<admin::ListAuditRequest>,
-    ) -> Result<Response<admin::ListAuditResponse>, Status> {
-        Err(Status::unimplemented("on its way"))
-    }
-
-    async fn list_gateways(
-        &self,
-        _request: Request<admin::ListGatewaysRequest>,
-    ) -> Result<Response<admin::ListGatewaysResponse>, Status> {
-        Err(Status::unimplemented("on its way"))
-    }
-
-    async fn list_alerts(
-        &self,
-        _request: Request<admin::ListAlertsRequest>,
-    ) -> Result<Response<admin::ListAlertsResponse>, Status> {
-        Err(Status::unimplemented("on its way"))
-    }
-
-    type WatchEventsStream =
-        std::pin::Pin<Box<dyn futures_util::Stream<Item = Result<admin::Event, Status>> + Send>>;
-
-    async fn watch_events(
-        &self,
-        _request: Request<admin::WatchEventsRequest>,
-    ) -> Result<Response<Self::WatchEventsStream>, Status> {
-        Err(Status::unimplemented("on its way"))
     }
 
     async fn check_invariants(

@@ -75,7 +75,7 @@ impl BudgetService {
 
     /// `waits`: those of the session that may wait. They must leave room for the settlements that they wait for.
     async fn respond(
-        self,
+        self: Arc<Self>,
         request: SessionRequest,
         may_forward: bool,
         waits: Arc<Semaphore>,
@@ -113,7 +113,7 @@ impl Budget for BudgetService {
         request: Request<Streaming<SessionRequest>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let may_forward = !request.metadata().contains_key(FORWARDED_HEADER);
-        let service = self.clone();
+        let service = Arc::new(self.clone());
         let counted = Counted::new(&self.metrics.sessions);
         let waits = Arc::new(Semaphore::new(self.session_in_flight / 2));
         let responses = request

@@ -24,6 +24,10 @@ pub struct NodeConfig {
     #[serde(default)]
     pub limits: Limits,
     #[serde(default)]
+    pub secrets: SecretsConfig,
+    #[serde(default)]
+    pub alerts: AlertsConfig,
+    #[serde(default)]
     pub raft: RaftTimers,
 }
 
@@ -32,6 +36,32 @@ pub struct NodeConfig {
 pub struct PeerConfig {
     pub id: u64,
     pub address: String,
+}
+
+/// Where secrets are found that have no environment variable.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SecretsConfig {
+    /// Holds `<name>/<key>`, as Kubernetes mounts secrets.
+    pub dir: Option<PathBuf>,
+}
+
+/// Where alerts go whose budget does not say.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AlertsConfig {
+    /// `http://` or `https://`; none: nowhere, they are only shown.
+    pub url: Option<String>,
+    /// Signs them.
+    pub secret: Option<SecretKey>,
+}
+
+/// Names a secret, never holds one.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecretKey {
+    pub name: String,
+    pub key: String,
 }
 
 /// What bounds the work a node takes on.

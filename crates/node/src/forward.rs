@@ -4,19 +4,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use quorate_replica::{Peer, Replica, Role};
+use quorate_replica::{Peer, Replica, Role, Status};
+use quorate_rpc::admin::admin_client::AdminClient;
 use quorate_rpc::budget::{Operation, Result as WireResult};
-use quorate_rpc::{FORWARDED_HEADER, LEADER_HEADER, Session};
+use quorate_rpc::{BY_HEADER, FORWARDED_HEADER, LEADER_HEADER, MESSAGE_MAX_BYTES, Session};
+use tokio::sync::watch;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::transport::Channel;
 
 use crate::error::Undecided;
 
 const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
+/// A little less than the client's own.
+const FORWARD_TIMEOUT: Duration = Duration::from_secs(4);
+const FORWARD_CHANGE_TIMEOUT: Duration = Duration::from_secs(28);
 
 #[derive(Debug)]
 pub(crate) struct Forwarder {
     replica: Replica,
+    status: watch::Receiver<Status>,
     /// Held while a session is opened, so that callers do not open one each.
     session: tokio::sync::Mutex<Option<Arc<Session>>>,
     channel: Mutex<Option<(String, Channel)>>,
@@ -24,15 +30,16 @@ pub(crate) struct Forwarder {
 
 impl Forwarder {
     pub fn new(replica: Replica) -> Self {
-        Self { replica, session: tokio::sync::Mutex::default(), channel: Mutex::default() }
+        let status = replica.status();
+        Self { replica, status, session: tokio::sync::Mutex::default(), channel: Mutex::default() }
     }
 
     pub fn leads(&self) -> bool {
-        self.replica.status().borrow().role == Role::Leader
+        self.status.borrow().role == Role::Leader
     }
 
     pub fn leader(&self) -> Option<Peer> {
-        self.replica.status().borrow().leader.clone()
+        self.status.borrow().leader.clone()
     }
 
     /// Sends the operation to the leader over this node's own session with it.
@@ -96,10 +103,28 @@ impl Forwarder {
     }
 }
 
+/// A client for what is passed on: policies are large.
+pub(crate) fn admin_client(channel: Channel) -> AdminClient<Channel> {
+    AdminClient::new(channel)
+        .max_decoding_message_size(MESSAGE_MAX_BYTES)
+        .max_encoding_message_size(MESSAGE_MAX_BYTES)
+}
+
 /// Marks a request as passed on.
 pub(crate) fn forwarded<T>(message: T) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
     request.metadata_mut().insert(FORWARDED_HEADER, MetadataValue::from_static("1"));
-    request.set_timeout(Duration::from_secs(4));
+    request.set_timeout(FORWARD_TIMEOUT);
+    request
+}
+
+/// The same for a change: who asked for it goes along, and it may take its time.
+pub(crate) fn forwarded_change<T>(request: tonic::Request<T>) -> tonic::Request<T> {
+    let by = request.metadata().get(BY_HEADER).cloned();
+    let mut request = forwarded(request.into_inner());
+    if let Some(by) = by {
+        request.metadata_mut().insert(BY_HEADER, by);
+    }
+    request.set_timeout(FORWARD_CHANGE_TIMEOUT);
     request
 }

@@ -2,25 +2,43 @@
 //!
 //! The way of an operation: service → tenant actor (turnstile) → proposer (batch) → replica → outcome back.
 
+mod admin_changes;
+mod admin_policy_reads;
 mod admin_reads;
 mod admin_service;
+mod alert_body;
+mod alerts;
 mod budget_service;
 mod config;
 mod error;
+mod explain;
 mod forward;
+mod gateways;
 mod http;
 mod key_set;
+mod key_text;
+mod manifests;
 mod metrics;
 mod node;
+mod policies;
+mod policy_changes;
+mod policy_events;
+mod policy_metrics;
+mod policy_reads;
+mod policy_upload;
+mod policy_words;
 mod proposer;
+mod secrets;
 mod tenant_actor;
 mod tenants;
+mod turnstile;
 mod wait_queue;
 mod waiting;
 mod watch_service;
 mod watchers;
+mod webhook;
 
-pub use config::{Limits, NodeConfig, PeerConfig, RaftTimers};
+pub use config::{AlertsConfig, Limits, NodeConfig, PeerConfig, RaftTimers, SecretKey, SecretsConfig};
 pub use error::NodeError;
 pub use node::{Node, NodeListeners};
 pub use quorate_replica::{Role, Status, Timers};

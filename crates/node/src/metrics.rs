@@ -13,6 +13,8 @@ use prometheus_client::registry::{Registry, Unit};
 use quorate_ledger::{Command, Outcome};
 use quorate_replica::{Replica, Role};
 
+use crate::policy_metrics::PolicyMetrics;
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct OperationLabels {
     operation: Operation,
@@ -53,6 +55,7 @@ pub(crate) struct Metrics {
     pub watchers: Gauge,
     pub waiting: Gauge,
     pub granted_after_wait: Counter,
+    pub policy: PolicyMetrics,
     pub forwarded: Counter,
     is_leader: Gauge,
     term: Gauge,
@@ -78,6 +81,7 @@ impl Metrics {
             watchers: Gauge::default(),
             waiting: Gauge::default(),
             granted_after_wait: Counter::default(),
+            policy: PolicyMetrics::default(),
             forwarded: Counter::default(),
             is_leader: Gauge::default(),
             term: Gauge::default(),
@@ -95,6 +99,7 @@ impl Metrics {
 
     fn register(&self) {
         let mut registry = self.registry.lock();
+        self.policy.register(&mut registry);
         registry.register("operations", "Operations by kind and outcome", self.operations.clone());
         registry.register(
             "denials_from_state",
@@ -149,6 +154,9 @@ impl Metrics {
 
     /// Counts one finished operation; `None`: undecided.
     pub fn count(&self, operation: &'static str, outcome: Option<&Outcome>) {
+        if let Some(outcome) = outcome {
+            self.policy.count(outcome);
+        }
         let outcome = match outcome {
             None => Ended::Unavailable,
             Some(Outcome::Denied(_)) => Ended::Denied,
@@ -174,6 +182,7 @@ impl Metrics {
     pub fn page(&self, replica: &Replica) -> String {
         let status = replica.status().borrow().clone();
         let storage = replica.storage_stats();
+        self.policy.refresh(replica);
         self.is_leader.set(i64::from(status.role == Role::Leader));
         self.term.set(signed(status.term));
         self.last_log_index.set(signed(status.last_log_index));
@@ -222,6 +231,6 @@ pub(crate) fn kind(command: &Command) -> &'static str {
     }
 }
 
-fn signed(number: u64) -> i64 {
+pub(crate) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

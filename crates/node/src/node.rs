@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use quorate_replica::{Peer, Replica, ReplicaConfig, ReplicaError, Role, Status, Timers};
-use quorate_rpc::DESCRIPTORS;
 use quorate_rpc::admin::admin_server::AdminServer;
 use quorate_rpc::budget::budget_server::BudgetServer;
+use quorate_rpc::{DESCRIPTORS, MESSAGE_MAX_BYTES};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -15,8 +15,10 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
+use crate::admin_changes::Changes;
 use crate::admin_reads::Reads;
 use crate::admin_service::AdminService;
+use crate::alerts::Alerts;
 use crate::budget_service::BudgetService;
 use crate::config::NodeConfig;
 use crate::error::NodeError;
@@ -24,10 +26,14 @@ use crate::forward::Forwarder;
 use crate::http::HttpServer;
 use crate::key_set::KeySets;
 use crate::metrics::Metrics;
+use crate::policies::Policies;
+use crate::policy_changes::PolicyChanges;
 use crate::proposer::Proposer;
+use crate::secrets::Secrets;
 use crate::tenants::Tenants;
 use crate::watch_service::Watches;
 use crate::watchers::Watchers;
+use crate::webhook::Webhooks;
 
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -81,20 +87,32 @@ impl Node {
         let replica = Replica::open(replica_config(&config)).await?;
         let metrics = Arc::new(Metrics::new());
         let proposer = Proposer::start(replica.clone(), &config.limits, metrics.clone());
-        let tenants = Tenants::new(replica.clone(), proposer, metrics.clone(), &config.limits);
+        let tenants = Tenants::new(replica.clone(), proposer.clone(), metrics.clone(), &config.limits);
         let stop = CancellationToken::new();
         let grpc_address =
             listeners.grpc.local_addr().map_err(|error| NodeError::Serve(error.to_string()))?;
         let http_address =
             listeners.http.local_addr().map_err(|error| NodeError::Serve(error.to_string()))?;
-        let routes = routes(&config, &replica, &tenants, &metrics, &stop).await?;
+        let policies = Policies::new(replica.clone(), &config.alerts);
+        let alerts = Alerts {
+            cluster: config.cluster.clone(),
+            replica: replica.clone(),
+            proposer,
+            policies: policies.clone(),
+            webhooks: Webhooks::new()?,
+            secrets: Secrets { dir: config.secrets.dir.clone() },
+            metrics: metrics.clone(),
+        };
+        let routes = routes(&config, &replica, &tenants, &policies, &metrics, &stop).await?;
         let incoming = TcpIncoming::from(tokio_listener(listeners.grpc)?).with_nodelay(Some(true));
-        let http = HttpServer { replica: replica.clone(), metrics };
+        let http = HttpServer { replica: replica.clone(), metrics: metrics.clone() };
         let server = tokio::spawn(serve(routes, incoming, stop.clone()));
         let (failed, failure) = watch::channel(None);
         let tasks = vec![
             tokio::spawn(http.serve(tokio_listener(listeners.http)?, stop.clone())),
             tokio::spawn(tenants.clone().follow_leadership()),
+            tokio::spawn(policies.follow(metrics)),
+            tokio::spawn(alerts.run()),
             tokio::spawn(bootstrap(replica.clone(), peers, failed.clone())),
             tokio::spawn(watch_for_failure(replica.clone(), failed)),
         ];
@@ -182,6 +200,7 @@ async fn routes(
     config: &NodeConfig,
     replica: &Replica,
     tenants: &Arc<Tenants>,
+    policies: &Arc<Policies>,
     metrics: &Arc<Metrics>,
     stop: &CancellationToken,
 ) -> Result<Routes, NodeError> {
@@ -201,14 +220,23 @@ async fn routes(
         session_in_flight: config.limits.session_in_flight,
         default_timeout: Duration::from_millis(config.limits.operation_timeout_ms),
     };
+    let changes = Changes { tenants: tenants.clone() };
     let admin = AdminService {
         cluster: config.cluster.clone(),
         replica: replica.clone(),
         reads: Reads { replica: replica.clone() },
-        tenants: tenants.clone(),
+        policies: policies.clone(),
+        policy_changes: PolicyChanges {
+            replica: replica.clone(),
+            policies: policies.clone(),
+            changes: changes.clone(),
+            turn: Arc::default(),
+        },
+        changes,
         forwarder,
         watchers,
         started: Instant::now(),
+        stop: stop.clone(),
     };
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
@@ -220,7 +248,11 @@ async fn routes(
     reporter.set_serving::<AdminServer<AdminService>>().await;
     Ok(Routes::new(replica.raft_service())
         .add_service(BudgetServer::new(budget))
-        .add_service(AdminServer::new(admin))
+        .add_service(
+            AdminServer::new(admin)
+                .max_decoding_message_size(MESSAGE_MAX_BYTES)
+                .max_encoding_message_size(MESSAGE_MAX_BYTES),
+        )
         .add_service(health)
         .add_service(reflection))
 }

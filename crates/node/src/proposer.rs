@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use crate::config::Limits;
 use crate::error::Undecided;
 use crate::metrics::Metrics;
+use crate::turnstile::Proposed;
 
 /// A decision, and where it stands in the log.
 #[derive(Debug, Clone)]
@@ -22,10 +23,29 @@ pub(crate) struct Decided {
 
 pub(crate) type Decision = Result<Decided, Undecided>;
 
+/// Who waits for a decision.
+#[derive(Debug)]
+pub(crate) struct Asker {
+    pub answer: oneshot::Sender<Decision>,
+    /// The place at a tenant's turnstile that the operation holds meanwhile.
+    pub place: Option<Proposed>,
+}
+
+impl Asker {
+    fn tell(self, decision: Decision) {
+        // First: who has the answer may ask for more at once.
+        if let Some(place) = self.place {
+            place.decided(&decision);
+        }
+        // A caller that went away will ask again under the same id.
+        let _ = self.answer.send(decision);
+    }
+}
+
 #[derive(Debug)]
 struct Pending {
     command: Command,
-    answer: oneshot::Sender<Decision>,
+    asker: Asker,
 }
 
 /// Cheap to clone.
@@ -48,20 +68,22 @@ impl Proposer {
         Self { queue }
     }
 
-    /// Queues a command; the receiver gets the decision.
-    pub fn submit(&self, command: Command) -> Result<oneshot::Receiver<Decision>, Undecided> {
-        let (answer, decided) = oneshot::channel();
-        match self.queue.try_send(Pending { command, answer }) {
-            Ok(()) => Ok(decided),
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                Err(Undecided::Overloaded("the proposer's queue is full"))
+    /// Queues a command, whose asker gets the decision; at once, if the queue is full.
+    pub fn submit(&self, command: Command, asker: Asker) {
+        let (pending, undecided) = match self.queue.try_send(Pending { command, asker }) {
+            Ok(()) => return,
+            Err(mpsc::error::TrySendError::Full(pending)) => {
+                (pending, Undecided::Overloaded("the proposer's queue is full"))
             }
-            Err(mpsc::error::TrySendError::Closed(_)) => Err(Undecided::stopping()),
-        }
+            Err(mpsc::error::TrySendError::Closed(pending)) => (pending, Undecided::stopping()),
+        };
+        pending.asker.tell(Err(undecided));
     }
 
     pub async fn propose(&self, command: Command) -> Decision {
-        self.submit(command)?.await.unwrap_or_else(|_| Err(Undecided::stopping()))
+        let (answer, decided) = oneshot::channel();
+        self.submit(command, Asker { answer, place: None });
+        decided.await.unwrap_or_else(|_| Err(Undecided::stopping()))
     }
 }
 
@@ -108,23 +130,22 @@ impl Worker {
 
 async fn decide(replica: &Replica, metrics: &Metrics, batch: Vec<Pending>) {
     let started = Instant::now();
-    let (commands, answers): (Vec<_>, Vec<_>) =
-        batch.into_iter().map(|pending| (pending.command, pending.answer)).unzip();
+    let (commands, askers): (Vec<_>, Vec<_>) =
+        batch.into_iter().map(|pending| (pending.command, pending.asker)).unzip();
     let operations = commands.len();
     let applied = replica.propose(commands).await;
     metrics.batch_operations.observe(operations as f64);
     metrics.propose_seconds.observe(started.elapsed().as_secs_f64());
     match applied {
         Ok(applied) => {
-            for (answer, outcome) in answers.into_iter().zip(applied.outcomes) {
-                // A caller that went away will ask again under the same id.
-                let _ = answer.send(Ok(Decided { outcome, term: applied.term, index: applied.index }));
+            for (asker, outcome) in askers.into_iter().zip(applied.outcomes) {
+                asker.tell(Ok(Decided { outcome, term: applied.term, index: applied.index }));
             }
         }
         Err(error) => {
             let undecided = Undecided::from(error);
-            for answer in answers {
-                let _ = answer.send(Err(undecided.clone()));
+            for asker in askers {
+                asker.tell(Err(undecided.clone()));
             }
         }
     }

@@ -1,19 +1,20 @@
-//! One actor for each active tenant on the leader: its turnstile. It holds soft state only (what is in flight, the next
-//! deadline, who waits); everything else is in the ledger, from which it is made again on whichever node leads.
+//! One actor for each active tenant on the leader: it stands behind the tenant's turnstile and keeps its operations in
+//! their order. It holds soft state only (the next deadline, who waits); everything else is in the ledger, from which it
+//! is made again on whichever node leads.
 
 use std::time::Duration;
 
-use quorate_ledger::{Command, Denial, Outcome, TimestampMs};
+use quorate_ledger::{Command, Denial, TimestampMs};
 use quorate_replica::Replica;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::error::Undecided;
 use crate::metrics::Metrics;
-use crate::proposer::{Decided, Decision, Proposer};
+use crate::proposer::{Asker, Decision, Proposer};
 use crate::tenants::now;
+use crate::turnstile::{Place, Turnstile};
 use crate::waiting::Waiting;
 
 /// Reservations that expire with one command.
@@ -22,14 +23,13 @@ const EXPIRE_MAX: usize = 256;
 const IDLE: Duration = Duration::from_secs(30);
 /// Between two looks when the clock has reached a deadline but the ledger has not expired it yet.
 const EXPIRE_AGAIN: Duration = Duration::from_millis(20);
+const END_OF_TIME: TimestampMs = TimestampMs(u64::MAX);
 
 #[derive(Debug)]
 pub(crate) enum Message {
     Execute(Box<Execute>),
-    /// Something was decided: `changed` if it may have made or moved a deadline.
-    Done {
-        deadline: Option<TimestampMs>,
-    },
+    /// A reservation was made whose deadline is earlier than all that was known.
+    Deadline(TimestampMs),
     Wake,
     /// May wait, and was found short.
     Short {
@@ -49,8 +49,8 @@ pub(crate) enum Message {
 pub(crate) struct Execute {
     pub command: Command,
     pub answer: oneshot::Sender<Decision>,
-    /// The tenant's place in the turnstile, given back with the answer.
-    pub permit: OwnedSemaphorePermit,
+    /// Given back with the answer; not while it waits.
+    pub place: Option<Place>,
     /// For a reservation: how long it may wait while only others stand in the way.
     pub wait_until: Option<Instant>,
     /// The order of arrival; given by the actor.
@@ -66,13 +66,13 @@ pub(crate) struct Arguments {
     pub metrics: std::sync::Arc<Metrics>,
     /// Reservations that may wait at the same time.
     pub waiting_max: usize,
+    pub turnstile: std::sync::Arc<Turnstile>,
     /// Called once, when the actor wants to stop; answers whether it may (nothing was sent meanwhile).
     pub retire: Box<dyn Fn() -> bool + Send + Sync>,
 }
 
 pub(crate) struct State {
     pub(crate) arguments: Arguments,
-    pub(crate) in_flight: usize,
     pub(crate) waiting: Waiting,
     alarm: Option<(TimestampMs, JoinHandle<()>)>,
 }
@@ -89,7 +89,7 @@ impl Actor for TenantActor {
     ) -> Result<State, ActorProcessingErr> {
         arguments.metrics.tenants_active.inc();
         let deadline = arguments.replica.read(|ledger, _| ledger.next_deadline(&arguments.tenant));
-        let mut state = State { arguments, in_flight: 0, waiting: Waiting::default(), alarm: None };
+        let mut state = State { arguments, waiting: Waiting::default(), alarm: None };
         state.set_alarm(&myself, deadline);
         Ok(state)
     }
@@ -102,25 +102,17 @@ impl Actor for TenantActor {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             Message::Execute(execute) => state.execute(&myself, *execute),
-            Message::Done { deadline } => {
-                state.in_flight = state.in_flight.saturating_sub(1);
-                let earlier = |known: &(TimestampMs, JoinHandle<()>)| {
-                    deadline.is_none_or(|deadline| known.0 <= deadline)
-                };
-                if deadline.is_some() && !state.alarm.as_ref().is_some_and(earlier) {
-                    state.set_alarm(&myself, deadline);
+            Message::Deadline(deadline) => {
+                if state.alarm.as_ref().is_none_or(|(at, _)| deadline < *at) {
+                    state.set_alarm(&myself, Some(deadline));
                 }
-                state.look_soon(&myself);
             }
             Message::Wake => {
                 state.wake(&myself);
                 state.look_soon(&myself);
             }
             Message::Short { execute, denial } => state.wait_or_deny(&myself, *execute, *denial),
-            Message::Retried { ticket, decision } => {
-                state.in_flight = state.in_flight.saturating_sub(1);
-                state.retried(&myself, ticket, *decision);
-            }
+            Message::Retried { ticket, decision } => state.retried(&myself, ticket, *decision),
             Message::Look => state.look(&myself),
         }
         Ok(())
@@ -147,44 +139,19 @@ impl State {
         if let Some(denial) = self.certain_denial(&execute.command) {
             return self.wait_or_deny(myself, execute, denial);
         }
-        let Execute { command, answer, permit, wait_until, ticket } = execute;
-        let waits = wait_until.map(|_| command.clone());
-        let ttl_ms = match &command {
-            Command::Reserve { ttl_ms, .. } | Command::Extend { ttl_ms, .. } => Some(*ttl_ms),
-            _ => None,
-        };
-        match self.arguments.proposer.submit(command) {
-            Ok(decided) => {
-                self.in_flight += 1;
-                let myself = myself.clone();
-                tokio::spawn(async move {
-                    let decision = decided.await.unwrap_or_else(|_| Err(Undecided::stopping()));
-                    // The caller, and the alarm, learn of it; either may be gone.
-                    let deadline = ttl_ms.map(|ttl_ms| now().saturating_add(ttl_ms));
-                    match (decision, waits) {
-                        (Ok(Decided { outcome: Outcome::Denied(denial), .. }), Some(command))
-                            if denial.held_by_reservations =>
-                        {
-                            let execute = Execute { command, answer, permit, wait_until, ticket };
-                            let (execute, denial) = (Box::new(execute), Box::new(denial));
-                            let _ = myself.cast(Message::Short { execute, denial });
-                        }
-                        (decision, _) => {
-                            let _ = answer.send(decision);
-                            drop(permit);
-                        }
-                    }
-                    let _ = myself.cast(Message::Done { deadline });
-                });
-            }
-            Err(undecided) => drop(answer.send(Err(undecided))),
+        if execute.wait_until.is_some() {
+            return self.propose_waiting(myself, execute);
         }
+        let Execute { command, answer, place, .. } = execute;
+        // Decided or not, the asker is told by the proposer: nothing comes back through this mailbox.
+        let place = place.map(|place| place.propose(myself.clone()));
+        self.arguments.proposer.submit(command, Asker { answer, place });
     }
 
     /// A denial that needs no log entry: nothing of the tenant is in flight that could change it, and no other node can
     /// lead. It changes nothing, so it may be answered from what is applied.
     fn certain_denial(&self, command: &Command) -> Option<Denial> {
-        if self.in_flight > 0
+        if self.arguments.turnstile.has_undecided()
             || !matches!(command, Command::Reserve { .. })
             || !self.arguments.replica.has_lease()
         {
@@ -198,13 +165,14 @@ impl State {
     /// Expires what is due, then sleeps until the next deadline, or retires.
     fn wake(&mut self, myself: &ActorRef<Message>) {
         self.alarm = None;
+        self.arguments.turnstile.looks_at(END_OF_TIME);
         let tenant = &self.arguments.tenant;
         let (due, next) = self
             .arguments
             .replica
             .read(|ledger, _| (ledger.due(tenant, now(), EXPIRE_MAX), ledger.next_deadline(tenant)));
         if due.is_empty() {
-            if next.is_none() && self.in_flight == 0 && self.waiting.is_empty() && (self.arguments.retire)() {
+            if next.is_none() && self.waiting.is_empty() && (self.arguments.retire)() {
                 myself.stop(None);
                 return;
             }
@@ -220,7 +188,7 @@ impl State {
             tokio::time::sleep(EXPIRE_AGAIN).await;
             let _ = myself.cast(Message::Wake);
         });
-        self.alarm = Some((TimestampMs(0), alarm));
+        self.looks_at(TimestampMs(0), alarm);
     }
 
     fn set_alarm(&mut self, myself: &ActorRef<Message>, deadline: Option<TimestampMs>) {
@@ -233,6 +201,11 @@ impl State {
             tokio::time::sleep(sleep).await;
             let _ = myself.cast(Message::Wake);
         });
-        self.alarm = Some((deadline.unwrap_or(TimestampMs(u64::MAX)), alarm));
+        self.looks_at(deadline.unwrap_or(END_OF_TIME), alarm);
+    }
+
+    fn looks_at(&mut self, at: TimestampMs, alarm: JoinHandle<()>) {
+        self.alarm = Some((at, alarm));
+        self.arguments.turnstile.looks_at(at);
     }
 }

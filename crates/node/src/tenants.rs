@@ -8,13 +8,14 @@ use parking_lot::Mutex;
 use quorate_ledger::{Command, TimestampMs};
 use quorate_replica::{Replica, Role};
 use ractor::{Actor, ActorRef};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
 use crate::config::Limits;
 use crate::error::Undecided;
 use crate::metrics::Metrics;
 use crate::proposer::{Decision, Proposer};
 use crate::tenant_actor::{Arguments, Execute, Message, TenantActor};
+use crate::turnstile::Turnstile;
 use crate::waiting::wait_until;
 
 /// This node's clock.
@@ -23,11 +24,11 @@ pub(crate) fn now() -> TimestampMs {
     TimestampMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Handle {
+    tenant: String,
     actor: ActorRef<Message>,
-    /// ractor's mailboxes are unbounded, so the bound stands in front.
-    turnstile: Arc<Semaphore>,
+    turnstile: Arc<Turnstile>,
 }
 
 #[derive(Debug)]
@@ -40,7 +41,7 @@ pub(crate) struct Tenants {
     /// Held while an actor is made, so that a tenant has one.
     making: tokio::sync::Mutex<()>,
     /// Held for a look-up only, never over an await.
-    known: Mutex<HashMap<String, Handle>>,
+    known: Mutex<HashMap<String, Arc<Handle>>>,
 }
 
 impl Tenants {
@@ -74,7 +75,7 @@ impl Tenants {
             | Command::Settle { tenant, .. }
             | Command::Release { tenant, .. }
             | Command::Expire { tenant, .. }
-            | Command::AdjustAccount { tenant, .. } => tenant.clone(),
+            | Command::AdjustAccount { tenant, .. } => tenant,
             // No tenant's business.
             Command::PutPolicy { .. }
             | Command::StagePolicy { .. }
@@ -85,20 +86,21 @@ impl Tenants {
                 return in_time(timeout, self.proposer.propose(command)).await;
             }
         };
-        let handle = self.handle(&tenant).await?;
-        let Ok(permit) = handle.turnstile.clone().try_acquire_owned() else {
+        let handle = self.handle(tenant).await?;
+        let Some(place) = handle.turnstile.enter() else {
             return Err(Undecided::Overloaded("the tenant has too many operations in flight"));
         };
         let (answer, decided) = oneshot::channel();
-        let execute = Execute { command, answer, permit, wait_until: wait_until(wait, timeout), ticket: 0 };
+        let wait_until = wait_until(wait, timeout);
+        let execute = Execute { command, answer, place: Some(place), wait_until, ticket: 0 };
         if handle.actor.cast(Message::Execute(Box::new(execute))).is_err() {
-            self.known.lock().remove(&tenant);
+            self.known.lock().remove(&handle.tenant);
             return Err(Undecided::NotLeader(None));
         }
         in_time(timeout, async { decided.await.unwrap_or(Err(Undecided::NotLeader(None))) }).await
     }
 
-    async fn handle(self: &Arc<Self>, tenant: &str) -> Result<Handle, Undecided> {
+    async fn handle(self: &Arc<Self>, tenant: &str) -> Result<Arc<Handle>, Undecided> {
         if let Some(handle) = self.known.lock().get(tenant) {
             return Ok(handle.clone());
         }
@@ -106,15 +108,15 @@ impl Tenants {
         if let Some(handle) = self.known.lock().get(tenant) {
             return Ok(handle.clone());
         }
-        let turnstile = Arc::new(Semaphore::new(self.in_flight_max));
+        let turnstile = Turnstile::new(self.in_flight_max);
         let registry = Arc::downgrade(self);
         let name = tenant.to_owned();
-        let (in_flight_max, gate) = (self.in_flight_max, turnstile.clone());
+        let gate = turnstile.clone();
         let retire = move || {
             let Some(registry) = registry.upgrade() else { return true };
             let mut known = registry.known.lock();
-            // A permit that is out means a message that is on its way.
-            let quiet = gate.available_permits() == in_flight_max;
+            // A place that is taken means a message that is on its way.
+            let quiet = gate.is_empty();
             if quiet {
                 known.remove(&name);
             }
@@ -126,12 +128,13 @@ impl Tenants {
             proposer: self.proposer.clone(),
             metrics: self.metrics.clone(),
             waiting_max: self.waiting_max,
+            turnstile: turnstile.clone(),
             retire: Box::new(retire),
         };
         let spawned = Actor::spawn(None, TenantActor, arguments).await;
         let (actor, _) = spawned
             .map_err(|error| Undecided::Stopped(format!("the tenant's actor did not start: {error}")))?;
-        let handle = Handle { actor, turnstile };
+        let handle = Arc::new(Handle { tenant: tenant.to_owned(), actor, turnstile });
         self.known.lock().insert(tenant.to_owned(), handle.clone());
         Ok(handle)
     }

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use quorate_ledger::{Amount, Balance, Command, Denial, Outcome, RETENTION_MS, ReservationId, Unit};
 use ractor::ActorRef;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::error::Undecided;
 use crate::metrics::Counted;
-use crate::proposer::{Decided, Decision};
+use crate::proposer::{Asker, Decided, Decision};
 use crate::tenant_actor::{Execute, Message, State};
 use crate::tenants::now;
 use crate::wait_queue::{Account, WaitQueue, Waiter};
@@ -25,8 +26,6 @@ const BEFORE_STALE_MS: u64 = 5_000;
 pub(crate) struct Waiting {
     queue: WaitQueue,
     tickets: u64,
-    /// A look is on its way.
-    looking: bool,
     timer: Option<(Instant, JoinHandle<()>)>,
 }
 
@@ -107,17 +106,19 @@ impl State {
 
     /// It has been found short: waits if it may, else is denied.
     pub(crate) fn wait_or_deny(&mut self, myself: &ActorRef<Message>, execute: Execute, denial: Denial) {
-        let Execute { command, answer, permit, wait_until, ticket } = execute;
+        let Execute { command, answer, place, wait_until, ticket } = execute;
         let until = wait_until.filter(|until| denial.held_by_reservations && *until > Instant::now());
         match until {
             Some(until) if self.waiting.queue.len() < self.arguments.waiting_max => {
                 // Those that wait take no place from those that settle, for which they wait.
-                drop(permit);
+                drop(place);
                 let until = until.min(good_until(&command));
                 let _counted = Counted::new(&self.arguments.metrics.waiting);
                 let waiter = Waiter { ticket, command, answer, until, denial, in_flight: false, _counted };
                 self.waiting.queue.join(waiter);
-                self.set_timer(myself);
+                self.arguments.turnstile.someone_waits(true);
+                // What was decided before that was said.
+                self.look_soon(myself);
             }
             _ => drop(answer.send(Ok(from_state(denial)))),
         }
@@ -132,10 +133,11 @@ impl State {
                 waiter.in_flight = false;
                 self.waiting.queue.join(waiter);
             }
-            // Nothing happened: the next look asks again.
+            // Nothing happened, and asking again at once would not help: the timer looks.
             Err(Undecided::Overloaded(_)) => {
                 waiter.in_flight = false;
                 self.waiting.queue.join(waiter);
+                return self.set_timer(myself);
             }
             decision => {
                 if matches!(&decision, Ok(Decided { outcome: Outcome::Granted(_), .. })) {
@@ -149,15 +151,12 @@ impl State {
 
     /// Something was decided that may have made room.
     pub(crate) fn look_soon(&mut self, myself: &ActorRef<Message>) {
-        if !self.waiting.is_empty() && !self.waiting.looking {
-            self.waiting.looking = true;
-            let _ = myself.cast(Message::Look);
-        }
+        self.arguments.turnstile.tell_to_look(myself);
     }
 
     /// Lets go whose time is up and asks again for those whose turn it is.
     pub(crate) fn look(&mut self, myself: &ActorRef<Message>) {
-        self.waiting.looking = false;
+        self.arguments.turnstile.looks_now();
         for waiter in self.waiting.queue.take_over(Instant::now()) {
             // A leader that may have been replaced does not know what is left.
             let decision = match self.arguments.replica.has_lease() {
@@ -172,24 +171,48 @@ impl State {
             queue.turns(|command| ledger.would_deny(time, command))
         });
         for (ticket, command) in turns {
-            match self.arguments.proposer.submit(command) {
-                Ok(decided) => {
-                    self.in_flight += 1;
-                    let myself = myself.clone();
-                    tokio::spawn(async move {
-                        let decision = decided.await.unwrap_or_else(|_| Err(Undecided::stopping()));
-                        let _ = myself.cast(Message::Retried { ticket, decision: Box::new(decision) });
-                    });
-                }
-                Err(undecided) => {
-                    if let Some(waiter) = self.waiting.queue.find_ticket(ticket) {
-                        waiter.in_flight = false;
-                    }
-                    tracing::debug!(%undecided, "a reservation that waits is asked for again later");
-                }
-            }
+            self.ask_again(myself, ticket, command);
         }
+        self.arguments.turnstile.someone_waits(!self.waiting.is_empty());
         self.set_timer(myself);
+    }
+
+    fn ask_again(&mut self, myself: &ActorRef<Message>, ticket: u64, command: Command) {
+        let Some(place) = self.arguments.turnstile.enter() else {
+            // The next look asks again.
+            if let Some(waiter) = self.waiting.queue.find_ticket(ticket) {
+                waiter.in_flight = false;
+            }
+            return;
+        };
+        let (answer, decided) = oneshot::channel();
+        let place = Some(place.propose(myself.clone()));
+        self.arguments.proposer.submit(command, Asker { answer, place });
+        let myself = myself.clone();
+        tokio::spawn(async move {
+            let decision = decided.await.unwrap_or_else(|_| Err(Undecided::stopping()));
+            let _ = myself.cast(Message::Retried { ticket, decision: Box::new(decision) });
+        });
+    }
+
+    /// Proposes a reservation that may wait: a denial comes back here if waiting helps.
+    pub(crate) fn propose_waiting(&mut self, myself: &ActorRef<Message>, execute: Execute) {
+        let Execute { command, answer, place, wait_until, ticket } = execute;
+        let (first_answer, decided) = oneshot::channel();
+        let place = place.map(|place| place.propose(myself.clone()));
+        self.arguments.proposer.submit(command.clone(), Asker { answer: first_answer, place });
+        let myself = myself.clone();
+        tokio::spawn(async move {
+            let decision = decided.await.unwrap_or_else(|_| Err(Undecided::stopping()));
+            match decision {
+                Ok(Decided { outcome: Outcome::Denied(denial), .. }) if denial.held_by_reservations => {
+                    let execute = Execute { command, answer, place: None, wait_until, ticket };
+                    let (execute, denial) = (Box::new(execute), Box::new(denial));
+                    let _ = myself.cast(Message::Short { execute, denial });
+                }
+                decision => drop(answer.send(decision)),
+            }
+        });
     }
 
     /// A caller that gave up says so by releasing what it waits for.

@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use crate::nearest::did_you_mean;
+
 /// A policy file that was refused. Nothing of it was taken.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum PolicyError {
@@ -67,43 +69,4 @@ fn presentable(message: &str) -> String {
         if c.is_control() { text.extend(c.escape_default()) } else { text.push(c) }
     }
     text
-}
-
-/// The known name that was probably meant, from serde's message about an unknown field or variant.
-pub fn did_you_mean(message: &str) -> Option<String> {
-    let (name, known) = unknown_name(message)?;
-    nearest(name, &known)
-}
-
-/// Takes "unknown field `a`, expected one of `b`, `c`" apart: serde's wording for fields and variants.
-fn unknown_name(message: &str) -> Option<(&str, Vec<&str>)> {
-    let (_, rest) = message.split_once("unknown ")?;
-    let mut names = rest.split('`').skip(1).step_by(2);
-    let name = names.next()?;
-    Some((name, names.collect()))
-}
-
-/// The known name that is fewest edits away, if it is near at all.
-fn nearest(name: &str, known: &[&str]) -> Option<String> {
-    let distance = |other: &&&str| edit_distance(&name.to_lowercase(), &other.to_lowercase());
-    if name.len() > crate::field::NAME_MAX_BYTES {
-        return None;
-    }
-    let best = known.iter().min_by_key(distance)?;
-    (distance(&best) <= 1 + name.len() / 3).then(|| (*best).to_owned())
-}
-
-/// Levenshtein's distance, in bytes.
-fn edit_distance(left: &str, right: &str) -> usize {
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (i, a) in left.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, b) in right.bytes().enumerate() {
-            let substituted = diagonal + usize::from(a != b);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[right.len()]
 }

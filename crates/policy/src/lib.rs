@@ -6,12 +6,17 @@ mod document;
 mod error;
 mod field;
 mod file;
+mod lower;
+pub mod manifests;
+mod nearest;
 mod policy;
 pub mod runtime;
 mod subject;
 mod warnings;
 
-pub use error::{MatchError, PolicyError, did_you_mean};
+pub use error::{MatchError, PolicyError};
+pub use lower::{AlertRoute, Compiled};
+pub use nearest::did_you_mean;
 pub use policy::{Budget, BudgetMatch, Policy};
 pub use subject::SubjectPart;
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::durable_file;
 use crate::frame::{Frame, damaged};
 use crate::types::{Entry, LogId, Vote, decode};
-use crate::writer::{Job, Writer};
+use crate::writer::{Job, WaitingCommitted, Writer};
 
 /// Jobs that may wait; openraft itself has only a few in flight.
 const QUEUE: usize = 4_096;
@@ -89,6 +89,7 @@ pub(crate) struct Disk {
     queue: SyncSender<Job>,
     thread: Option<JoinHandle<()>>,
     stats: Arc<DiskStats>,
+    committed: Arc<WaitingCommitted>,
 }
 
 impl Disk {
@@ -107,14 +108,22 @@ impl Disk {
         let stats = Arc::new(DiskStats::default());
         stats.durable_end.store(end, Ordering::Release);
         let (queue, jobs) = sync_channel(QUEUE);
-        let writer = Writer::new(keys, db.clone(), file, vote_copy, stats.clone(), end);
+        let purge_below = found.purged.map_or(0, |purged| purged.index + 1);
+        let committed = Arc::new(WaitingCommitted::default());
+        let bounds = (end, purge_below);
+        let writer = Writer::new(keys, db.clone(), file, vote_copy, stats.clone(), bounds, committed.clone());
         let thread =
             std::thread::Builder::new().name("quorate-log".to_owned()).spawn(move || writer.run(&jobs))?;
-        Ok((Self { keys, db, queue, thread: Some(thread), stats }, found))
+        Ok((Self { keys, db, queue, thread: Some(thread), stats, committed }, found))
     }
 
     pub fn submit(&self, job: Job) -> io::Result<()> {
         self.queue.send(job).map_err(|_| io::Error::other("the log's writer has stopped"))
+    }
+
+    /// Written some time later.
+    pub fn save_committed(&self, committed: Option<LogId>) -> io::Result<()> {
+        if self.committed.replace(committed) { self.submit(Job::Committed) } else { Ok(()) }
     }
 
     pub fn stats(&self) -> Arc<DiskStats> {

@@ -173,7 +173,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     /// Not waited for: after a crash, an older committed id is as good.
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
         let changed = std::mem::replace(&mut self.state.write().committed, committed) != committed;
-        if changed { self.disk.submit(Job::Committed { committed }) } else { Ok(()) }
+        if changed { self.disk.save_committed(committed) } else { Ok(()) }
     }
 
     async fn read_committed(&mut self) -> io::Result<Option<LogId>> {

@@ -207,3 +207,24 @@ async fn large_frames_stay_in_the_file_that_is_synced_and_purging_gives_room_bac
     // 70 entries of 90 kB are alive at most, of 135 MB written.
     assert!(most < 100 << 20, "the log grew to {most} bytes");
 }
+
+#[tokio::test]
+async fn purged_frames_go_a_few_with_each_flush_also_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut log = LogStore::open(folder.path(), 0).unwrap();
+    for index in 0..60 {
+        append(&mut log, vec![entry(index, 10)]).await;
+    }
+    log.purge(log_id(49)).await.unwrap();
+    let on_disk = |log: &LogStore, index| !log.disk().read(index, index + 1, 1).unwrap().0.is_empty();
+    assert!(!on_disk(&log, 0), "the first of them go at once");
+    assert!(on_disk(&log, 45), "all at once would hold up the log");
+    assert!(log.limited_get_log_entries(45, 46).await.unwrap().is_empty(), "what is there is not shown");
+    drop(log);
+    let mut log = LogStore::open(folder.path(), 0).unwrap();
+    for index in 60..65 {
+        append(&mut log, vec![entry(index, 10)]).await;
+    }
+    assert!(!on_disk(&log, 48));
+    assert!(on_disk(&log, 50), "it is not purged");
+}

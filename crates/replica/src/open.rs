@@ -29,6 +29,8 @@ use crate::types::Raft;
 const GROUP: u32 = 0;
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 const CLOSE_AGAIN: Duration = Duration::from_millis(2);
+/// From one change of the status to the look for the next.
+const CHANGES_WITHIN: Duration = Duration::from_millis(20);
 
 pub(crate) struct Inner {
     pub sender: Sender,
@@ -203,29 +205,39 @@ fn check_parts(
     Ok(())
 }
 
-/// Turns openraft's metrics into a status, as they change and as time passes.
+/// Turns openraft's metrics into a status: at once when the role, the leader or the members change, and now and then for
+/// the indices, which change several times with every entry. To follow each would wake this task, and all that wait for
+/// the status, more often than the entry itself wakes anybody.
 async fn follow(inner: Weak<Inner>, status: watch::Sender<Status>) {
-    let Some((mut metrics, tick)) = inner
+    let Some((mut server, tick)) = inner
         .upgrade()
-        .map(|inner| (inner.raft.metrics(), Duration::from_millis(inner.config.timers.heartbeat_ms)))
+        .map(|inner| (inner.raft.server_metrics(), Duration::from_millis(inner.config.timers.heartbeat_ms)))
     else {
         return;
     };
+    let (mut woken, mut over) = (false, false);
     loop {
         let Some(replica) = inner.upgrade().map(|inner| Replica { inner }) else { return };
         let mut next = status_of(&replica.inner.raft);
         if replica.has_lost_quorum() {
             (next.role, next.leader) = (Role::Candidate, None);
         }
-        status.send_if_modified(|known| {
+        let changed = status.send_if_modified(|known| {
             let changed = *known != next;
             *known = next;
             changed
         });
         replica.inner.refresh_elections();
         drop(replica);
-        if let Ok(Err(_)) = tokio::time::timeout(tick, metrics.changed()).await {
+        if over {
             return;
         }
+        // What has just changed may not be all of it: openraft publishes its metrics one after the other.
+        let wait = if changed || woken { tick.min(CHANGES_WITHIN) } else { tick };
+        // The last look is after the end: it tells why raft stopped.
+        (woken, over) = match tokio::time::timeout(wait, server.changed()).await {
+            Ok(changed) => (true, changed.is_err()),
+            Err(_) => (false, false),
+        };
     }
 }

@@ -3,6 +3,9 @@
 //! Everything that changes the log goes through one queue, votes too, so nothing can overtake. The thread takes all that
 //! is queued, writes it as one sled batch, flushes, syncs the database file, and only then acknowledges. After the first
 //! error it writes nothing more: what the disk holds is not known then, and openraft stops.
+//!
+//! Two things are not urgent and never cost a flush of their own while there is work: the committed id, of which an older
+//! one is as good after a crash, and the removal of purged frames, of which the disk may hold some for a while.
 
 use std::fs::File;
 use std::io;
@@ -14,6 +17,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use openraft::storage::IOFlushed;
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::disk::{DiskStats, Keys, sled_error};
@@ -24,8 +28,12 @@ use crate::types::{LogId, TypeConfig, Vote, encode};
 /// One group commit.
 const GROUP_MAX_JOBS: usize = 1_024;
 const GROUP_MAX_BYTES: usize = 4 << 20;
-/// A committed id goes to disk with the next entries, or alone after this time.
+/// A committed id waits so long, then goes to disk with the next entries, or alone. Its key lies in sled's page of the
+/// oldest frames, which is rewritten with it now and then: not to be done at every flush.
 const COMMITTED_WAIT: Duration = Duration::from_millis(500);
+/// Purged frames that are removed with one flush. More than are added with one, so that the log does not grow; few, so
+/// that none takes long.
+const REMOVED_MAX: usize = 16;
 
 pub(crate) enum Job {
     Append {
@@ -36,9 +44,8 @@ pub(crate) enum Job {
         vote: Vote,
         done: oneshot::Sender<io::Result<()>>,
     },
-    Committed {
-        committed: Option<LogId>,
-    },
+    /// A committed id waits to be written; see [`WaitingCommitted`].
+    Committed,
     /// Drops every entry above this index; `None`: all.
     TruncateAfter {
         index: Option<u64>,
@@ -58,6 +65,22 @@ impl Job {
             Self::Append { entries, .. } => entries.iter().map(|(_, bytes)| bytes.len()).sum(),
             _ => 0,
         }
+    }
+}
+
+/// The committed id that is not on disk yet. Only the first one after a write is announced to the writer: it changes with
+/// every batch, and waking a thread costs more than all else about it.
+#[derive(Debug, Default)]
+pub(crate) struct WaitingCommitted(Mutex<Option<Option<LogId>>>);
+
+impl WaitingCommitted {
+    /// True if the writer has to be told.
+    pub fn replace(&self, committed: Option<LogId>) -> bool {
+        self.0.lock().replace(committed).is_none()
+    }
+
+    fn take(&self) -> Option<Option<LogId>> {
+        self.0.lock().take()
     }
 }
 
@@ -88,31 +111,52 @@ pub(crate) struct Writer {
     end: u64,
     batch: sled::Batch,
     frame: Option<FrameBuilder>,
-    committed: Option<Option<LogId>>,
+    committed: Arc<WaitingCommitted>,
+    /// When the waiting committed id is to be written.
+    committed_due: Option<Instant>,
     vote: Option<Vote>,
+    /// Frames wholly below this index are to be removed.
+    purge_below: u64,
+    /// There may be such frames.
+    purging: bool,
 }
 
 impl Writer {
+    /// `end`: index of the last entry, plus one. `purge_below`: the same for the purged ones.
     pub fn new(
         keys: Keys,
         db: sled::Db,
         file: File,
         vote_copy: PathBuf,
         stats: Arc<DiskStats>,
-        end: u64,
+        (end, purge_below): (u64, u64),
+        committed: Arc<WaitingCommitted>,
     ) -> Self {
-        let batch = sled::Batch::default();
-        Self { keys, db, file, vote_copy, stats, end, batch, frame: None, committed: None, vote: None }
+        Self {
+            keys,
+            db,
+            file,
+            vote_copy,
+            stats,
+            end,
+            batch: sled::Batch::default(),
+            frame: None,
+            committed,
+            committed_due: None,
+            vote: None,
+            purge_below,
+            purging: true,
+        }
     }
 
     pub fn run(mut self, jobs: &Receiver<Job>) {
         let mut open = true;
         while open {
             let mut acks = Vec::new();
-            let result = match next_group(jobs, self.committed.is_some()) {
+            let result = match next_group(jobs, self.committed_due) {
                 Some(group) => {
                     open = !group.iter().any(|job| matches!(job, Job::Close));
-                    let lazy = group.iter().all(|job| matches!(job, Job::Committed { .. }));
+                    let lazy = group.iter().all(|job| matches!(job, Job::Committed));
                     self.guarded(|writer| writer.commit(group, &mut acks, lazy))
                 }
                 None => return,
@@ -148,8 +192,8 @@ impl Writer {
                     self.vote = Some(vote);
                     encode(&vote).map(|bytes| self.batch.insert(&self.keys.vote(), bytes))
                 }
-                Job::Committed { committed } => {
-                    self.committed = Some(committed);
+                Job::Committed => {
+                    self.committed_due = Some(Instant::now() + COMMITTED_WAIT);
                     Ok(())
                 }
                 Job::TruncateAfter { index, done } => {
@@ -160,7 +204,10 @@ impl Writer {
                     acks.push(Ack::Done(done));
                     self.apply().and_then(|()| self.purge(&log_id))
                 }
-                Job::Close => Ok(()),
+                Job::Close => {
+                    self.committed_due = Some(Instant::now());
+                    Ok(())
+                }
             };
             result = result.and(written);
         }
@@ -168,9 +215,8 @@ impl Writer {
         if lazy {
             return Ok(());
         }
-        if let Some(committed) = self.committed.take() {
-            self.batch.insert(&self.keys.committed(), encode(&committed)?);
-        }
+        self.add_committed()?;
+        self.remove_purged()?;
         self.apply()?;
         self.sync()?;
         if let Some(vote) = self.vote.take() {
@@ -189,6 +235,16 @@ impl Writer {
             self.frame.get_or_insert_with(|| FrameBuilder::new(*index)).push(bytes);
             self.end = index + 1;
         }
+    }
+
+    fn add_committed(&mut self) -> io::Result<()> {
+        if self.committed_due.is_some_and(|due| due <= Instant::now()) {
+            self.committed_due = None;
+            if let Some(committed) = self.committed.take() {
+                self.batch.insert(&self.keys.committed(), encode(&committed)?);
+            }
+        }
+        Ok(())
     }
 
     fn close_frame(&mut self) {
@@ -233,27 +289,51 @@ impl Writer {
         Ok(())
     }
 
-    /// Removes the frames whose last index is not above the bound; the one that straddles it stays whole.
+    /// Makes frames up to the bound removable. To remove them all at once would hold up the log: there may be thousands.
     fn purge(&mut self, log_id: &LogId) -> io::Result<()> {
         self.batch.insert(&self.keys.purged(), encode(log_id)?);
-        for item in self.db.range(self.keys.frame(0)..=self.keys.frame(log_id.index)) {
-            let (key, value) = item.map_err(sled_error)?;
-            let frame = Frame::read(self.keys.frame_index(&key).unwrap_or(u64::MAX), &value)?;
-            if frame.last_index() <= log_id.index {
-                self.batch.remove(key);
+        self.purge_below = self.purge_below.max(log_id.index + 1);
+        self.purging = true;
+        if self.end <= log_id.index {
+            // A snapshot has overtaken the log. What comes next leaves a gap, so nothing of it may be left.
+            for item in self.db.range(self.keys.frame(0)..=self.keys.frame(log_id.index)) {
+                self.batch.remove(item.map_err(sled_error)?.0);
+            }
+            self.end = log_id.index + 1;
+        }
+        Ok(())
+    }
+
+    /// Removes some of the frames whose last index is purged; the one that straddles the bound stays whole. Frames follow
+    /// each other without a gap, so a frame ends where the next one begins.
+    fn remove_purged(&mut self) -> io::Result<()> {
+        if !self.purging {
+            return Ok(());
+        }
+        let mut candidate: Option<sled::IVec> = None;
+        let mut removed = 0;
+        self.purging = false;
+        for item in self.db.range(self.keys.frame(0)..=self.keys.frame(self.purge_below)) {
+            let (key, _) = item.map_err(sled_error)?;
+            if let Some(wholly_below) = candidate.replace(key) {
+                self.batch.remove(wholly_below);
+                removed += 1;
+            }
+            if removed == REMOVED_MAX {
+                self.purging = true;
+                break;
             }
         }
-        self.end = self.end.max(log_id.index + 1);
         Ok(())
     }
 }
 
 /// All that is queued, within the limits of a group; an empty one when a committed id has waited long enough. `None`: the
 /// log is closed.
-fn next_group(jobs: &Receiver<Job>, committed_waits: bool) -> Option<Vec<Job>> {
-    let first = match committed_waits {
-        false => jobs.recv().ok()?,
-        true => match jobs.recv_timeout(COMMITTED_WAIT) {
+fn next_group(jobs: &Receiver<Job>, committed_due: Option<Instant>) -> Option<Vec<Job>> {
+    let first = match committed_due {
+        None => jobs.recv().ok()?,
+        Some(due) => match jobs.recv_timeout(due.saturating_duration_since(Instant::now())) {
             Ok(job) => job,
             Err(RecvTimeoutError::Timeout) => return Some(Vec::new()),
             Err(RecvTimeoutError::Disconnected) => return None,
@@ -277,7 +357,7 @@ fn refuse_all(jobs: &Receiver<Job>, result: &io::Result<()>) {
             Job::Vote { done, .. } | Job::TruncateAfter { done, .. } | Job::Purge { done, .. } => {
                 Ack::Done(done).send(result);
             }
-            Job::Committed { .. } => {}
+            Job::Committed => {}
             Job::Close => return,
         }
     }

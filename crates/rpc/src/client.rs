@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use parking_lot::Mutex;
 use quorate_ledger::{Command, Outcome, ReservationId};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use crate::admin_client::Admin;
@@ -60,8 +61,10 @@ pub struct Client {
 pub(crate) struct Shared {
     pub config: ClientConfig,
     pub routes: Routes,
-    /// Held while a session is opened, so that callers do not open one each.
+    /// Held for a look only: every operation passes here.
     session: Mutex<Option<Arc<Session>>>,
+    /// Held while a session is opened, so that callers do not open one each.
+    opening: tokio::sync::Mutex<()>,
     in_flight: Semaphore,
     /// Ledger time minus local time, in milliseconds, as last seen by a watch.
     pub clock_offset_ms: AtomicI64,
@@ -85,6 +88,7 @@ impl Client {
             config,
             routes,
             session: Mutex::new(None),
+            opening: tokio::sync::Mutex::new(()),
             in_flight: Semaphore::new(IN_FLIGHT_MAX),
             clock_offset_ms: AtomicI64::new(0),
             stats: ClientStats::default(),
@@ -113,11 +117,6 @@ impl Client {
     ) -> Result<Executed, ClientError> {
         let started = Instant::now();
         let deadline = started + timeout;
-        let mut operation =
-            convert::operation(&command, millis(timeout)).ok_or_else(|| ClientError::Rejected {
-                code: tonic::Code::InvalidArgument,
-                message: "this command goes through the admin service".to_owned(),
-            })?;
         let Ok(Ok(_permit)) = timeout_at(deadline, self.shared.in_flight.acquire()).await else {
             return Err(ClientError::Overloaded { retry_after_ms: 100 });
         };
@@ -125,9 +124,14 @@ impl Client {
         let mut maybe_taken = false;
         loop {
             let wait = wait.saturating_sub(started.elapsed());
+            let timeout_ms = millis(timeout.min(self.operation_timeout() + wait));
+            let mut operation =
+                convert::operation(&command, timeout_ms).ok_or_else(|| ClientError::Rejected {
+                    code: tonic::Code::InvalidArgument,
+                    message: "this command goes through the admin service".to_owned(),
+                })?;
             operation.wait_ms = millis(wait);
-            operation.timeout_ms = millis(timeout.min(self.operation_timeout() + wait));
-            let failed = match self.attempt(&operation, deadline).await {
+            let failed = match self.attempt(operation, deadline).await {
                 Ok(executed) => return Ok(executed),
                 Err(Ok(failed)) => failed,
                 Err(Err(fatal)) => return Err(fatal),
@@ -176,7 +180,7 @@ impl Client {
     /// `Err(Ok(_))`: try again. `Err(Err(_))`: it would not help.
     async fn attempt(
         &self,
-        operation: &Operation,
+        operation: Operation,
         deadline: Instant,
     ) -> Result<Executed, Result<Attempt, ClientError>> {
         let attempt = ATTEMPT + Duration::from_millis(operation.wait_ms.into());
@@ -186,21 +190,21 @@ impl Client {
             Ok(Err(reason)) => return Err(Ok(Attempt::not_sent(reason))),
             Err(_) => return Err(Ok(Attempt::not_sent("connecting took too long".to_owned()))),
         };
-        let result = match timeout_at(until, session.call(operation.clone())).await {
+        let result = match timeout_at(until, session.call(operation)).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => {
-                self.abandon(&session).await;
+                self.abandon(&session);
                 return Err(Ok(Attempt::unknown(format!("the session with {} broke", session.address()))));
             }
             Err(_) => {
-                self.abandon(&session).await;
+                self.abandon(&session);
                 return Err(Ok(Attempt::unknown(format!("{} did not answer", session.address()))));
             }
         };
         let WireResult { kind, log_index, log_term } = result;
         match kind {
             Some(Kind::Unavailable(unavailable)) => {
-                self.redirect(&session, &unavailable).await;
+                self.redirect(&session, &unavailable);
                 Err(Ok(Attempt::unavailable(unavailable)))
             }
             Some(kind) => {
@@ -215,9 +219,13 @@ impl Client {
 
     /// The live session, or a new one: with the leader if it is known.
     async fn session(&self) -> Result<Arc<Session>, String> {
-        let mut slot = self.shared.session.lock().await;
-        if let Some(session) = slot.as_ref().filter(|session| !session.is_over()) {
-            return Ok(session.clone());
+        if let Some(session) = self.live() {
+            return Ok(session);
+        }
+        let _opening = self.shared.opening.lock().await;
+        // Somebody else may have opened one meanwhile.
+        if let Some(session) = self.live() {
+            return Ok(session);
         }
         let routes = &self.shared.routes;
         let address = routes.pick().ok_or("no node is configured")?;
@@ -238,8 +246,12 @@ impl Client {
             None => session,
         };
         let session = Arc::new(session);
-        *slot = Some(session.clone());
+        *self.shared.session.lock() = Some(session.clone());
         Ok(session)
+    }
+
+    fn live(&self) -> Option<Arc<Session>> {
+        self.shared.session.lock().as_ref().filter(|session| !session.is_over()).cloned()
     }
 
     async fn open(&self, address: &str) -> Result<Session, String> {
@@ -249,20 +261,20 @@ impl Client {
         opened.map_err(|status| format!("{address}: {}", status.message()))
     }
 
-    async fn abandon(&self, session: &Arc<Session>) {
+    fn abandon(&self, session: &Arc<Session>) {
         self.shared.routes.forget_leader(session.address());
-        let mut slot = self.shared.session.lock().await;
+        let mut slot = self.shared.session.lock();
         if slot.as_ref().is_some_and(|current| Arc::ptr_eq(current, session)) {
             *slot = None;
         }
     }
 
     /// Follows what a node says about who leads.
-    async fn redirect(&self, session: &Arc<Session>, unavailable: &Unavailable) {
+    fn redirect(&self, session: &Arc<Session>, unavailable: &Unavailable) {
         let leaderless =
             matches!(unavailable.reason(), UnavailableReason::NoLeader | UnavailableReason::ShuttingDown);
         if leaderless && unavailable.leader_address != session.address() {
-            self.abandon(session).await;
+            self.abandon(session);
             self.shared.routes.set_leader(&unavailable.leader_address);
         }
     }

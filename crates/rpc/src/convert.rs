@@ -28,6 +28,11 @@ pub fn amount(field: &str, micros: u64) -> Result<Amount, ConvertError> {
     Amount::from_micros(micros).map_err(|error| ConvertError::new(field, error.to_string()))
 }
 
+/// The same in a list: its place is only spelled out if it is wrong.
+fn amount_at(field: impl FnOnce() -> String, micros: u64) -> Result<Amount, ConvertError> {
+    Amount::from_micros(micros).map_err(|error| ConvertError::new(field(), error.to_string()))
+}
+
 /// # Errors
 /// Not the 16 bytes of a UUIDv7.
 pub fn id(field: &str, bytes: &[u8]) -> Result<ReservationId, ConvertError> {
@@ -63,8 +68,8 @@ impl TryFrom<wire::Operation> for Command {
             }
             Kind::Settle(settle) => {
                 let amounts = settle.actual_micros.into_iter().enumerate();
-                let actual =
-                    amounts.map(|(index, micros)| amount(&format!("settle.actual_micros[{index}]"), micros));
+                let actual = amounts
+                    .map(|(index, micros)| amount_at(|| format!("settle.actual_micros[{index}]"), micros));
                 Ok(Self::Settle {
                     tenant,
                     id: id("settle.id", &settle.id)?,
@@ -84,10 +89,10 @@ impl TryFrom<wire::Operation> for Command {
 }
 
 fn charge(index: usize, charge: wire::Charge) -> Result<Charge, ConvertError> {
-    let asked = amount(&format!("reserve.charges[{index}].amount_micros"), charge.amount_micros)?;
+    let asked = amount_at(|| format!("reserve.charges[{index}].amount_micros"), charge.amount_micros)?;
     let at_least = match charge.at_least_micros {
         0 => asked,
-        micros => amount(&format!("reserve.charges[{index}].at_least_micros"), micros)?,
+        micros => amount_at(|| format!("reserve.charges[{index}].at_least_micros"), micros)?,
     };
     Ok(Charge { budget: charge.budget, subject: charge.subject, amount: asked, at_least })
 }

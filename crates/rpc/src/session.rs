@@ -75,25 +75,28 @@ impl Session {
         let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
         let (answer, answered) = oneshot::channel();
         self.waiting.0.lock().as_mut().ok_or(SessionLost)?.insert(sequence, answer);
-        let entry = Entry { waiting: &self.waiting, sequence };
+        let mut entry = Entry { waiting: &self.waiting, sequence: Some(sequence) };
         let request = SessionRequest { sequence, operation: Some(operation) };
         self.requests.send(request).await.map_err(|_| SessionLost)?;
-        let result = answered.await.map_err(|_| SessionLost);
-        drop(entry);
-        result
+        let result = answered.await.map_err(|_| SessionLost)?;
+        // Whoever delivered the answer has taken the entry out.
+        entry.sequence = None;
+        Ok(result)
     }
 }
 
 /// Takes the caller's entry away when it no longer waits, however it stopped waiting.
 struct Entry<'a> {
     waiting: &'a Waiting,
-    sequence: u64,
+    /// `None`: it is gone.
+    sequence: Option<u64>,
 }
 
 impl Drop for Entry<'_> {
     fn drop(&mut self) {
+        let Some(sequence) = self.sequence else { return };
         if let Some(waiting) = self.waiting.0.lock().as_mut() {
-            waiting.remove(&self.sequence);
+            waiting.remove(&sequence);
         }
     }
 }

@@ -2,7 +2,11 @@
 
 use std::path::PathBuf;
 
-use quorate_node::{Limits, Node, NodeConfig, NodeListeners, PeerConfig, RaftTimers};
+use quorate_node::{
+    AlertsConfig, Limits, Node, NodeConfig, NodeListeners, PeerConfig, RaftTimers, SecretsConfig,
+};
+use quorate_rpc::admin::{ApplyPolicyRequest, ApplyPolicyResponse, CreateKeyRequest};
+use quorate_rpc::budget::ApiKey;
 use quorate_rpc::{Client, ClientConfig};
 
 /// Nodes of one cluster in this process, each with its own folder and sockets.
@@ -11,12 +15,33 @@ pub struct Cluster {
     folder: tempfile::TempDir,
     addresses: Vec<String>,
     nodes: Vec<Option<Node>>,
+    configure: Configure,
+}
+
+/// What a test changes of every node's configuration.
+struct Configure(Box<dyn Fn(&mut NodeConfig) + Send + Sync>);
+
+impl std::fmt::Debug for Configure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Configure")
+    }
 }
 
 impl Cluster {
     /// # Panics
     /// A node does not start.
     pub async fn start(size: usize) -> Self {
+        Self::start_with(size, |_| {}).await
+    }
+
+    /// `configure` is called for every node, also when it starts again.
+    ///
+    /// # Panics
+    /// A node does not start.
+    pub async fn start_with(
+        size: usize,
+        configure: impl Fn(&mut NodeConfig) + Send + Sync + 'static,
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let listeners: Vec<NodeListeners> =
             (0..size).map(|_| NodeListeners { grpc: bind(), http: bind() }).collect();
@@ -24,7 +49,8 @@ impl Cluster {
             .iter()
             .map(|listeners| listeners.grpc.local_addr().expect("an address").to_string())
             .collect();
-        let mut cluster = Self { folder, addresses, nodes: Vec::new() };
+        let mut cluster =
+            Self { folder, addresses, nodes: Vec::new(), configure: Configure(Box::new(configure)) };
         for (index, listeners) in listeners.into_iter().enumerate() {
             let node = Node::start(cluster.config(index), listeners).await.expect("a node that starts");
             cluster.nodes.push(Some(node));
@@ -35,7 +61,7 @@ impl Cluster {
     fn config(&self, index: usize) -> NodeConfig {
         let peers =
             self.addresses.iter().zip(1..).map(|(address, id)| PeerConfig { id, address: address.clone() });
-        NodeConfig {
+        let mut config = NodeConfig {
             cluster: "testkit".to_owned(),
             id: index as u64 + 1,
             listen: self.addresses[index].clone(),
@@ -44,8 +70,12 @@ impl Cluster {
             data_dir: self.data_dir(index),
             peers: peers.collect(),
             limits: Limits::default(),
+            secrets: SecretsConfig::default(),
+            alerts: AlertsConfig::default(),
             raft: RaftTimers { heartbeat_ms: 100, election_min_ms: 400, election_max_ms: 800 },
-        }
+        };
+        (self.configure.0)(&mut config);
+        config
     }
 
     pub fn data_dir(&self, index: usize) -> PathBuf {
@@ -68,6 +98,26 @@ impl Cluster {
 
     fn client_of(&self, nodes: Vec<String>) -> Client {
         Client::connect(ClientConfig { name: "testkit".to_owned(), nodes, operation_timeout_ms: 5_000 })
+    }
+
+    /// Applies manifests beside those that are in force.
+    ///
+    /// # Panics
+    /// They are wrong.
+    pub async fn apply(&self, manifests: &str) -> ApplyPolicyResponse {
+        let request = ApplyPolicyRequest { document: manifests.to_owned(), ..Default::default() };
+        self.client().admin().acting_as("testkit").apply_policy(request).await.expect("right manifests")
+    }
+
+    /// Makes an API key: its record, and its text.
+    ///
+    /// # Panics
+    /// It is refused.
+    pub async fn create_key(&self, tenant: &str, user: &str) -> (ApiKey, String) {
+        let request =
+            CreateKeyRequest { tenant: tenant.to_owned(), user: user.to_owned(), ..Default::default() };
+        let made = self.client().admin().acting_as("testkit").create_key(request).await.expect("a key");
+        (made.key.expect("a record"), made.text)
     }
 
     /// Which node leads, as soon as one of those that run knows.

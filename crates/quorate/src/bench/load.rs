@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use hdrhistogram::Histogram;
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -19,6 +20,9 @@ use crate::bench::process::{self, Process};
 const LATENCY_MAX_MICROS: u64 = 60_000_000;
 /// How often the pacer of an open loop looks at the clock.
 const PACE: Duration = Duration::from_micros(200);
+
+/// Clients share so many tallies: one each would be a hundred kilobytes each, and the load would measure its own caches.
+const TALLIES: usize = 8;
 
 /// Something that can be done again and again.
 pub trait Work: Send + Sync + 'static {
@@ -113,9 +117,10 @@ pub async fn run<W: Work>(work: Arc<W>, load: Load, watched: &Watched) -> Result
         due: Semaphore::new(0),
         next: AtomicU64::new(0),
     });
+    let tallies = (0..TALLIES).map(|_| Tally::new().map(Mutex::new)).collect::<Result<Arc<[_]>>>()?;
     let mut clients = JoinSet::new();
     for number in 0..load.clients {
-        clients.spawn(drive(work.clone(), number, course.clone()));
+        clients.spawn(drive(work.clone(), number, course.clone(), tallies.clone()));
     }
     let pacer = load.rate.map(|rate| {
         let course = course.clone();
@@ -123,12 +128,15 @@ pub async fn run<W: Work>(work: Arc<W>, load: Load, watched: &Watched) -> Result
     });
     tokio::time::sleep_until(begin.into()).await;
     let before = cpu_now(watched);
-    let mut tally = Tally::new()?;
     let mut after = None;
     while let Some(finished) = clients.join_next().await {
         // Those that end last only wait for their last answers.
         after.get_or_insert_with(|| cpu_now(watched));
-        tally.add(finished.context("a client of the benchmark failed")??)?;
+        finished.context("a client of the benchmark failed")?;
+    }
+    let mut tally = Tally::new()?;
+    for part in tallies.iter() {
+        tally.add(&mut part.lock())?;
     }
     course.due.close();
     let paced = match pacer {
@@ -148,8 +156,8 @@ pub async fn run<W: Work>(work: Arc<W>, load: Load, watched: &Watched) -> Result
 }
 
 /// One client: from the warm-up to the end.
-async fn drive<W: Work>(work: Arc<W>, number: usize, course: Arc<Course>) -> Result<Tally> {
-    let mut tally = Tally::new()?;
+async fn drive<W: Work>(work: Arc<W>, number: usize, course: Arc<Course>, tallies: Arc<[Mutex<Tally>]>) {
+    let tally = &tallies[number % tallies.len()];
     let mut client = work.client(number);
     while let Some(due) = course.next().await {
         let done = work.step(&mut client).await;
@@ -158,7 +166,8 @@ async fn drive<W: Work>(work: Arc<W>, number: usize, course: Arc<Course>) -> Res
         if due < course.begin || (course.rate.is_none() && now > course.end) {
             continue;
         }
-        tally.last = Some(now);
+        let mut tally = tally.lock();
+        tally.last = tally.last.max(Some(now));
         match done {
             Ok(()) => tally.latency.saturating_record(micros(now.duration_since(due))),
             Err(error) => {
@@ -167,7 +176,6 @@ async fn drive<W: Work>(work: Arc<W>, number: usize, course: Arc<Course>) -> Res
             }
         }
     }
-    Ok(tally)
 }
 
 impl Course {
@@ -214,10 +222,10 @@ impl Tally {
         Ok(Self { latency, errors: 0, first_error: None, last: None })
     }
 
-    fn add(&mut self, other: Self) -> Result<()> {
-        self.latency.add(other.latency).context("histogram")?;
+    fn add(&mut self, other: &mut Self) -> Result<()> {
+        self.latency.add(&other.latency).context("histogram")?;
         self.errors += other.errors;
-        self.first_error = self.first_error.take().or(other.first_error);
+        self.first_error = self.first_error.take().or(other.first_error.take());
         self.last = self.last.max(other.last);
         Ok(())
     }

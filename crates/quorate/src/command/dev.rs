@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use quorate_gateway::{BackendConfig, Gateway, GatewayConfig, GatewayListeners, Provider};
-use quorate_node::{Limits, Node, NodeConfig, NodeListeners, PeerConfig};
+use quorate_node::{AlertsConfig, Limits, Node, NodeConfig, NodeListeners, PeerConfig, SecretsConfig};
 use quorate_rpc::admin::{ApplyPolicyRequest, GetPolicyRequest};
 use quorate_rpc::{Admin, Client, ClientConfig};
 
@@ -297,6 +297,8 @@ fn node_config(
         data_dir: folder.join(format!("node-{id}")),
         peers: addresses.nodes.iter().zip(1..).map(peer).collect(),
         limits: Limits::default(),
+        secrets: SecretsConfig::default(),
+        alerts: AlertsConfig::default(),
         // One machine, no network between the nodes: a leader is found sooner.
         raft: quorate_node::RaftTimers { heartbeat_ms: 100, election_min_ms: 400, election_max_ms: 800 },
     })

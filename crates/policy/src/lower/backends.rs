@@ -1,0 +1,122 @@
+//! Backends from the objects that describe them: API, address, TLS, credentials.
+
+use std::collections::BTreeMap;
+
+use crate::lower::Lowering;
+use crate::manifests::Kind;
+use crate::manifests::kinds::{AiServiceBackend, Reference};
+use crate::manifests::object::{Object, Spec};
+use crate::runtime::{AuthSpec, BackendSpec, Endpoint};
+
+const HTTPS_PORT: u16 = 443;
+
+pub(crate) fn lower(lowering: &mut Lowering<'_>) -> Vec<BackendSpec> {
+    let credentials = credentials(lowering);
+    let mut backends: Vec<BackendSpec> = Vec::new();
+    for object in lowering.of_kind(Kind::AIBackend).chain(lowering.of_kind(Kind::AIServiceBackend)) {
+        let name = object.key.full_name();
+        let auth = credentials.get(&name).map(|(_, auth)| auth.clone());
+        let backend = match &object.spec {
+            Spec::AiBackend(backend) => {
+                let own = backend.secret.clone().map(|secret| AuthSpec::ApiKey { secret });
+                if own.is_some() && auth.is_some() {
+                    lowering.error(
+                        object,
+                        "spec.auth",
+                        "has credentials in a BackendSecurityPolicy too; keep one",
+                    );
+                }
+                BackendSpec {
+                    name,
+                    provider: backend.schema.provider,
+                    endpoint: backend.endpoint.clone(),
+                    path_prefix: backend.schema.prefix.clone(),
+                    schema_version: backend.schema.version.clone(),
+                    auth: own.or(auth),
+                }
+            }
+            Spec::AiServiceBackend(backend) => {
+                let Some(endpoint) = endpoint(lowering, object, backend) else { continue };
+                BackendSpec {
+                    name,
+                    provider: backend.schema.provider,
+                    endpoint: Some(endpoint),
+                    path_prefix: backend.schema.prefix.clone(),
+                    schema_version: backend.schema.version.clone(),
+                    auth,
+                }
+            }
+            _ => continue,
+        };
+        if backends.iter().any(|other| other.name == backend.name) {
+            let message = "there is an AIBackend of that name; routes could not tell them apart, rename one";
+            lowering.error(object, "metadata.name", message);
+        }
+        backends.push(backend);
+    }
+    backends
+}
+
+/// By backend: the policy that gives its credentials.
+fn credentials<'a>(lowering: &mut Lowering<'a>) -> BTreeMap<String, (&'a Object, AuthSpec)> {
+    let mut credentials: BTreeMap<String, (&Object, AuthSpec)> = BTreeMap::new();
+    for object in lowering.of_kind(Kind::BackendSecurityPolicy) {
+        let Spec::Security(security) = &object.spec else { continue };
+        if security.targets.references.is_empty() {
+            lowering.warn(object, "has no targetRefs, so it gives no backend its credentials");
+        }
+        for target in &security.targets.references {
+            let name = format!("{}/{}", object.key.namespace, target.name);
+            if lowering.backend(&name).is_none() {
+                lowering.warn(object, &format!("there is no backend {name} yet"));
+            }
+            if let Some((other, _)) = credentials.insert(name.clone(), (object, security.auth.clone())) {
+                let message = format!("backend {name} has credentials from {} too; keep one", other.key);
+                lowering.error(object, "spec.targetRefs", &message);
+            }
+        }
+    }
+    credentials
+}
+
+/// `None`: its Backend is not there, and a warning says so. Never the provider's public address instead: that would
+/// send requests, and keys, to where nobody meant them to go.
+fn endpoint(lowering: &mut Lowering<'_>, object: &Object, backend: &AiServiceBackend) -> Option<Endpoint> {
+    let Reference { kind, namespace, name } = &backend.backend;
+    let namespace = namespace.clone().unwrap_or_else(|| object.key.namespace.clone());
+    if kind == "Service" {
+        let port = backend.port.unwrap_or(HTTPS_PORT);
+        let tls = port == HTTPS_PORT || has_tls_policy(lowering, &namespace, name).is_some();
+        return Some(Endpoint { host: format!("{name}.{namespace}.svc.cluster.local"), port, tls });
+    }
+    let found = lowering.find(Kind::Backend, &namespace, name);
+    let Some(Spec::Backend(address)) = found.map(|found| &found.spec) else {
+        let message =
+            format!("there is no Backend {namespace}/{name}: requests cannot go there until it is applied");
+        lowering.warn(object, &message);
+        return None;
+    };
+    let policy = has_tls_policy(lowering, &namespace, name);
+    if let Some(hostname) = &policy
+        && *hostname != address.host
+    {
+        let message = format!(
+            "the certificate of {} is checked for that name, not for {hostname} of its BackendTLSPolicy",
+            address.host
+        );
+        lowering.warn(object, &message);
+    }
+    let tls = policy.is_some() || address.tls || address.port == HTTPS_PORT;
+    Some(Endpoint { host: address.host.clone(), port: address.port, tls })
+}
+
+/// The name that the certificate is for.
+fn has_tls_policy(lowering: &Lowering<'_>, namespace: &str, name: &str) -> Option<String> {
+    let policies = lowering.of_kind(Kind::BackendTLSPolicy);
+    policies.filter(|object| object.key.namespace == *namespace).find_map(|object| match &object.spec {
+        Spec::Tls(tls) if tls.targets.references.iter().any(|target| target.name == name) => {
+            Some(tls.hostname.clone())
+        }
+        _ => None,
+    })
+}

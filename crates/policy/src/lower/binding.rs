@@ -1,0 +1,81 @@
+//! Which routes a policy binds. A target that does not exist never lets a limit vanish: the policy then binds every
+//! route of its namespace, or every request where that has none, and says so.
+
+use crate::lower::Lowering;
+use crate::manifests::Kind;
+use crate::manifests::kinds::{AiGatewayRoute, Reference, Targets};
+use crate::manifests::object::{Object, Spec};
+
+/// What a policy binds.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Binding {
+    /// `None`: every request.
+    pub routes: Option<Vec<String>>,
+    /// Several targets were meant, and each counts for itself unless the rule is shared.
+    pub apart: bool,
+}
+
+pub(crate) fn bind(lowering: &mut Lowering<'_>, policy: &Object, targets: &Targets) -> Binding {
+    let namespace = &policy.key.namespace;
+    let mut routes: Vec<String> = Vec::new();
+    let mut missing: Vec<String> = Vec::new();
+    for target in &targets.references {
+        let found = routes_of(lowering, namespace, target);
+        if found.is_empty() {
+            missing.push(format!("{} {}", target.kind, target.name));
+        }
+        routes.extend(found);
+    }
+    for labels in &targets.labels {
+        let has_labels =
+            |object: &Object| labels.iter().all(|(key, value)| object.labels.get(key) == Some(value));
+        let found = names(lowering, |object, _| object.key.namespace == *namespace && has_labels(object));
+        if found.is_empty() {
+            missing.push("a route with the labels of its targetSelectors".to_owned());
+        }
+        routes.extend(found);
+    }
+    if targets.references.is_empty() && targets.labels.is_empty() {
+        missing.push("a target".to_owned());
+    }
+    let gateway = targets.references.iter().any(|target| target.kind == "Gateway");
+    let apart = gateway || targets.references.len() > 1 || !targets.labels.is_empty();
+    if missing.is_empty() {
+        routes.sort();
+        routes.dedup();
+        return Binding { routes: Some(routes), apart };
+    }
+    let all = names(lowering, |object, _| object.key.namespace == *namespace);
+    let missing = missing.join(", ");
+    if all.is_empty() {
+        let message =
+            format!("there is no {missing}, and no route in namespace {namespace}: it binds every request");
+        lowering.warn(policy, &message);
+        return Binding { routes: None, apart };
+    }
+    let message = format!("there is no {missing}: it binds every route of namespace {namespace}");
+    lowering.warn(policy, &message);
+    Binding { routes: Some(all), apart }
+}
+
+/// An AI gateway makes an HTTPRoute of the same name out of each AIGatewayRoute, so both names mean it.
+fn routes_of(lowering: &Lowering<'_>, namespace: &str, target: &Reference) -> Vec<String> {
+    let namespace = target.namespace.as_deref().unwrap_or(namespace);
+    names(lowering, |object, route| {
+        if target.kind != "Gateway" {
+            return object.key.namespace == namespace && object.key.name == target.name;
+        }
+        route.parents.iter().any(|parent| {
+            parent.name == target.name
+                && parent.namespace.as_deref().unwrap_or(&object.key.namespace) == namespace
+        })
+    })
+}
+
+fn names(lowering: &Lowering<'_>, wanted: impl Fn(&Object, &AiGatewayRoute) -> bool) -> Vec<String> {
+    let name = |object: &Object| match &object.spec {
+        Spec::Route(route) if wanted(object, route) => Some(object.key.full_name()),
+        _ => None,
+    };
+    lowering.of_kind(Kind::AIGatewayRoute).filter_map(name).collect()
+}
