@@ -30,7 +30,7 @@ pub(crate) struct Who {
     pub(crate) identity: Identity,
     /// Models that the key may ask for; empty: all.
     pub(crate) models: Vec<String>,
-    /// The credentials were for this gateway: they go no further.
+    /// The `authorization` header was for this gateway: it goes no further.
     pub(crate) consumed: bool,
     names: [String; 3],
 }
@@ -95,6 +95,9 @@ pub(crate) fn identify(
         if !passes {
             return Err(Refusal::NotIdentified { remedy: remedy(rules) });
         }
+        if claimed.any() {
+            tracing::debug!(%source, "identity headers from a source that is not trusted are not believed");
+        }
     }
     let nobody =
         rules.anonymous == Anonymous::Refuse && (rules.keys || rules.jwt.is_some()) && !claimed.any();
@@ -153,7 +156,12 @@ fn by_key(
     let record = key.find(keys, now).map_err(|error| Refusal::WrongKey(error.to_string()))?;
     let text = |text: &str| Part::Verified((!text.is_empty()).then(|| text.to_owned()));
     let parts = [text(&record.tenant), text(&record.team), text(&record.user)];
-    claimed.complete(rules, parts, Proof::Key { id: record.id.clone(), models: record.models.clone() })
+    let consumed = bearer(claimed.headers).is_some_and(|text| PresentedKey::of(text).is_some());
+    claimed.complete(
+        rules,
+        parts,
+        Proof::Key { id: record.id.clone(), models: record.models.clone(), consumed },
+    )
 }
 
 fn by_token(
@@ -181,7 +189,7 @@ fn by_token(
 enum Proof {
     None,
     Token,
-    Key { id: String, models: Vec<String> },
+    Key { id: String, models: Vec<String>, consumed: bool },
 }
 
 /// What the headers say, and whether they are believed.
@@ -217,8 +225,12 @@ impl<'a> Claimed<'a> {
             user: of(user, user_name, &rules.user.default)?,
             key: if let Proof::Key { id, .. } = &proof { Some(id.clone()) } else { None },
         };
-        let models = if let Proof::Key { models, .. } = proof { models } else { Vec::new() };
-        Ok(Who { identity, models, consumed: proven, names: self.names.clone() })
+        let (models, consumed) = match proof {
+            Proof::None => (Vec::new(), false),
+            Proof::Token => (Vec::new(), true),
+            Proof::Key { models, consumed, .. } => (models, consumed),
+        };
+        Ok(Who { identity, models, consumed, names: self.names.clone() })
     }
 
     fn one(

@@ -13,8 +13,7 @@ use crate::{
     body::ResponseBody,
     core::Core,
     headers,
-    identify::identify,
-    plan::models_of_routes,
+    plan::{Plan, models_of_routes},
     policy::ActivePolicy,
     refusal::Refusal,
     request::Asked,
@@ -43,8 +42,7 @@ fn model<'a>(id: &'a str, owned_by: &'a str) -> Model<'a> {
 /// The policy in force, for clients that it lets in; and whether their credentials were meant for this gateway.
 fn admitted(core: &Core, asked: &Asked) -> Result<(Option<Arc<ActivePolicy>>, bool), Refusal> {
     let Some(policy) = core.policy.borrow().clone() else { return Ok((None, false)) };
-    let keys = core.keys.borrow().clone();
-    let who = identify(&policy, &keys, core.keeper.now(), &asked.headers, asked.source)?;
+    let who = Plan::who(core, &policy, asked)?;
     Ok((Some(policy), who.consumed))
 }
 

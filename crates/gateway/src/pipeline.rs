@@ -15,7 +15,6 @@ use crate::{
     body::{self, ResponseBody},
     call::Call,
     core::Core,
-    identify::identify,
     models,
     plan::Plan,
     provider::{Endpoint, Facts},
@@ -90,11 +89,8 @@ async fn spend(
     let began = Instant::now();
     let timeouts = &core.config.timeouts;
     // Who may not ask at all hears so before sending a body.
-    let policy = core.policy.borrow().clone();
-    if let Some(policy) = &policy {
-        let keys = core.keys.borrow().clone();
-        identify(policy, &keys, core.keeper.now(), &asked.headers, asked.source)?;
-    }
+    let at_first = core.policy.borrow().clone();
+    let known = at_first.as_ref().map(|policy| Plan::who(core, policy, &asked)).transpose()?;
     let within = Duration::from_millis(timeouts.body_ms);
     let mut share = core.memory.share();
     let body =
@@ -103,8 +99,12 @@ async fn spend(
     let model = route::model(&facts, &asked.headers)?;
     // One policy from here to the end; a newer one only where the ledger asks for it.
     let policy = core.policy.borrow().clone().ok_or(Refusal::NoPolicy)?;
+    let who = match known {
+        Some(who) if at_first.is_some_and(|before| Arc::ptr_eq(&before, &policy)) => who,
+        _ => Plan::who(core, &policy, &asked)?,
+    };
     let draw = rand::random();
-    let plan = Plan::make(core, &policy, &asked, &model, draw)?;
+    let plan = Plan::make(&policy, &asked, who, &model, draw)?;
     let deadline = Instant::now() + Duration::from_millis(timeouts.total_ms);
     let call = Call { core: Arc::clone(core), asked, facts, body, model, draw, began, deadline };
     let (reply, answer) = oneshot::channel();

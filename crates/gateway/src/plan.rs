@@ -61,18 +61,22 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Identifies, routes and matches under `policy`. `draw`: any number, decides among equals.
+    /// Who asks, under `policy`.
+    pub(crate) fn who(core: &Core, policy: &ActivePolicy, asked: &Asked) -> Result<Arc<Who>, Refusal> {
+        let keys = core.keys.borrow().clone();
+        identify(policy, &keys, core.keeper.now(), &asked.headers, asked.source).map(Arc::new)
+    }
+
+    /// Routes and matches under `policy`. `draw`: any number, decides among equals.
     pub(crate) fn make(
-        core: &Core,
         policy: &Arc<ActivePolicy>,
         asked: &Asked,
+        who: Arc<Who>,
         model: &str,
         draw: u64,
     ) -> Result<Self, Refusal> {
-        let keys = core.keys.borrow().clone();
-        let who = identify(policy, &keys, core.keeper.now(), &asked.headers, asked.source)?;
         who.may_ask_for(model)?;
-        Self::with(policy, asked, Arc::new(who), model, draw)
+        Self::with(policy, asked, who, model, draw)
     }
 
     /// The same request for another model.

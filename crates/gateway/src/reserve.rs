@@ -27,7 +27,7 @@ const ASKED_MAX: usize = 12;
 const POLICY_WAIT: Duration = Duration::from_secs(1);
 /// An id is good for a minute: no single question waits longer.
 const WAIT_MAX: Duration = Duration::from_secs(50);
-/// Between two looks at a budget whose tier says to wait.
+/// Between two looks at a budget whose tier says to wait, at least.
 const TIER_PAUSE: Duration = Duration::from_millis(500);
 
 /// What is held for one request.
@@ -103,10 +103,7 @@ impl<'c> Reserving<'c> {
         let id = self.call.core.keeper.new_id();
         match self.ask(id, charges.clone(), Duration::ZERO).await? {
             Answer::Decided(outcome) => self.decided(id, outcome, &bounds, &output, charges).await,
-            Answer::Spare(taken) => {
-                let grant = taken.as_granted(&charges);
-                Ok(Some(self.held(id, grant, &bounds, &output, Some(taken))?))
-            }
+            Answer::Spare(taken) => Ok(Some(self.spare(id, taken, &bounds, &output))),
         }
     }
 
@@ -126,12 +123,15 @@ impl<'c> Reserving<'c> {
                 }
                 let Some(wait) = self.wait_for(&denial) else { return Err(self.denied(denial)) };
                 let (id, began) = (self.call.core.keeper.new_id(), Instant::now());
-                let answer = self.ask(id, charges, wait).await?;
+                let answer = self.ask(id, charges.clone(), wait).await?;
                 self.waited += began.elapsed();
                 match answer {
-                    Answer::Decided(Outcome::Granted(grant)) => self.granted(id, grant, bounds, output).await,
                     Answer::Decided(Outcome::Denied(denial)) => Err(self.denied(denial)),
-                    Answer::Decided(_) | Answer::Spare(_) => Ok(None),
+                    // Not a denial again: this goes no deeper.
+                    Answer::Decided(outcome) => {
+                        Box::pin(self.decided(id, outcome, bounds, output, charges)).await
+                    }
+                    Answer::Spare(taken) => Ok(Some(self.spare(id, taken, bounds, output))),
                 }
             }
             Outcome::Refused(refusal) => {
@@ -157,7 +157,7 @@ impl<'c> Reserving<'c> {
         let balances = grant.balances.clone();
         let left = |number: usize, _: &_| balances.get(number).map(tier::left_before);
         let verdict = self.tiers.judge(&self.plan, left);
-        let held = self.held(id, grant, bounds, output, None)?;
+        let held = self.held(id, grant, bounds, output);
         if verdict == Verdict::Stay {
             return Ok(Some(held));
         }
@@ -177,9 +177,11 @@ impl<'c> Reserving<'c> {
             Verdict::Reject(number) => number,
             Verdict::Wait(number) => {
                 let wait = self.plan.matches.get(number).map_or(0, |found| found.budget.max_wait_ms);
-                let left = Duration::from_millis(wait).saturating_sub(self.waited);
+                let until_deadline = self.call.deadline.saturating_duration_since(Instant::now());
+                let left = Duration::from_millis(wait).saturating_sub(self.waited).min(until_deadline);
                 if !left.is_zero() {
-                    let pause = left.min(TIER_PAUSE);
+                    // Few looks, however long the wait.
+                    let pause = left.min(TIER_PAUSE.max(Duration::from_millis(wait / 8)));
                     sleep(pause).await;
                     self.waited += pause;
                     return Ok(());
@@ -250,7 +252,8 @@ impl<'c> Reserving<'c> {
         if !changed && !matches!(refusal, Said::StaleId { .. } | Said::FutureId { .. }) {
             return Err(Refusal::ClusterRefused(refusal.to_string()));
         }
-        let plan = Plan::make(&self.call.core, &newer, &self.call.asked, &self.call.model, self.call.draw)?;
+        let who = Plan::who(&self.call.core, &newer, &self.call.asked)?;
+        let plan = Plan::make(&newer, &self.call.asked, who, &self.call.model, self.call.draw)?;
         self.tiers = Tiers::new(&self.call.model);
         self.take_up(plan);
         Ok(())
@@ -288,22 +291,13 @@ impl<'c> Reserving<'c> {
         self.counts.count(self.call, &tokenizers).await;
     }
 
-    fn held(
-        &self,
-        id: ReservationId,
-        grant: Grant,
-        bounds: &Bounds<'_>,
-        output: &Output,
-        spare: Option<Taken>,
-    ) -> Result<Held, Refusal> {
-        let granted = match bounds.granted_output(output, &grant.balances) {
-            Ok(granted) => granted,
-            Err(refusal) => {
-                tracing::error!(%refusal, "a grant could not be turned into an output limit");
-                0
-            }
-        };
-        Ok(Held {
+    fn held(&self, id: ReservationId, grant: Grant, bounds: &Bounds<'_>, output: &Output) -> Held {
+        let granted = bounds.granted_output(output, &grant.balances).unwrap_or_else(|refusal| {
+            // Every cost was told a moment ago.
+            tracing::error!(%refusal, "a grant could not be turned into an output limit");
+            0
+        });
+        Held {
             tenant: self.plan.who.identity.tenant.clone(),
             id,
             plan: Arc::clone(&self.plan),
@@ -313,8 +307,13 @@ impl<'c> Reserving<'c> {
             output_limit: output.limit(granted),
             covered: self.covered.clone(),
             expires: Instant::now() + Duration::from_millis(self.call.core.config.timeouts.reservation_ms()),
-            spare,
-        })
+            spare: None,
+        }
+    }
+
+    fn spare(&self, id: ReservationId, taken: Taken, bounds: &Bounds<'_>, output: &Output) -> Held {
+        let held = self.held(id, taken.as_granted(), bounds, output);
+        Held { spare: Some(taken), ..held }
     }
 
     async fn ask(&self, id: ReservationId, charges: Vec<Charge>, wait: Duration) -> Result<Answer, Refusal> {

@@ -7,7 +7,9 @@
 use std::{collections::HashMap, time::Duration};
 
 use parking_lot::Mutex;
-use quorate_ledger::{Amount, Balance, Charge, Enforcement, Grant, TimestampMs, WindowSpan};
+use quorate_ledger::{
+    Amount, Balance, BudgetRule, Charge, Enforcement, Grant, TimestampMs, Window, WindowSpan,
+};
 use quorate_policy::runtime::ClusterLoss;
 use tokio::time::Instant;
 
@@ -85,7 +87,7 @@ impl Spare {
                 budget: charge.budget.clone(),
                 subject: charge.subject.clone(),
             };
-            let window = rule.span_at(now);
+            let window = window(rule, now);
             let used = accounts.get(&account).filter(|local| local.window == window).map(|local| local.used);
             let after = used.unwrap_or_default().checked_add(charge.amount).filter(|sum| *sum <= up_to)?;
             balances.push(Balance {
@@ -150,10 +152,20 @@ impl Spare {
     }
 }
 
+/// The window of an allowance. A sliding one is cut into whole pieces here.
+fn window(rule: &BudgetRule, now: TimestampMs) -> WindowSpan {
+    match rule.window {
+        Window::Sliding { ms } if ms > 0 => {
+            let start = now.0 - now.0 % ms;
+            WindowSpan { start: TimestampMs(start), end: Some(TimestampMs(start.saturating_add(ms))) }
+        }
+        _ => rule.span_at(now),
+    }
+}
+
 impl Taken {
     /// As the ledger would have granted it, with the allowance for a limit.
-    pub(crate) fn as_granted(&self, charges: &[Charge]) -> Grant {
-        debug_assert_eq!(charges.len(), self.balances.len());
+    pub(crate) fn as_granted(&self) -> Grant {
         Grant { deadline: TimestampMs(0), balances: self.balances.clone() }
     }
 }
