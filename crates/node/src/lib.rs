@@ -17,7 +17,6 @@ mod gateways;
 mod http;
 mod key_set;
 mod key_text;
-mod manifests;
 mod metrics;
 mod node;
 mod policies;

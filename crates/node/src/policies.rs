@@ -1,5 +1,6 @@
 //! The policy in force as this release reads it: parsed and compiled once for each version, when it is first needed.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +12,8 @@ use thiserror::Error;
 use tonic::Status;
 
 use crate::config::{AlertsConfig, SecretKey};
-use crate::manifests::ManifestSet;
 use crate::metrics::Metrics;
+use quorate_policy::manifests::ManifestSet;
 
 /// Under load entries are applied far more often than policies change.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -24,6 +25,8 @@ pub(crate) struct InForce {
     pub document: String,
     pub set: ManifestSet,
     pub compiled: CompiledPolicy,
+    /// By budget.
+    alert_routes: BTreeMap<String, Vec<AlertRoute>>,
     pub warnings: Vec<String>,
 }
 
@@ -130,9 +133,10 @@ impl Policies {
         }
     }
 
-    /// Where the alerts of a budget go: nowhere, if it is empty.
-    pub fn alert_routes(&self, _policy: Option<&InForce>, _budget: &str) -> Vec<AlertRoute> {
-        self.default_route.iter().cloned().collect()
+    /// Where the alerts of a budget go, as the policy or else this node's configuration says. Empty: nowhere.
+    pub fn alert_routes(&self, policy: Option<&InForce>, budget: &str) -> Vec<AlertRoute> {
+        let own = policy.and_then(|policy| policy.alert_routes.get(budget));
+        own.cloned().unwrap_or_else(|| self.default_route.iter().cloned().collect())
     }
 }
 
@@ -143,8 +147,14 @@ impl InForce {
             0 => ManifestSet::default(),
             _ => ManifestSet::from_document(&document).map_err(|error| error.to_string())?,
         };
-        let (compiled, warnings) = set.compile().map_err(|error| error.to_string())?;
-        Ok(Self { version, document, set, compiled, warnings })
+        let compiled = set.compile_all().map_err(|error| error.to_string())?;
+        let mut alert_routes: BTreeMap<String, Vec<AlertRoute>> = BTreeMap::new();
+        for route in compiled.alerts {
+            let secret = route.secret.map(|secret| SecretKey { name: secret.name, key: secret.key });
+            alert_routes.entry(route.budget).or_default().push(AlertRoute { url: route.url, secret });
+        }
+        let (compiled, warnings) = (compiled.policy, compiled.warnings);
+        Ok(Self { version, document, set, compiled, alert_routes, warnings })
     }
 }
 
@@ -158,5 +168,25 @@ impl From<Unreadable> for Status {
 impl fmt::Display for AlertRoute {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.url.split(['?', '#']).next().unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_of_another_release_is_named_with_what_to_do() {
+        let problem = InForce::read(7, "apiVersion: quorate.dev/v9\nkind: Spell\n".to_owned()).unwrap_err();
+        let told = Unreadable { version: 7, problem: problem.into() }.to_string();
+        for words in ["policy version 7", "this release", "cannot read it", "update this node", "replace"] {
+            assert!(told.contains(words), "{words:?} is missing in {told}");
+        }
+    }
+
+    #[test]
+    fn before_the_first_policy_there_is_nothing() {
+        let none = InForce::read(0, String::new()).unwrap();
+        assert!(none.set.is_empty() && none.compiled.all_budgets().is_empty());
     }
 }

@@ -11,9 +11,9 @@ use tonic::Status;
 
 use crate::admin_changes::{CHANGE_TIMEOUT, Changes, refused, unexpected};
 use crate::error::replica_status;
-use crate::manifests::{Action, Change, ManifestSet, Mode, Source, diff};
 use crate::policies::Policies;
 use crate::policy_upload::Upload;
+use quorate_policy::manifests::{Action, Change, ManifestSet, Mode, Source, diff};
 
 /// Somebody else may change the policy between reading and putting it: then it is read and merged again.
 const TRIES: usize = 4;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use quorate_ledger::{Amount, Charge, Command, Outcome, ProviderReport, ProviderState};
 use quorate_rpc::Client;
-use quorate_rpc::admin::{ApplyPolicyRequest, ListAccountsRequest};
+use quorate_rpc::admin::ListAccountsRequest;
 use quorate_testkit::Cluster;
 
 const POLICY: &str = "apiVersion: quorate.dev/v1alpha1\nkind: Budget\nmetadata: {name: user}\nspec:\n  subject: [{header: x-user-id}]\n  limit: {tokens: 250}\n  window: Lifetime\n";
@@ -15,8 +15,7 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 
 async fn cluster() -> Cluster {
     let cluster = Cluster::start(3).await;
-    let request = ApplyPolicyRequest { document: POLICY.to_owned(), ..Default::default() };
-    cluster.client().admin().apply_policy(request).await.unwrap();
+    cluster.apply(POLICY).await;
     cluster
 }
 
@@ -80,7 +79,8 @@ async fn watchers_see_the_policy_and_the_health_of_providers() {
         .unwrap()
         .clone()
         .unwrap();
-    assert_eq!((seen.version, seen.document.as_str()), (1, POLICY));
+    assert_eq!(seen.version, 1);
+    assert!(seen.document.contains("name: user") && seen.document.contains("250"), "{}", seen.document);
     let report = ProviderReport {
         backend: "openai".into(),
         state: ProviderState::Limited,
@@ -108,4 +108,76 @@ async fn a_leader_that_stops_hands_over_and_comes_back() {
     client.execute(reserve(&client, 100, 60_000), TIMEOUT).await.unwrap();
     cluster.restart(leader).await;
     assert_eq!(account(&cluster.client_at(leader)).await, (0, 200));
+}
+
+/// Both budgets change together: no decision may see one of the old policy and one of the new.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_that_changes_under_load_loses_no_request_and_judges_none_by_half_a_policy() {
+    const SUBJECTS: usize = 50;
+    let policy = |tokens: u64| {
+        let budget =
+            |name| POLICY.replace("name: user", &format!("name: {name}")).replace("250", &tokens.to_string());
+        format!("{}---\n{}", budget("first"), budget("second"))
+    };
+    let (old, new) = (Amount::from_units(100).unwrap(), Amount::from_units(310).unwrap());
+    let cluster = Cluster::start(3).await;
+    cluster.apply(&policy(100)).await;
+    let clients: Vec<Client> = (0..3).map(|node| cluster.client_at(node)).collect();
+    let amount = Amount::from_units(60).unwrap();
+    let reserve = |number: usize| {
+        let charge = |budget: &str| Charge {
+            budget: budget.to_owned(),
+            subject: format!("user-{}", number % SUBJECTS),
+            amount,
+            at_least: amount,
+        };
+        let client = &clients[number % 3];
+        let (tenant, id) = ("acme".to_owned(), client.new_id());
+        let charges = vec![charge("first"), charge("second")];
+        let command = Command::Reserve { tenant, id, charges, ttl_ms: 60_000, wait: false };
+        client.execute(command, TIMEOUT)
+    };
+    let (outcomes, ()) = tokio::join!(join_all((0..1_000).map(reserve)), async {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        cluster.apply(&policy(310)).await;
+    });
+    let (mut granted, mut seen) = (0, [0; 2]);
+    for outcome in outcomes {
+        let limit = match outcome.unwrap().outcome {
+            Outcome::Granted(grant) => {
+                granted += 1;
+                assert_eq!(grant.balances[0].limit, grant.balances[1].limit, "half a policy: {grant:?}");
+                grant.balances[0].limit
+            }
+            Outcome::Denied(denial) => {
+                let held = denial.account.reserved.checked_add(amount).unwrap();
+                assert!(held > denial.account.limit, "there was room: {denial:?}");
+                denial.account.limit
+            }
+            other => panic!("{other:?}"),
+        };
+        assert!(limit == old || limit == new, "a limit of no version: {limit}");
+        seen[usize::from(limit == new)] += 1;
+    }
+    assert_eq!(seen.iter().sum::<usize>(), 1_000);
+    // Of the old limit one fits into each account, of the new one five.
+    assert!((SUBJECTS..=5 * SUBJECTS).contains(&granted), "{granted} granted, decisions by version {seen:?}");
+    let reserved: u64 = cluster
+        .client()
+        .admin()
+        .list_accounts(ListAccountsRequest::default())
+        .await
+        .unwrap()
+        .accounts
+        .iter()
+        .map(|account| account.reserved_micros / 1_000_000)
+        .sum();
+    assert_eq!(reserved, 2 * 60 * u64::try_from(granted).unwrap());
+    let violations = clients[0]
+        .admin()
+        .check_invariants(quorate_rpc::admin::CheckInvariantsRequest {})
+        .await
+        .unwrap()
+        .violations;
+    assert_eq!(violations, Vec::<String>::new());
 }

@@ -46,7 +46,7 @@ pub(crate) fn compile(set: &ManifestSet) -> Result<Compiled, PolicyErrors> {
         return Err(errors);
     }
     warnings.append(&mut said);
-    let policy = CompiledPolicy::new(parts).map_err(|error| refused(set, &names, &error))?;
+    let policy = CompiledPolicy::new(parts).map_err(|error| refused(&names, &error))?;
     Ok(Compiled { policy, alerts, warnings })
 }
 
@@ -64,15 +64,9 @@ fn budgets_of(lowering: &mut Lowering<'_>) -> Vec<Budget> {
 }
 
 /// What the runtime refuses, at the object that it came from.
-fn refused(set: &ManifestSet, names: &naming::Names, error: &CompileError) -> PolicyErrors {
+fn refused(names: &naming::Names, error: &CompileError) -> PolicyErrors {
     let origin = match error {
         CompileError::Budget { budget, .. } => names.owner(budget),
-        CompileError::Route { route, .. } => {
-            let is_route = |object: &&Object| matches!(object.spec, Spec::Route(_));
-            let found =
-                set.by_key().values().filter(is_route).find(|object| object.key.full_name() == *route);
-            found.map(|object| &object.origin)
-        }
         _ => None,
     };
     let (file, line) = origin.map_or(("policy", 0), |origin| (origin.file.as_str(), origin.line));
