@@ -126,6 +126,11 @@ fn costs() {
     let at = [("gpt-4o-2024-08-06", "ns/a"), ("claude-sonnet-4-5-20250929", "ns/b")]
         .map(|(model, backend)| CostContext { model, backend, route: "ns/llm" });
     let usage = Usage { input: 1200, cached_input: 1000, output: 300, total: 1500, ..Usage::default() };
+    let started = Instant::now();
+    let expressions: Vec<CelCost> = (0..RULES / 10)
+        .map(|number| CelCost::new(&format!("input_tokens * 0.{number} + output_tokens * 1.0")).unwrap())
+        .collect();
+    println!("{} expressions made in {:.0?}", expressions.len(), started.elapsed());
     let cel = CelCost::new("input_tokens * 0.25 + output_tokens * 1.0").unwrap();
     println!("costs; two backends:");
     for (name, cost) in [

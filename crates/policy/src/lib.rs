@@ -1,26 +1,15 @@
-//! Policy files: parsing, checking and matching requests to budgets.
+//! Policies: manifests in, answers about requests out.
 //!
-//! Pure: text in, rules and matches out. What is deliberately absent: the cluster, HTTP types, counters.
+//! Three steps, each in a folder of its own: [`manifests`] (text to typed objects, every mistake at its place; sets of
+//! them), `lower` (what the objects mean together: budgets, routes, backends), [`runtime`] (which of them meet a request,
+//! what it can cost). Pure. What is deliberately absent: files, the cluster, HTTP types, counters, secrets.
 
-mod document;
-mod error;
-mod field;
-mod file;
 mod lower;
 pub mod manifests;
 mod nearest;
 mod policy;
 pub mod runtime;
-mod subject;
-mod warnings;
 
-pub use error::{MatchError, PolicyError};
 pub use lower::{AlertRoute, Compiled};
 pub use nearest::did_you_mean;
-pub use policy::{Budget, BudgetMatch, Policy};
-pub use subject::SubjectPart;
-
-/// A policy file is replicated as one log entry.
-pub const DOCUMENT_MAX_BYTES: usize = 60_000;
-/// Budgets of one policy.
-pub const BUDGETS_MAX: usize = 256;
+pub use policy::{Budget, BudgetMatch, MatchError, Policy, SubjectPart};

@@ -1,22 +1,21 @@
-//! A policy: the budgets in force, and where a request's tenant comes from.
+//! A plain view of a compiled policy, for callers that know only tokens and headers: what gateways and nodes ran before
+//! they asked [`crate::runtime`] themselves.
+//!
+//! To be dropped with its last caller. Budgets that it cannot say are refused, never passed over.
 
-use std::collections::BTreeSet;
+use std::borrow::Cow;
+use std::fmt;
 use std::sync::Arc;
 
 use quorate_ledger::{Amount, BudgetRule, Unit, Window};
+use thiserror::Error;
 
-use crate::document::{Document, documents};
-use crate::error::{MatchError, PolicyError};
-use crate::field::NAME_MAX_BYTES;
-use crate::file::{BudgetDocument, BudgetSpec, IdentityDocument, Kind, TenantSpec};
-use crate::subject::{self, SubjectPart};
-use crate::{BUDGETS_MAX, DOCUMENT_MAX_BYTES, warnings};
+use crate::manifests::{ManifestSet, Mode, PolicyError, PolicyErrors, Source};
+use crate::runtime::{self, CompiledPolicy, Cost, HeaderSource, Identity, RequestView, TokenKind};
 
-const SUBJECT_MAX_BYTES: usize = 512;
-const SUBJECT_PARTS_MAX: usize = 8;
-const OUTPUT_MAX_TOKENS: u64 = 10_000_000;
+const TENANT_MAX_BYTES: usize = 128;
 
-/// A rule: who it applies to, what it counts, limit and window.
+/// A budget in tokens for every request of a tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Budget {
     pub name: String,
@@ -33,6 +32,14 @@ pub struct Budget {
     pub output_floor: u64,
 }
 
+/// Where a part of the subject comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SubjectPart {
+    /// The value of a request header; the name in lower case.
+    Header(String),
+    Model,
+}
+
 /// A budget that a request is charged to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BudgetMatch {
@@ -40,57 +47,42 @@ pub struct BudgetMatch {
     pub subject: String,
 }
 
+/// A request that a policy cannot place.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum MatchError {
+    #[error("header {header} is missing: it names the tenant, and the policy has no default tenant")]
+    NoTenant { header: String },
+    #[error(
+        "header {header} names a tenant of {bytes} bytes or with control characters; 1 to 128 bytes are allowed"
+    )]
+    BadTenant { header: String, bytes: usize },
+    #[error(transparent)]
+    SubjectTooLong(#[from] runtime::MatchError),
+}
+
 #[derive(Debug, Clone)]
 pub struct Policy {
     pub budgets: Vec<Arc<Budget>>,
-    tenant: TenantSpec,
+    compiled: CompiledPolicy,
     warnings: Vec<String>,
 }
 
 impl Policy {
     /// # Errors
-    /// Names document, line, column and the nearest known name. Nothing is taken of a file with one mistake.
-    pub fn parse(text: &str) -> Result<Self, PolicyError> {
-        if text.len() > DOCUMENT_MAX_BYTES {
-            return Err(PolicyError::TooLong { bytes: text.len() });
-        }
-        let mut policy = Self { budgets: Vec::new(), tenant: TenantSpec::default(), warnings: Vec::new() };
-        let mut identity_seen = false;
-        let mut names = BTreeSet::new();
-        for document in documents(text) {
-            match document.kind()? {
-                Kind::Budget => {
-                    let budget = budget(&document, document.parse()?)?;
-                    if !names.insert(budget.name.clone()) {
-                        let message = format!("budget {} stands twice; give it another name", budget.name);
-                        return Err(document.error("metadata.name", message));
-                    }
-                    if policy.budgets.len() == BUDGETS_MAX {
-                        let message = format!("more than {BUDGETS_MAX} budgets; let subjects separate users");
-                        return Err(document.error("kind", message));
-                    }
-                    policy.budgets.push(Arc::new(budget));
-                }
-                Kind::Identity => {
-                    if std::mem::replace(&mut identity_seen, true) {
-                        return Err(document.error("kind", "a second Identity; a policy has at most one"));
-                    }
-                    let parsed: IdentityDocument = document.parse()?;
-                    policy.tenant = parsed.spec.tenant;
-                }
-            }
-        }
-        policy.warnings = warnings::find(&policy.budgets);
-        Ok(policy)
+    /// Those of [`ManifestSet::parse`] and [`ManifestSet::compile`], and budgets that this view cannot say.
+    pub fn parse(text: &str) -> Result<Self, PolicyErrors> {
+        let source = Source { name: "policy file", text };
+        let (set, mut warnings) = ManifestSet::parse(&[source], Mode::Strict)?;
+        let (compiled, said) = set.compile()?;
+        warnings.extend(said);
+        let budgets: Result<Vec<_>, PolicyError> =
+            compiled.all_budgets().iter().map(|one| plain(one)).collect();
+        Ok(Self { budgets: budgets?, compiled, warnings })
     }
 
     /// What the ledger enforces of it.
     pub fn rules(&self) -> Vec<BudgetRule> {
-        let rule = |budget: &Arc<Budget>| BudgetRule {
-            tenant: budget.tenant.clone(),
-            ..BudgetRule::new(budget.name.clone(), budget.unit, budget.limit, budget.window)
-        };
-        self.budgets.iter().map(rule).collect()
+        self.compiled.rules()
     }
 
     /// What is allowed but probably not meant.
@@ -103,18 +95,17 @@ impl Policy {
     /// # Errors
     /// The header is missing and there is no default, or its value is no tenant's name.
     pub fn tenant_of(&self, header: impl Fn(&str) -> Option<String>) -> Result<String, MatchError> {
-        let name = &self.tenant.header.value;
-        let value = header(name)
-            .filter(|value| !value.is_empty())
-            .or_else(|| self.tenant.default.as_ref().map(|default| default.value.clone()));
+        let field = &self.compiled.identity().tenant;
+        let name = field.header.clone().unwrap_or_default();
+        let value = header(&name).filter(|value| !value.is_empty()).or_else(|| field.default.clone());
         let value = value.ok_or_else(|| MatchError::NoTenant { header: name.clone() })?;
-        if value.len() > NAME_MAX_BYTES || value.chars().any(char::is_control) {
-            return Err(MatchError::BadTenant { header: name.clone(), bytes: value.len() });
+        if value.len() > TENANT_MAX_BYTES || value.chars().any(char::is_control) {
+            return Err(MatchError::BadTenant { header: name, bytes: value.len() });
         }
         Ok(value)
     }
 
-    /// Every budget that a request of this tenant for this model is charged to, in the order of the file.
+    /// Every budget that a request of this tenant for this model is charged to.
     ///
     /// # Errors
     /// A subject longer than 512 bytes.
@@ -124,45 +115,76 @@ impl Policy {
         model: &str,
         header: impl Fn(&str) -> Option<String>,
     ) -> Result<Vec<BudgetMatch>, MatchError> {
-        let applies = |budget: &&Arc<Budget>| budget.tenant.as_deref().is_none_or(|only| only == tenant);
-        let place = |budget: &Arc<Budget>| {
-            let subject = subject::join(budget.subject.iter().map(|part| match part {
-                SubjectPart::Header(name) => header(name).unwrap_or_default(),
-                SubjectPart::Model => model.to_owned(),
-            }));
-            if subject.len() > SUBJECT_MAX_BYTES {
-                return Err(MatchError::SubjectTooLong { budget: budget.name.clone(), bytes: subject.len() });
-            }
-            Ok(BudgetMatch { budget: budget.clone(), subject })
+        let identity = Identity { tenant: tenant.to_owned(), team: None, user: None, key: None };
+        let request = RequestView {
+            method: "POST",
+            path: "/",
+            query: None,
+            source: None,
+            host: None,
+            model,
+            headers: &Headers(header),
+            identity: &identity,
         };
-        self.budgets.iter().filter(applies).map(place).collect()
+        let found = self.compiled.budgets(&request, None)?;
+        let known = |met: runtime::BudgetMatch| {
+            let budget = self.budgets.iter().find(|budget| budget.name == met.budget.rule.name)?;
+            Some(BudgetMatch { budget: budget.clone(), subject: met.subject })
+        };
+        Ok(found.into_iter().filter_map(known).collect())
     }
 }
 
-fn budget(document: &Document<'_>, parsed: BudgetDocument) -> Result<Budget, PolicyError> {
-    let BudgetSpec { tenant, subject, limit, window, output } = parsed.spec;
-    if subject.len() > SUBJECT_PARTS_MAX {
-        let message = format!("{} parts, at most {SUBJECT_PARTS_MAX} are allowed", subject.len());
-        return Err(document.error("spec.subject", message));
+fn plain(budget: &runtime::Budget) -> Result<Arc<Budget>, PolicyError> {
+    let refused = || {
+        let message = format!("budget {} says more than this version acts on; upgrade it", budget.rule.name);
+        PolicyError::new("policy file", 0, 0, "", &message)
+    };
+    let part = |part: &runtime::SubjectPart| match part {
+        runtime::SubjectPart::Header(name) => Some(SubjectPart::Header(name.clone())),
+        runtime::SubjectPart::Model => Some(SubjectPart::Model),
+        _ => None,
+    };
+    let subject: Option<Vec<SubjectPart>> = budget.subject.iter().map(part).collect();
+    let is_plain = matches!(budget.cost, Cost::Tokens(TokenKind::Total))
+        && budget.selector.conditions.is_empty()
+        && budget.routes.is_none()
+        && budget.backends.is_none();
+    match subject {
+        Some(subject) if is_plain => Ok(Arc::new(Budget {
+            name: budget.rule.name.clone(),
+            tenant: budget.rule.tenant.clone(),
+            subject,
+            unit: budget.rule.unit,
+            limit: budget.rule.limit,
+            window: budget.rule.window,
+            output_default: budget.output_default,
+            output_floor: budget.output_floor,
+        })),
+        _ => Err(refused()),
     }
-    if let Some(twice) = subject.iter().enumerate().find(|(index, part)| subject[..*index].contains(part)) {
-        return Err(document.error("spec.subject", format!("{} stands twice", twice.1)));
+}
+
+struct Headers<F>(F);
+
+impl<F> fmt::Debug for Headers<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Headers")
     }
-    if output.floor == 0 || output.floor > output.default || output.default > OUTPUT_MAX_TOKENS {
-        let message = format!(
-            "default {} and floor {}; wanted: 1 <= floor <= default <= {OUTPUT_MAX_TOKENS}",
-            output.default, output.floor
-        );
-        return Err(document.error("spec.output", message));
+}
+
+impl<F: Fn(&str) -> Option<String>> HeaderSource for Headers<F> {
+    fn get(&self, name: &str) -> Option<Cow<'_, str>> {
+        (self.0)(name).map(Cow::Owned)
     }
-    Ok(Budget {
-        name: parsed.metadata.name.value,
-        tenant: tenant.map(|tenant| tenant.value),
-        subject,
-        unit: Unit::Tokens,
-        limit: limit.tokens.0,
-        window: window.into(),
-        output_default: output.default,
-        output_floor: output.floor,
-    })
+}
+
+/// `header x-user-id`, `model`.
+impl fmt::Display for SubjectPart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Header(name) => write!(f, "header {name}"),
+            Self::Model => f.write_str("model"),
+        }
+    }
 }

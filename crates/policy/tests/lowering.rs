@@ -58,7 +58,7 @@ fn budget(text: &mut String, budget: &Budget) {
     }
     writeln!(text, "  subject {:?}", budget.subject).unwrap();
     if let Some(routes) = &budget.routes {
-        writeln!(text, "  routes {}", routes.join(" ")).unwrap();
+        writeln!(text, "  routes {routes:?}").unwrap();
     }
     if let Some(backends) = &budget.backends {
         writeln!(text, "  backends {}", backends.join(" ")).unwrap();

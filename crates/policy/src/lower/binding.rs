@@ -5,6 +5,7 @@ use crate::lower::Lowering;
 use crate::manifests::Kind;
 use crate::manifests::kinds::{AiGatewayRoute, Reference, Targets};
 use crate::manifests::object::{Object, Spec};
+use crate::runtime::NO_ROUTE;
 
 /// What a policy binds.
 #[derive(Debug, Clone, Default)]
@@ -55,7 +56,9 @@ pub(crate) fn bind(lowering: &mut Lowering<'_>, policy: &Object, targets: &Targe
     }
     let message = format!("there is no {missing}: it binds every route of namespace {namespace}");
     lowering.warn(policy, &message);
-    Binding { routes: Some(all), apart }
+    // Nobody knows what the missing route would have taken: what no route takes counts too.
+    let routes = all.into_iter().chain([NO_ROUTE.to_owned()]).collect();
+    Binding { routes: Some(routes), apart }
 }
 
 /// An AI gateway makes an HTTPRoute of the same name out of each AIGatewayRoute, so both names mean it.

@@ -7,7 +7,7 @@ use crate::manifests::Kind;
 use crate::manifests::kinds::{CostDefinition, same_cost, token_cost};
 use crate::manifests::object::{Object, Spec};
 use crate::nearest::nearest;
-use crate::runtime::Cost;
+use crate::runtime::{Cost, NO_ROUTE};
 
 /// A cost, and the routes on which the key stands for it.
 #[derive(Debug)]
@@ -58,6 +58,7 @@ fn find(
     key: &str,
     route: Option<&str>,
 ) -> Option<Cost> {
+    let route = route.filter(|route| *route != NO_ROUTE);
     let namespace = &policy.key.namespace;
     let own = |object: &Object| route.is_some_and(|route| object.key.full_name() == route);
     let ranked = |object: &&Object| match &object.spec {

@@ -15,6 +15,8 @@ mod traffic;
 mod warnings;
 mod zone;
 
+use quorate_ledger::POLICY_DOCUMENT_MAX_BYTES;
+
 use crate::manifests::object::{Object, ObjectKey, Spec};
 use crate::manifests::{Kind, ManifestSet, PolicyError, PolicyErrors};
 use crate::runtime::{Budget, CompileError, CompiledPolicy, PolicyParts};
@@ -32,6 +34,13 @@ pub struct Compiled {
 }
 
 pub(crate) fn compile(set: &ManifestSet) -> Result<Compiled, PolicyErrors> {
+    let bytes = set.document_bytes();
+    if bytes > POLICY_DOCUMENT_MAX_BYTES {
+        let message = format!(
+            "the policy has {bytes} bytes in all, more than {POLICY_DOCUMENT_MAX_BYTES}; let subjects separate users, or delete what is not needed"
+        );
+        return Err(PolicyError::new("policy", 0, 0, "", &message).into());
+    }
     let mut lowering = Lowering::new(set);
     let parts = PolicyParts {
         identity: identity::lower(&mut lowering),

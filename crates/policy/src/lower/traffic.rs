@@ -55,7 +55,7 @@ fn lower_rule(
         let mut label = label(rule);
         // Routes that define the key differently have budgets of their own, the further ones named by a route.
         if let (true, Some(first)) = (number > 0, routes.as_ref().and_then(|routes| routes.first())) {
-            let route = first.rsplit('/').next().unwrap_or(first);
+            let route = first.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or("unrouted");
             label = if label.is_empty() { route.to_owned() } else { format!("{label}/{route}") };
         }
         let unit = if matches!(cost, Cost::Number(_)) { Unit::Cost } else { unit_of(&cost) };

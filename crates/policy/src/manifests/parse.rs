@@ -78,8 +78,7 @@ fn read_object(document: &Node, report: &Report<'_>) -> Option<Object> {
         Some(Spec::Secret(secret_keys(&fields)))
     } else {
         fields.get("status");
-        let spec = fields.need("spec").and_then(|spec| read_spec(&spec, kind, &key.namespace));
-        spec
+        fields.need("spec").and_then(|spec| read_spec(&spec, kind, &key.namespace))
     };
     fields.done();
     let yaml = canonical(document, kind);
@@ -108,7 +107,7 @@ fn read_metadata(fields: &Fields<'_>, kind: Kind) -> Option<(ObjectKey, BTreeMap
             fields.need("name");
             None
         }
-        (Some(name), _) if kind == Kind::Budget => budget_name(&name),
+        (Some(name), _) if kind == Kind::Budget => values::budget_name(&name),
         (Some(name), _) => values::object_name(&name),
     };
     let namespace = fields.get("namespace").map(|namespace| values::object_name(&namespace));
@@ -122,11 +121,6 @@ fn read_metadata(fields: &Fields<'_>, kind: Kind) -> Option<(ObjectKey, BTreeMap
     fields.done();
     let namespace = namespace.unwrap_or_else(|| Some(DEFAULT_NAMESPACE.to_owned()))?;
     Some((ObjectKey { kind, namespace, name: name? }, labels.unwrap_or_default()))
-}
-
-/// It names accounts, and those have shorter names.
-fn budget_name(at: &Cursor<'_>) -> Option<String> {
-    values::name(at).and_then(|_| values::object_name(at))
 }
 
 fn read_spec(spec: &Cursor<'_>, kind: Kind, namespace: &str) -> Option<Spec> {

@@ -6,6 +6,9 @@ use crate::manifests::error::{PolicyError, presentable};
 use crate::manifests::yaml::Place;
 use crate::nearest::nearest;
 
+/// Of one source: further mistakes and warnings are not even looked into.
+const KEPT_MAX: usize = 1_000;
+
 /// Whether an unknown field is a mistake or a warning. Everything else that is wrong is always a mistake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -56,6 +59,9 @@ impl<'a> Report<'a> {
     }
 
     pub fn unknown_field(&self, at: Place, path: &str, name: &str, known: &[&str]) {
+        if self.is_full() {
+            return;
+        }
         let mut message = format!("unknown field `{name}`");
         let meant = nearest(name, known.iter().copied());
         if meant.is_none() && !known.is_empty() && known.len() <= 12 {
@@ -64,15 +70,14 @@ impl<'a> Report<'a> {
         let error = PolicyError::new(self.source, at.line, at.column, path, &message).meant(meant);
         match self.mode {
             Mode::Strict => self.push(error),
-            Mode::Lenient => self.warnings.borrow_mut().push(format!("{error}: ignored")),
+            Mode::Lenient => self.say(format!("{error}: ignored")),
         }
     }
 
     pub fn warn(&self, message: &str) {
         let object = self.object.borrow();
         let message = presentable(message);
-        let warning = if object.is_empty() { message } else { format!("{object}: {message}") };
-        self.warnings.borrow_mut().push(warning);
+        self.say(if object.is_empty() { message } else { format!("{object}: {message}") });
     }
 
     /// How many mistakes so far, to see whether one more was found meanwhile.
@@ -80,9 +85,22 @@ impl<'a> Report<'a> {
         self.mistakes.get()
     }
 
+    fn is_full(&self) -> bool {
+        self.mistakes.get().max(self.warnings.borrow().len()) >= KEPT_MAX
+    }
+
     fn push(&self, error: PolicyError) {
         self.mistakes.set(self.mistakes.get() + 1);
-        self.errors.borrow_mut().push(error);
+        if self.mistakes.get() <= KEPT_MAX {
+            self.errors.borrow_mut().push(error);
+        }
+    }
+
+    fn say(&self, warning: String) {
+        let mut warnings = self.warnings.borrow_mut();
+        if warnings.len() < KEPT_MAX {
+            warnings.push(warning);
+        }
     }
 
     /// Mistakes and warnings, in the order in which they were found.

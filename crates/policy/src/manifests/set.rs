@@ -19,6 +19,8 @@ use crate::runtime::CompiledPolicy;
 const NODES_MAX: usize = 2_000_000;
 /// What the source of a replicated document is called in errors.
 const DOCUMENT: &str = "policy";
+/// Before each object of a document.
+const MARKER: &str = "---\n";
 
 /// One file.
 #[derive(Debug, Clone, Copy)]
@@ -111,12 +113,18 @@ impl ManifestSet {
 
     /// All objects in canonical form and order. Secrets are never in it.
     pub fn to_document(&self) -> String {
-        let mut document = String::new();
+        let mut document = String::with_capacity(self.document_bytes());
         for object in self.objects.values().filter(|object| !object.is_secret()) {
-            document.push_str("---\n");
+            document.push_str(MARKER);
             document.push_str(&object.yaml);
         }
         document
+    }
+
+    /// Of [`Self::to_document`].
+    pub(crate) fn document_bytes(&self) -> usize {
+        let kept = self.objects.values().filter(|object| !object.is_secret());
+        kept.map(|object| MARKER.len() + object.yaml.len()).sum()
     }
 
     /// This set with the objects of `new` put in, and what became of each of those. Secrets change nothing.

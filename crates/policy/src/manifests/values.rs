@@ -29,6 +29,17 @@ pub(crate) fn name(at: &Cursor<'_>) -> Option<String> {
 /// The name of an object or a namespace.
 pub(crate) fn object_name(at: &Cursor<'_>) -> Option<String> {
     let name = bounded(at, OBJECT_NAME_MAX_BYTES, "name")?;
+    // Kubernetes allows less still: no capitals, no `_`.
+    let fine = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    if let Some(wrong) = name.chars().find(|c| !fine(*c)) {
+        return at.refuse(format!("a name with {wrong:?}; letters, digits, `-`, `.` and `_` are allowed"));
+    }
+    Some(name)
+}
+
+/// The name of a Budget: free text, as it has always been, that still leaves room for a namespace before it.
+pub(crate) fn budget_name(at: &Cursor<'_>) -> Option<String> {
+    let name = name(at)?;
     if name.contains('/') {
         return at.refuse("a name holds no `/`; it separates namespace and name");
     }
@@ -135,7 +146,7 @@ fn parse_duration(text: &str) -> Option<u64> {
 /// `90s`, `1h`: the largest unit that divides it.
 pub(crate) fn duration_text(ms: u64) -> String {
     for (unit, length) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)] {
-        if ms > 0 && ms % length == 0 {
+        if ms > 0 && ms.is_multiple_of(length) {
             return format!("{}{unit}", ms / length);
         }
     }

@@ -1,8 +1,9 @@
 //! Arithmetic of cost expressions. CEL refuses `input_tokens * 0.25` (unsigned × double), although the documentation of
 //! Envoy AI Gateway writes it; here any two numbers go together. Whole numbers stay whole, and may go below zero.
 
+use std::sync::{Arc, LazyLock};
+
 use cel::{Context, Env, ExecutionError, Value};
-use std::sync::Arc;
 
 use super::{CelError, Pattern};
 
@@ -16,9 +17,13 @@ pub(super) const OPERATORS: [(&str, &str, usize); 6] = [
     ("-_", "@negate", 1),
 ];
 
+/// Shared: it is large and the same for every expression, and there may be thousands of them.
+static STANDARD: LazyLock<Arc<Env>> =
+    LazyLock::new(|| Arc::new(Env::default().with_optional_support(false).with_stdlib()));
+
 /// The standard functions, our operators, and one `@matches-N` for each pattern.
 pub(super) fn functions(patterns: &[Pattern]) -> Result<Context<'static, 'static>, CelError> {
-    let mut context = Context::with_env(Arc::new(Env::default().with_optional_support(false).with_stdlib()));
+    let mut context = Context::with_env(Arc::clone(&STANDARD));
     let declared = |error: cel::DeclarationError| CelError::new(error.to_string());
     context.add_function("@add", |a: Value, b: Value| binary("@add", a, b)).map_err(declared)?;
     context.add_function("@subtract", |a: Value, b: Value| binary("@subtract", a, b)).map_err(declared)?;

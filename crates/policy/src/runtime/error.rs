@@ -32,6 +32,7 @@ pub enum MatchError {
 pub enum CostError {
     #[error("no price for model {model}: add a ModelPrice for it, or a fallback price to the budget")]
     NoPrice { model: String },
+    /// Could not be seen at apply. The caller charges the token total instead, and counts a warning.
     #[error("cost expression {expression}: {problem}")]
     Cel { expression: String, problem: CelError },
     #[error("no backend can serve the request, so its cost is unknown; give its route a backend")]

@@ -11,6 +11,9 @@ use crate::manifests::yaml::{Entry, Node, Place, Scalar, Sort, Value};
 const DEPTH_MAX: usize = 64;
 const TOO_DEEP: &str = "more than 64 levels deep; manifests need fewer";
 
+/// The key of fields from elsewhere.
+const MERGE: &str = "<<";
+
 /// Why a document is no tree.
 #[derive(Debug)]
 pub(crate) struct Flaw {
@@ -33,7 +36,14 @@ struct Open {
 
 enum Content {
     List(Vec<Node>),
-    Map { entries: Vec<Entry>, seen: BTreeSet<String>, key: Option<(String, Place)> },
+    Map {
+        entries: Vec<Entry>,
+        /// What `<<` takes fields from.
+        bases: Vec<Node>,
+        seen: BTreeSet<String>,
+        /// Waits for its value. `true`: it is `<<`.
+        key: Option<(String, Place, bool)>,
+    },
 }
 
 /// What one document has composed so far.
@@ -68,7 +78,8 @@ impl Composer {
                 Event::Scalar(text, style, anchor, tag) => {
                     let scalar = scalar(&text, style, tag.as_deref(), at)?;
                     self.take(1, at)?;
-                    draft.close(Node { at, value: Value::Scalar(scalar) }, anchor)?;
+                    let merges = style == ScalarStyle::Plain && scalar.text == MERGE;
+                    draft.close(Node { at, value: Value::Scalar(scalar) }, anchor, merges)?;
                 }
                 Event::SequenceStart(anchor, tag) => {
                     known_tag(tag.as_deref(), at)?;
@@ -76,7 +87,12 @@ impl Composer {
                 }
                 Event::MappingStart(anchor, tag) => {
                     known_tag(tag.as_deref(), at)?;
-                    let content = Content::Map { entries: Vec::new(), seen: BTreeSet::new(), key: None };
+                    let content = Content::Map {
+                        entries: Vec::new(),
+                        bases: Vec::new(),
+                        seen: BTreeSet::new(),
+                        key: None,
+                    };
                     draft.open(at, anchor, content)?;
                 }
                 Event::SequenceEnd | Event::MappingEnd => {
@@ -93,7 +109,7 @@ impl Composer {
                     // What an alias stands for is copied: a bomb of aliases runs out of nodes before it is built.
                     self.take(node.count(), at)?;
                     let node = Node { at, value: node.value.clone() };
-                    draft.close(node, 0)?;
+                    draft.close(node, 0, false)?;
                 }
                 Event::Nothing | Event::StreamStart | Event::StreamEnd => {}
             }
@@ -130,13 +146,14 @@ impl Draft {
         };
         let value = match open.content {
             Content::List(items) => Value::List(items),
-            Content::Map { entries, .. } => Value::Map(merged(entries)?),
+            Content::Map { entries, bases, .. } => Value::Map(merged(entries, bases)?),
         };
-        self.close(Node { at: open.at, value }, open.anchor)
+        self.close(Node { at: open.at, value }, open.anchor, false)
     }
 
-    /// Puts a finished node where it belongs: into what is open around it, or at the top.
-    fn close(&mut self, node: Node, anchor: usize) -> Result<(), Flaw> {
+    /// Puts a finished node where it belongs: into what is open around it, or at the top. `merges`: as a key, it takes
+    /// fields from elsewhere.
+    fn close(&mut self, node: Node, anchor: usize, merges: bool) -> Result<(), Flaw> {
         if anchor != 0 {
             self.anchored_nodes += node.count();
             if self.anchored_nodes > ANCHORED_NODES_MAX {
@@ -147,8 +164,9 @@ impl Draft {
         match self.open.last_mut().map(|open| &mut open.content) {
             None => self.root = Some(node),
             Some(Content::List(items)) => items.push(node),
-            Some(Content::Map { entries, seen, key }) => match key.take() {
-                Some((name, at)) => entries.push(Entry { key: name, at, value: node }),
+            Some(Content::Map { entries, bases, seen, key }) => match key.take() {
+                Some((_, _, true)) => bases.push(node),
+                Some((name, at, false)) => entries.push(Entry { key: name, at, value: node }),
                 None => {
                     let Value::Scalar(scalar) = &node.value else {
                         return Err(flaw(node.at, format!("{} as a key; keys are texts", node.sort_name())));
@@ -157,7 +175,7 @@ impl Draft {
                         let message = format!("field {} stands twice in one map", quoted(&scalar.text));
                         return Err(flaw(node.at, message));
                     }
-                    *key = Some((scalar.text.clone(), node.at));
+                    *key = Some((scalar.text.clone(), node.at, merges));
                 }
             },
         }
@@ -177,22 +195,22 @@ fn node_depth(node: &Node) -> usize {
 }
 
 /// `<<: *base`: the fields of base, where the map itself has none of that name.
-fn merged(entries: Vec<Entry>) -> Result<Vec<Entry>, Flaw> {
-    if !entries.iter().any(|entry| entry.key == "<<") {
+fn merged(mut entries: Vec<Entry>, bases: Vec<Node>) -> Result<Vec<Entry>, Flaw> {
+    if bases.is_empty() {
         return Ok(entries);
     }
-    let (merges, mut entries): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry.key == "<<");
-    for merge in merges {
-        let bases = match merge.value.value {
+    let mut names: BTreeSet<String> = entries.iter().map(|entry| entry.key.clone()).collect();
+    for base in bases {
+        let bases = match base.value {
             Value::List(bases) => bases,
-            _ => vec![merge.value],
+            _ => vec![base],
         };
         for base in bases {
             let Value::Map(inherited) = base.value else {
                 return Err(flaw(base.at, "<< takes a map or a list of maps"));
             };
             for entry in inherited {
-                if !entries.iter().any(|own| own.key == entry.key) {
+                if names.insert(entry.key.clone()) {
                     entries.push(entry);
                 }
             }
