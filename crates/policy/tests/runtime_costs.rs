@@ -251,6 +251,19 @@ proptest! {
     }
 
     #[test]
+    fn the_bound_of_a_step_holds(
+        variable in proptest::sample::select(vec!["input_tokens", "total_tokens", "output_tokens", "cached_input_tokens"]),
+        operator in proptest::sample::select(vec!["<", "<=", ">", ">=", "==", "!="]),
+        (at, below, above) in (0u64..30_000, 0u64..40, 0u64..40),
+        used in usages(20_000, 5_000),
+    ) {
+        let expression = format!("{variable} {operator} {at} ? {variable} * {below} : {variable} * {above} + 0.5");
+        let cost = CelCost::new(&expression).unwrap();
+        let (bound, actual) = (cost.bound(20_000, 5_000, &AT).unwrap(), cost.of(&used, &AT).unwrap());
+        prop_assert!(bound >= actual, "{expression}: {bound} < {actual}");
+    }
+
+    #[test]
     fn the_bound_of_a_price_holds(
         prices in [0u64..100_000_000, 0..100_000_000, 0..100_000_000, 0..100_000_000],
         used in usages(1_000_000, 100_000),
