@@ -65,10 +65,9 @@ pub(crate) fn up(
     }
     for (name, value) in &mutation.set {
         // Names and values that no request may carry are left out.
-        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name.as_str()), HeaderValue::from_str(value)) {
-            if !NOT_SET.contains(&name.as_str()) {
-                headers.insert(name, value);
-            }
+        let Ok(name) = HeaderName::try_from(name.as_str()) else { continue };
+        if let (false, Ok(value)) = (NOT_SET.contains(&name.as_str()), HeaderValue::from_str(value)) {
+            headers.insert(name, value);
         }
     }
     if let Some(key) = &backend.key {

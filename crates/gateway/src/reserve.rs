@@ -102,7 +102,7 @@ impl<'c> Reserving<'c> {
         }
         let id = self.call.core.keeper.new_id();
         match self.ask(id, charges.clone(), Duration::ZERO).await? {
-            Answer::Decided(outcome) => self.decided(id, outcome, &bounds, &output, charges).await,
+            Answer::Decided(outcome) => self.decided(id, *outcome, &bounds, &output, charges).await,
             Answer::Spare(taken) => Ok(Some(self.spare(id, taken, &bounds, &output))),
         }
     }
@@ -126,11 +126,11 @@ impl<'c> Reserving<'c> {
                 let answer = self.ask(id, charges.clone(), wait).await?;
                 self.waited += began.elapsed();
                 match answer {
-                    Answer::Decided(Outcome::Denied(denial)) => Err(self.denied(denial)),
-                    // Not a denial again: this goes no deeper.
-                    Answer::Decided(outcome) => {
-                        Box::pin(self.decided(id, outcome, bounds, output, charges)).await
-                    }
+                    Answer::Decided(outcome) => match *outcome {
+                        Outcome::Denied(denial) => Err(self.denied(denial)),
+                        // No denial again: this goes no deeper.
+                        other => Box::pin(self.decided(id, other, bounds, output, charges)).await,
+                    },
                     Answer::Spare(taken) => Ok(Some(self.spare(id, taken, bounds, output))),
                 }
             }
@@ -337,7 +337,7 @@ impl<'c> Reserving<'c> {
         let decided = core.keeper.execute_waiting(command, wait, within).await;
         core.metrics.reserve_seconds.observe(started.elapsed().as_secs_f64());
         let error = match decided {
-            Ok(outcome) => return Ok(Answer::Decided(outcome)),
+            Ok(outcome) => return Ok(Answer::Decided(Box::new(outcome))),
             Err(error) => error,
         };
         tracing::warn!(%error, "no decision on a reservation");
@@ -361,7 +361,7 @@ impl<'c> Reserving<'c> {
 }
 
 enum Answer {
-    Decided(Outcome),
+    Decided(Box<Outcome>),
     /// The cluster is away, and the budgets let this gateway go on for a while.
     Spare(Taken),
 }

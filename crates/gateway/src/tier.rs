@@ -100,7 +100,15 @@ type AccountName = (String, String, String);
 
 /// The last share seen of accounts with tiers. A guess: losing it costs a second question, nothing else.
 #[derive(Debug, Default)]
-pub(crate) struct Hints(Mutex<HashMap<AccountName, (Amount, Amount, Option<TimestampMs>)>>);
+pub(crate) struct Hints(Mutex<HashMap<AccountName, Share>>);
+
+/// What was left of the limit, and until when that can hold.
+#[derive(Debug, Clone, Copy)]
+struct Share {
+    left: Amount,
+    limit: Amount,
+    resets_at: Option<TimestampMs>,
+}
 
 impl Hints {
     pub(crate) fn saw(&self, tenant: &str, plan: &Plan, balances: &[Balance]) {
@@ -114,7 +122,7 @@ impl Hints {
                 seen.clear();
             }
             let (left, limit) = left_before(balance);
-            seen.insert(name, (left, limit, balance.resets_at));
+            seen.insert(name, Share { left, limit, resets_at: balance.resets_at });
         }
     }
 
@@ -126,7 +134,7 @@ impl Hints {
         let tenant = &plan.who.identity.tenant;
         let left = |_: usize, found: &BudgetMatch| {
             let name = (tenant.clone(), found.budget.rule.name.clone(), found.subject.clone());
-            let (left, limit, resets_at) = *self.0.lock().get(&name)?;
+            let Share { left, limit, resets_at } = *self.0.lock().get(&name)?;
             resets_at.is_none_or(|at| at > now).then_some((left, limit))
         };
         match Tiers::new(&plan.model).judge(plan, left) {

@@ -55,6 +55,12 @@ impl LedgerKeeper {
         self.ledger.lock().account(now(), tenant, budget, subject)
     }
 
+    /// Of every account of a tenant, in whole units.
+    pub(crate) fn spent(&self, tenant: &str) -> Vec<u64> {
+        let ledger = self.ledger.lock();
+        ledger.accounts(now(), tenant, None).map(|account| account.spent.units_floor()).collect()
+    }
+
     /// Waits until `done` holds of the ledger.
     pub(crate) async fn until(&self, what: &str, done: impl Fn(&Ledger) -> bool) {
         let mut applied = self.applied.subscribe();

@@ -7,6 +7,7 @@ mod fallback;
 mod identity;
 mod keeper;
 mod loss;
+mod manifests;
 mod policies;
 mod provider;
 mod recordings;
