@@ -223,24 +223,23 @@ impl Call {
     /// A reservation that has room for the next attempt: the one that is there, or a new one. Where that is denied, the
     /// request ends as its last attempt did.
     async fn hold_for_next(&self, trail: &mut Trail, failed: Failed) -> Result<(), Refusal> {
-        if trail.plan.matches.is_empty() {
-            return Ok(());
-        }
-        let rests =
-            |index: &&usize| trail.plan.candidates.get(**index).is_none_or(|one| self.rests(&one.name));
-        let next = trail.left.iter().find(|index| !rests(index)).copied();
-        let covered = |held: &Held| next.is_some_and(|next| held.covered.contains(&next));
-        if !failed.charged && trail.held.as_ref().is_some_and(covered) {
+        let rests = |index: &usize| trail.plan.candidates.get(*index).is_none_or(|one| self.rests(&one.name));
+        let (resting, ready): (Vec<usize>, Vec<usize>) = trail.left.iter().copied().partition(rests);
+        let fits = |next: &usize| {
+            let covered = trail.held.as_ref().is_none_or(|held| held.covered.contains(next));
+            covered && trail.plan.is_matched_to(*next)
+        };
+        if !failed.charged && ready.first().is_some_and(fits) {
             return Ok(());
         }
         self.release(trail.held.take()).await;
-        let reserving = Reserving::new(self, Arc::clone(&trail.plan), trail.left.clone());
-        match reserving.run().await {
+        let covered = ready.into_iter().chain(resting).collect();
+        match Reserving::new(self, Arc::clone(&trail.plan), covered).run().await {
             Ok((plan, held)) => {
-                if !Arc::ptr_eq(&plan, &trail.plan) {
+                if !plan.has_candidates_of(&trail.plan) {
                     trail.left = self.usable(&plan);
-                    trail.plan = plan;
                 }
+                trail.plan = plan;
                 trail.held = held;
                 Ok(())
             }

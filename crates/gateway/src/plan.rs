@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use quorate_policy::runtime::{
     BackendRef, BodyMutation, BudgetMatch, CompiledPolicy, CostContext, HeaderMutation, MODEL_HEADER,
-    MatchError, RouteMatch, TextMatch,
+    MatchError, RequestView, RouteMatch, TextMatch,
 };
 
 use crate::{
@@ -56,6 +56,8 @@ pub(crate) struct Plan {
     pub(crate) priorities: usize,
     /// One account of each budget that applies; none: the request passes uncounted.
     pub(crate) matches: Vec<BudgetMatch>,
+    /// The candidate that these are for: some budgets are a backend's own.
+    matched_to: usize,
     pub(crate) total_ms: Option<u64>,
     pub(crate) idle_ms: Option<u64>,
 }
@@ -94,8 +96,6 @@ impl Plan {
         let seen = asked.seen(&who);
         let view = asked.view(model, &seen);
         let found = policy.policy.route(&view);
-        let matched = policy.policy.budgets(&view, found.as_ref());
-        let matches = matched.map_err(|error: MatchError| Refusal::WrongSubject(error.to_string()))?;
         let (candidates, priorities) = match &found {
             Some(found) => of_route(policy, found, model, draw)?,
             None if policy.policy.routes().is_empty() => (vec![of_config(policy, model)?], 1),
@@ -104,6 +104,9 @@ impl Plan {
                 return Err(Refusal::NoRoute { model: shown(model), known });
             }
         };
+        let matched_to = candidates.iter().position(|one| one.backend.is_ok()).unwrap_or(0);
+        let backend = candidates.get(matched_to).filter(|_| found.is_some()).map(|one| one.name.as_str());
+        let matches = matches(policy, &view, found.as_ref(), backend)?;
         let rule = found.as_ref().map(|found| found.rule);
         Ok(Self {
             policy: Arc::clone(policy),
@@ -112,16 +115,47 @@ impl Plan {
             candidates,
             priorities,
             matches,
+            matched_to,
             total_ms: rule.and_then(|rule| rule.request_timeout_ms),
             idle_ms: rule.and_then(|rule| rule.stream_idle_timeout_ms),
             who,
         })
     }
 
+    /// Whether the budgets are those of a request that goes to this candidate.
+    pub(crate) fn is_matched_to(&self, candidate: usize) -> bool {
+        self.matched_to == candidate || !self.policy.has_budgets_of_backends
+    }
+
+    /// The same plan with these budgets.
+    pub(crate) fn matching(&self, asked: &Asked, candidate: usize) -> Result<Self, Refusal> {
+        let seen = asked.seen(&self.who);
+        let view = asked.view(&self.model, &seen);
+        let found = self.policy.policy.route(&view);
+        let backend = self.candidates.get(candidate).filter(|_| found.is_some());
+        let matches = matches(&self.policy, &view, found.as_ref(), backend.map(|one| one.name.as_str()))?;
+        Ok(Self { matches, matched_to: candidate, ..self.clone() })
+    }
+
+    /// Whether the candidates are the same, in the same order.
+    pub(crate) fn has_candidates_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.policy, &other.policy) && self.model == other.model
+    }
+
     /// What costs depend on besides tokens.
     pub(crate) fn context<'a>(&'a self, candidate: &'a Candidate) -> CostContext<'a> {
         CostContext { model: &candidate.model, backend: &candidate.name, route: &self.route }
     }
+}
+
+fn matches(
+    policy: &ActivePolicy,
+    view: &RequestView<'_>,
+    found: Option<&RouteMatch<'_>>,
+    backend: Option<&str>,
+) -> Result<Vec<BudgetMatch>, Refusal> {
+    let matched = policy.policy.budgets_on(view, found, backend);
+    matched.map_err(|error: MatchError| Refusal::WrongSubject(error.to_string()))
 }
 
 fn of_config(policy: &ActivePolicy, model: &str) -> Result<Candidate, Refusal> {

@@ -1,9 +1,9 @@
 //! Follows the policy in force: every new document is compiled once, here, and its backends are opened. One that this
 //! gateway cannot read (written for a newer version) leaves the last good one in force.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use quorate_policy::runtime::{CompiledPolicy, JwksSource};
+use quorate_policy::runtime::{Budget, CompiledPolicy, JwksSource, SubjectPart};
 use quorate_rpc::{PolicyDocument, WatchHandle};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -38,6 +38,8 @@ pub(crate) struct ActivePolicy {
     pub(crate) policy: CompiledPolicy,
     pub(crate) sources: Arc<Sources>,
     backends: Backends,
+    /// Some budgets are of one backend, or have an account for each.
+    pub(crate) has_budgets_of_backends: bool,
     /// The keys of tokens; `None`: the policy has no rules for tokens. The error is for the log, not for clients.
     pub(crate) jwks: Option<Result<KeySet, String>>,
 }
@@ -54,7 +56,16 @@ impl ActivePolicy {
                 "no token can be verified; correct the JWKS and apply the policy again"
             );
         }
-        Self { version, policy, sources: Arc::clone(sources), backends, jwks }
+        let of_backends = |budget: &Arc<Budget>| {
+            budget.backends.is_some() || budget.subject.contains(&SubjectPart::Backend)
+        };
+        let has_budgets_of_backends = policy.all_budgets().iter().any(of_backends);
+        Self { version, policy, sources: Arc::clone(sources), backends, has_budgets_of_backends, jwks }
+    }
+
+    fn has_jwks_file(&self) -> bool {
+        let rules = self.policy.identity().jwt.as_ref();
+        rules.is_some_and(|rules| matches!(rules.jwks, JwksSource::File(_)))
     }
 
     /// By the name that the policy's routes use.
@@ -76,6 +87,9 @@ fn jwks(source: &JwksSource) -> Result<KeySet, String> {
 
 pub(crate) type PolicyReceiver = watch::Receiver<Option<Arc<ActivePolicy>>>;
 
+/// How often a JWKS file is looked at again: keys are rotated.
+const REREAD: Duration = Duration::from_secs(60);
+
 /// Runs until `stop`, or until nobody sends documents any more. Tells the cluster which version runs here.
 pub(crate) async fn follow(
     watched: Arc<WatchHandle>,
@@ -88,11 +102,15 @@ pub(crate) async fn follow(
     let mut running = 0;
     loop {
         let document = documents.borrow_and_update().clone();
+        let mut rereads = false;
         if let Some(document) = document {
             let error = match compile(&document, &sources).await {
                 Ok(policy) => {
+                    if running != policy.version {
+                        tracing::info!(version = policy.version, "policy in force");
+                    }
                     running = policy.version;
-                    tracing::info!(version = running, "policy in force");
+                    rereads = policy.has_jwks_file();
                     metrics.policy_version.set(running);
                     active.send_replace(Some(Arc::new(policy)));
                     String::new()
@@ -112,6 +130,7 @@ pub(crate) async fn follow(
         tokio::select! {
             () = stop.cancelled() => return,
             changed = documents.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(REREAD), if rereads => {}
         }
     }
 }

@@ -68,12 +68,22 @@ impl<'c> Reserving<'c> {
         Self { call, plan, covered, counts: Counts::default(), tiers, waited: Duration::ZERO }
     }
 
+    /// The budgets of the backend that is tried first.
+    fn match_first(&mut self) -> Result<(), Refusal> {
+        let first = self.covered.first().copied().filter(|first| !self.plan.is_matched_to(*first));
+        if let Some(first) = first {
+            self.plan = Arc::new(self.plan.matching(&self.call.asked, first)?);
+        }
+        Ok(())
+    }
+
     /// `None`: no budget applies.
     pub(crate) async fn run(mut self) -> Result<(Arc<Plan>, Option<Held>), Refusal> {
         if let Some(model) = self.call.core.tier_hints.guess(&self.plan, self.call.core.keeper.now()) {
             self.plan_for(&model)?;
         }
         for _ in 0..ASKED_MAX {
+            self.match_first()?;
             if self.plan.matches.is_empty() {
                 return Ok((self.plan, None));
             }

@@ -203,3 +203,15 @@ async fn who_may_wait_gets_what_others_give_back() {
     world.provider.go();
     assert_eq!((third.await.unwrap().as_u16(), fourth.await.unwrap().as_u16()), (200, 200));
 }
+
+#[tokio::test]
+async fn counting_budgets_overshoot_and_then_deny() {
+    let mut budget = tokens("count", 40);
+    budget.rule.enforcement = Enforcement::Count;
+    let world = world(of_budgets([budget])).await;
+    for spent_after in [30, 60] {
+        assert_eq!(world.chat(NAMED).await.status.as_u16(), 200);
+        assert_eq!(spent(&world, "count"), (units(spent_after), Amount::ZERO));
+    }
+    assert_eq!(world.chat(NAMED).await.status.as_u16(), 429);
+}

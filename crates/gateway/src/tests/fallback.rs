@@ -278,3 +278,23 @@ async fn a_new_policy_leaves_requests_in_flight_alone() {
     assert_eq!(asking.await.unwrap().as_u16(), 200);
     assert_eq!((world.account("user-hourly", "alice"), second.got().len()), ((60, 0), 1));
 }
+
+#[tokio::test]
+async fn a_backends_own_budget_counts_what_that_backend_served() {
+    let own = |name: &str| {
+        let mut budget = tokens(name, 1_000);
+        budget.backends = Some(vec![format!("ns/{name}")]);
+        budget
+    };
+    let policy = compile(PolicyParts {
+        budgets: vec![own("first"), own("second"), tokens("all", 1_000)],
+        routes: vec![route("all", "", both(1, 2))],
+        ..PolicyParts::default()
+    });
+    let (world, _second) = two(policy, "").await;
+    world.provider.plays([answer("503 Service Unavailable", "")]);
+    assert_eq!(world.chat(NAMED).await.header("x-ai-provider"), Some("second"));
+    world.resolved().await;
+    let spent = |budget: &str| world.account(budget, "alice");
+    assert_eq!((spent("first"), spent("second"), spent("all")), ((0, 0), (30, 0), (30, 0)));
+}
