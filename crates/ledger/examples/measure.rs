@@ -27,21 +27,95 @@ fn reserve(tenant: &str, id: ReservationId) -> Command {
 }
 
 fn resident_mb() -> u64 {
+    resident_kb() / 1_024
+}
+
+fn resident_kb() -> u64 {
     let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
-    pages.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4 / 1024
+    pages.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4
+}
+
+/// Each the same budget in every respect but one, one account, five requests a second.
+fn other_budgets(start: u64) {
+    let rule = |window| BudgetRule::new("hourly", Unit::Tokens, amount(900_000_000), window);
+    let berlin = (0..40).map(|change| ZoneOffset {
+        from: TimestampMs(start - 315_000_000_000 + change * 15_780_000_000),
+        seconds: if change % 2 == 0 { 3_600 } else { 7_200 },
+    });
+    let sliding = Window::Sliding { ms: 60_000 };
+    let rules = [
+        ("reserve", rule(Window::Hour)),
+        ("day, utc", rule(Window::Day)),
+        ("day, zone", BudgetRule { zone: berlin.collect(), ..rule(Window::Day) }),
+        ("count", BudgetRule { enforcement: Enforcement::Count, ..rule(Window::Hour) }),
+        ("shadow", BudgetRule { enforcement: Enforcement::Shadow, ..rule(Window::Hour) }),
+        ("alerts", BudgetRule { alerts: vec![50, 80, 100], ..rule(Window::Hour) }),
+        ("carry over", BudgetRule { carry_over: Some(amount(5)), ..rule(Window::Minute) }),
+        ("sliding", rule(sliding)),
+        ("sliding count", BudgetRule { enforcement: Enforcement::Count, ..rule(sliding) }),
+        ("sliding shadow", BudgetRule { enforcement: Enforcement::Shadow, ..rule(sliding) }),
+    ];
+    for (name, rule) in rules {
+        let mut ledger = Ledger::default();
+        ledger.apply(TimestampMs(start), &put(rule));
+        let requests = 50_000_u64;
+        let began = Instant::now();
+        for number in 0..requests {
+            let at = start + number * 200;
+            ledger.apply(TimestampMs(at), &reserve("acme", id(at, number)));
+            let settle =
+                Command::Settle { tenant: "acme".into(), id: id(at, number), actual: vec![amount(1)] };
+            ledger.apply(TimestampMs(at), &settle);
+        }
+        println!("{name}: {} ns for both", began.elapsed().as_nanos() / u128::from(requests));
+    }
+}
+
+/// Every slice of a sliding window in use, and one window of an hour.
+fn accounts(start: u64) {
+    for (name, window, requests) in
+        [("hourly", Window::Hour, 1), ("sliding, 61 slices", Window::Sliding { ms: 3_600_000 }, 61)]
+    {
+        let mut ledger = Ledger::default();
+        let rule = BudgetRule::new("hourly", Unit::Tokens, amount(900_000_000), window);
+        ledger.apply(TimestampMs(start), &put(rule));
+        let before = resident_kb();
+        for slice in 0..requests {
+            let at = start + slice * 60_000;
+            for number in 0..10_000_u64 {
+                let (tenant, id) = ("acme".to_owned(), id(at, number));
+                let mut command = reserve(&tenant, id);
+                if let Command::Reserve { charges, .. } = &mut command {
+                    charges[0].subject = format!("subject-{number}");
+                }
+                ledger.apply(TimestampMs(at), &command);
+                ledger.apply(TimestampMs(at), &Command::Release { tenant, id });
+            }
+        }
+        // What is remembered of the last 70 seconds is no part of an account.
+        for _ in 0..10_000 {
+            let command = Command::Release { tenant: "none".into(), id: id(start, 0) };
+            ledger.apply(TimestampMs(start + requests * 60_000 + 70_001), &command);
+        }
+        println!("an account, {name}: {} bytes", (resident_kb() - before) * 1_024 / 10_000);
+    }
+}
+
+fn put(rule: BudgetRule) -> Command {
+    Command::PutPolicy {
+        expected_version: None,
+        rules: vec![rule],
+        document: String::new(),
+        staged: None,
+        by: String::new(),
+        comment: String::new(),
+    }
 }
 
 fn main() {
     let start = 1_790_000_000_000_u64;
     let mut ledger = Ledger::default();
-    let put = Command::PutPolicy {
-        expected_version: None,
-        rules: vec![BudgetRule::new("hourly", Unit::Tokens, amount(900_000_000), Window::Hour)],
-        document: String::new(),
-        staged: None,
-        by: String::new(),
-        comment: String::new(),
-    };
+    let put = put(BudgetRule::new("hourly", Unit::Tokens, amount(900_000_000), Window::Hour));
     ledger.apply(TimestampMs(start), &put);
     let tenants: Vec<String> = (0..10_000).map(|number| format!("tenant-{number:05}")).collect();
     let before = resident_mb();
@@ -97,5 +171,7 @@ fn main() {
         slowest = slowest.max(began.elapsed().as_micros());
     }
     println!("slowest of 100,000 applies after it: {slowest} µs");
-    drop(snapshot);
+    drop((snapshot, ledger));
+    other_budgets(start);
+    accounts(start);
 }

@@ -1,7 +1,7 @@
 //! A charge on an account: booked in its window, with what it means for overdraft, excess and alerts.
 
 use crate::account::Account;
-use crate::period::{Booked, Period};
+use crate::period::Booked;
 use crate::standing::Standing;
 use crate::tenant::Line;
 use crate::{Amount, BudgetRule, Enforcement, TimestampMs};
@@ -32,7 +32,6 @@ impl Account {
         let booked = self.period_mut(line.window)?.book(line, amount, was_open);
         if let Some(before) = before {
             self.overshoot(line.window, before, booked);
-            self.record_excess(line.window);
         }
         let mut effect = Effect { booked, shares: Vec::new(), standing: None };
         if let Some(rule) = rule.filter(|rule| !rule.alerts.is_empty() && booked.added > booked.taken_back) {
@@ -41,30 +40,16 @@ impl Account {
         Some(effect)
     }
 
-    /// Overdraft of a budget that only counts: the part of a charge beyond the limit, as long as it stays charged.
+    /// Of a budget that only counts, as long as it stays charged: overdraft is the part of a charge beyond the limit;
+    /// excess what it takes, besides, from what others have reserved.
     fn overshoot(&mut self, window: u32, before: Standing, booked: Booked) {
         let Some(period) = self.period_mut(window) else { return };
         let rise = booked.added.saturating_sub(booked.taken_back);
         let fall = booked.taken_back.saturating_sub(booked.added);
-        let below_limit = before.limit.saturating_sub(before.spent);
-        let over = rise.saturating_sub(below_limit);
+        let over = rise.saturating_sub(before.limit.saturating_sub(before.spent));
         period.overdraft = period.overdraft.saturating_sub(fall).checked_add(over).unwrap_or(Amount::MAX);
-    }
-
-    /// After a change that no limit stopped: whatever is used beyond ceiling and overdraft, in any window that this one
-    /// is part of, is put down as its excess.
-    pub fn record_excess(&mut self, window: u32) {
-        let beyond = |last: &Period| {
-            let inside = self.window_ending_in(last).any(|period| period.number == window);
-            if inside { used_beyond(self.window_ending_in(last)) } else { 0 }
-        };
-        let most = self.periods().map(beyond).max().unwrap_or(0);
-        let most = u64::try_from(most).ok().and_then(|micros| Amount::from_micros(micros).ok());
-        let Some(most) = most.filter(|most| !most.is_zero()) else { return };
-        if let Some(period) = self.period_mut(window) {
-            let extra = period.extra_mut();
-            extra.excess = extra.excess.checked_add(most).unwrap_or(Amount::MAX);
-        }
+        period.ceiling = period.ceiling.max(before.limit);
+        period.add_excess(rise.saturating_sub(before.available()).saturating_sub(over));
     }
 
     /// Each share once for the window: what a slice has announced is not announced again as long as it counts.
@@ -93,19 +78,4 @@ impl Account {
             effect.standing = Some(standing);
         }
     }
-}
-
-/// By how much spent and reserved are above ceiling, overdraft and excess, in micros.
-pub(crate) fn used_beyond<'a>(window: impl Iterator<Item = &'a Period>) -> u128 {
-    let (mut used, mut ceiling, mut over) = (0, 0, 0);
-    for period in window {
-        used += micros(period.spent) + micros(period.reserved);
-        ceiling = ceiling.max(micros(period.ceiling));
-        over += micros(period.overdraft) + micros(period.excess());
-    }
-    used.saturating_sub(ceiling + over)
-}
-
-fn micros(amount: Amount) -> u128 {
-    u128::from(amount.micros())
 }

@@ -4,20 +4,42 @@ use std::collections::BTreeMap;
 
 use crate::account::Account;
 use crate::account_key::AccountKey;
-use crate::booking::used_beyond;
 use crate::period::Period;
-use crate::{Amount, Ledger};
+use crate::{Amount, Ledger, TimestampMs};
 
 pub(crate) fn never_overspent(ledger: &Ledger, found: &mut Vec<String>) {
     for (tenant, key, account) in accounts(ledger) {
         for period in account.periods() {
             let used = micros(period.spent) + micros(period.reserved);
-            let beyond = used_beyond(account.window_ending_in(period));
-            if beyond > 0 || used > micros(Amount::MAX) || period.overdraft > period.spent {
-                found.push(format!("tenant {tenant}, {key:?}: {beyond} micros too much, {period:?}"));
+            if period.sliding_ms == 0 && is_beyond([period])
+                || used > micros(Amount::MAX)
+                || period.overdraft > period.spent
+            {
+                found.push(format!("tenant {tenant}, {key:?}: {period:?}"));
+            }
+            let slices = stretch(account, period, ledger.time);
+            if is_beyond(slices.iter().copied()) {
+                found.push(format!("tenant {tenant}, {key:?}: {slices:?}"));
             }
         }
     }
+}
+
+/// The slices from `first` on that count at `now` in its sliding window.
+fn stretch<'a>(account: &'a Account, first: &Period, now: TimestampMs) -> Vec<&'a Period> {
+    let counted = account.counted(first.sliding_ms, first.unit, now);
+    let later = counted.filter(|slice| first.sliding_ms > 0 && slice.span >= first.span);
+    if first.is_over(now) { Vec::new() } else { later.collect() }
+}
+
+fn is_beyond<'a>(periods: impl IntoIterator<Item = &'a Period>) -> bool {
+    let (mut used, mut ceiling, mut over) = (0, 0, 0);
+    for period in periods {
+        used += micros(period.spent) + micros(period.reserved);
+        ceiling = ceiling.max(micros(period.ceiling));
+        over += micros(period.overdraft) + micros(period.excess());
+    }
+    used > ceiling + over
 }
 
 pub(crate) fn excess_explained(ledger: &Ledger, found: &mut Vec<String>) {

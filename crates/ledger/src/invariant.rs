@@ -26,7 +26,7 @@ pub struct Property {
 pub const PROPERTIES: &[Property] = &[
     Property {
         name: "never overspent",
-        says: "in every window, a sliding one at any time: spent + reserved <= highest limit at a grant + overdraft + excess",
+        says: "in every window, and every stretch of a sliding one up to now: spent + reserved <= highest limit at a grant + overdraft + excess",
         from: "DESIGN.md, the promise: a budget holds exactly",
         find: books::never_overspent,
     },

@@ -77,11 +77,13 @@ pub struct Denial {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settlement {
     pub balances: Vec<Balance>,
-    /// Per charge: what was used beyond the reservation.
+    /// Per charge: what was used beyond the reservation; of a budget that only counts, beyond what was asked. How far
+    /// such a budget is beyond its limit is the account's overdraft.
     pub overdraft: Vec<Amount>,
 }
 
-/// The operation itself was wrong. In the order of precedence: where several apply, the first is returned.
+/// The operation itself was wrong, and changed nothing. In the order of precedence: where several apply, the first is
+/// returned.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Error)]
 pub enum Refusal {
     #[error("invalid operation: {0}")]

@@ -18,7 +18,8 @@ pub(crate) struct Period {
     pub sliding_ms: u64,
     /// The limit as last seen, override, top-ups and what was carried over included.
     pub limit: Amount,
-    /// The highest limit that was in force at a grant: what "never overspent" is measured against.
+    /// The highest limit that was in force at a grant, or at a charge that only counts: what "never overspent" is
+    /// measured against.
     pub ceiling: Amount,
     pub spent: Amount,
     /// spent + reserved is never above [`Amount::MAX`].
@@ -40,7 +41,7 @@ pub(crate) struct Period {
 pub(crate) struct Extra {
     /// What was left of the window before, at most what the rule then allowed.
     pub carried: Amount,
-    /// What was let through beyond ceiling and overdraft, because the budget only counts or is a shadow.
+    /// What was let through beyond the limit and is no overdraft, because the budget only counts or is a shadow.
     pub excess: Amount,
     pub shadow_denied: u64,
     /// Bit n: an alert was given for n percent.
@@ -84,6 +85,11 @@ impl Period {
         self.sliding_ms == rule.sliding_ms() && self.unit == rule.unit
     }
 
+    /// Slices of one sliding window.
+    pub fn counts_with(&self, other: &Self) -> bool {
+        self.sliding_ms == other.sliding_ms && self.unit == other.unit
+    }
+
     /// When it no longer counts; `None`: never. A slice counts for as long as the window that it is of.
     pub fn over_at(&self) -> Option<TimestampMs> {
         self.span.end.map(|end| end.saturating_add(self.sliding_ms))
@@ -111,6 +117,13 @@ impl Period {
         self.extra.as_ref().map_or(Amount::ZERO, |extra| extra.excess)
     }
 
+    pub fn add_excess(&mut self, more: Amount) {
+        if !more.is_zero() {
+            let extra = self.extra_mut();
+            extra.excess = extra.excess.checked_add(more).unwrap_or(Amount::MAX);
+        }
+    }
+
     pub fn shadow_denied(&self) -> u64 {
         self.extra.as_ref().map_or(0, |extra| extra.shadow_denied)
     }
@@ -127,6 +140,14 @@ impl Period {
         self.unbound |= enforcement != Enforcement::Reserve;
         self.ceiling = self.ceiling.max(self.limit);
         self.references += 1;
+    }
+
+    /// Puts down what a shadow lets through.
+    pub fn pass_shadow(&mut self, at_least: Amount, amount: Amount, available: Amount) {
+        if available < at_least {
+            self.extra_mut().shadow_denied += 1;
+        }
+        self.add_excess(amount.saturating_sub(available));
     }
 
     /// What to take back, and what to charge, where the line is to end up with `amount` charged. What a reset has

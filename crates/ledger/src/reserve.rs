@@ -131,15 +131,11 @@ impl Ledger {
             let (rule, touched) = self.touch(now, request.tenant, &charge.budget, &charge.subject)?;
             let (enforcement, account) = (rule.enforcement, touched.account);
             let window = account.present.number;
-            let denied = enforcement == Enforcement::Shadow
-                && account.rolled_standing(now).available() < charge.at_least;
-            account.present.take(*amount, enforcement);
             if enforcement == Enforcement::Shadow {
-                account.record_excess(window);
+                let available = account.rolled_standing(now).available();
+                account.present.pass_shadow(charge.at_least, *amount, available);
             }
-            if denied {
-                account.present.extra_mut().shadow_denied += 1;
-            }
+            account.present.take(*amount, enforcement);
             balances.push(account.rolled_standing(now).balance(&touched.key, *amount));
             lines.push(Line {
                 account: touched.key,

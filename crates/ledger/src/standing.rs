@@ -106,25 +106,10 @@ impl Account {
 
     /// What is added up at `now` where the present window is sliding; otherwise only the present window.
     pub fn present_periods(&self, now: TimestampMs) -> impl Iterator<Item = &Period> {
-        let (number, sliding_ms, unit) = (self.present.number, self.present.sliding_ms, self.present.unit);
+        let present = &self.present;
         self.periods().filter(move |period| {
-            period.number == number
-                || sliding_ms > 0
-                    && period.sliding_ms == sliding_ms
-                    && period.unit == unit
-                    && !period.is_over(now)
-        })
-    }
-
-    /// The slices that all count at one time, the last of them `last`; of a calendar window only itself.
-    pub fn window_ending_in<'a>(&'a self, last: &'a Period) -> impl Iterator<Item = &'a Period> {
-        self.periods().filter(move |period| {
-            period.number == last.number
-                || last.sliding_ms > 0
-                    && period.sliding_ms == last.sliding_ms
-                    && period.unit == last.unit
-                    && period.span.start < last.span.start
-                    && period.over_at() >= last.span.end
+            period.number == present.number
+                || present.sliding_ms > 0 && period.counts_with(present) && !period.is_over(now)
         })
     }
 

@@ -48,14 +48,17 @@ pub struct AccountView {
     pub spent: Amount,
     pub reserved: Amount,
     pub available: Amount,
+    /// Charged beyond what was reserved; of a budget that only counts, beyond the limit.
     pub overdraft: Amount,
     pub topped_up: Amount,
     /// Part of `limit`: what was left of the window before.
     pub carried: Amount,
     /// Requests that a shadow budget let through and would have denied.
     pub shadow_denied: u64,
+    /// Of a sliding window: from the oldest slice in which something is until that leaves. The sums are those of all
+    /// slices that count.
     pub window: WindowSpan,
-    /// Newest first.
+    /// Newest first; of a sliding window its slices, also those that still count.
     pub closed_windows: Vec<ClosedWindowView>,
 }
 

@@ -10,7 +10,8 @@ use crate::error::OpenError;
 
 const FILE: &str = "identity";
 const LOCK: &str = "lock";
-const FORMAT: u32 = 1;
+/// 2: commands and outcomes know of units, enforcement, keys and alerts.
+const FORMAT: u32 = 2;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Identity {

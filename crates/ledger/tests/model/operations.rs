@@ -48,6 +48,12 @@ pub enum Operation {
         tenant: bool,
         slot: Slot,
     },
+    /// One of those that are open, in tenths of what is held.
+    SettleOpen {
+        tenant: bool,
+        index: usize,
+        tenths: u64,
+    },
     Release {
         tenant: bool,
         slot: Slot,
@@ -113,6 +119,7 @@ pub fn operation() -> impl Strategy<Value = Operation> {
         14 => (tenant, slot(), proptest::collection::vec(0..14_u64, 1..4))
             .prop_map(|(tenant, slot, tenths)| Operation::Settle { tenant, slot, tenths }),
         6 => (tenant, slot()).prop_map(|(tenant, slot)| Operation::SettleAsHeld { tenant, slot }),
+        8 => settle_open(),
         6 => (tenant, slot()).prop_map(|(tenant, slot)| Operation::Release { tenant, slot }),
         4 => (tenant, proptest::collection::vec(slot(), 0..9))
             .prop_map(|(tenant, slots)| Operation::Expire { tenant, slots }),
@@ -122,6 +129,38 @@ pub fn operation() -> impl Strategy<Value = Operation> {
         ),
         12 => any::<proptest::sample::Index>().prop_map(|index| Operation::Again(index.index(1 << 20))),
     ]
+}
+
+fn settle_open() -> impl Strategy<Value = Operation> {
+    (proptest::bool::weighted(0.2), 0..50_usize, 0..14_u64)
+        .prop_map(|(tenant, index, tenths)| Operation::SettleOpen { tenant, index, tenths })
+}
+
+/// Small requests on one account of the two budgets that slide, carry over and change how they are enforced.
+pub fn dense_operation() -> impl Strategy<Value = Operation> {
+    let fresh = (0..=255_u8).prop_map(|number| Slot { number, skew_ms: 0 });
+    let charges = proptest::collection::vec((0..12_u64, 0..=100_u64), 2).prop_map(|amounts| {
+        let charge = |(budget, (amount, share)): (u8, (u64, u64))| (budget, 0, amount, share);
+        (5..7_u8).zip(amounts).map(charge).collect::<Vec<_>>()
+    });
+    prop_oneof![
+        1 => (50..300_u64, 0..3_u8).prop_map(|(limit, enforcement)| {
+            Operation::Policy { limit, day: false, temporary: true, enforcement, expected: None }
+        }),
+        30 => (fresh, charges, 500..30_000_u64, any::<bool>()).prop_map(|(slot, charges, ttl_ms, wait)| {
+            Operation::Reserve { tenant: false, slot, charges, ttl_ms, wait }
+        }),
+        22 => settle_open(),
+        4 => Just(Operation::ExpireDue { tenant: false }),
+        2 => (slot(), 0..4_u8, 0..50_u64).prop_map(|(slot, kind, amount)| {
+            Operation::Adjust { tenant: false, slot, budget: 5, subject: 0, kind, amount }
+        }),
+        4 => any::<proptest::sample::Index>().prop_map(|index| Operation::Again(index.index(1 << 20))),
+    ]
+}
+
+pub fn dense_jump() -> impl Strategy<Value = i64> {
+    prop_oneof![20 => 0..700_i64, 1 => 700..30_000_i64, 1 => 60_000..200_000_i64]
 }
 
 /// The clock of the next leader: mostly a little later, sometimes earlier, sometimes much later.
