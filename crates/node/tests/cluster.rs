@@ -137,10 +137,13 @@ async fn a_limit_that_changes_under_load_loses_no_request_and_judges_none_by_hal
         let command = Command::Reserve { tenant, id, charges, ttl_ms: 60_000, wait: false };
         client.execute(command, TIMEOUT)
     };
-    let (outcomes, ()) = tokio::join!(join_all((0..1_000).map(reserve)), async {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-        cluster.apply(&policy(310)).await;
-    });
+    // A thousand in flight all the time: before, while and after the policy is applied.
+    let mut outcomes = join_all((0..1_000).map(reserve)).await;
+    let raised = policy(310);
+    let (during, applied) = tokio::join!(join_all((0..1_000).map(reserve)), cluster.apply(&raised));
+    assert_eq!(applied.version, 2);
+    outcomes.extend(during);
+    outcomes.extend(join_all((0..1_000).map(reserve)).await);
     let (mut granted, mut seen) = (0, [0; 2]);
     for outcome in outcomes {
         let limit = match outcome.unwrap().outcome {

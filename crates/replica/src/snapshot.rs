@@ -16,6 +16,8 @@ use crate::types::{SnapshotMeta, decode, encode};
 
 const MAGIC: &[u8; 8] = b"QUORSNP1";
 const SUFFIX: &str = "snapshot";
+/// Written and synced at a time. Left to the end, the sync of a large file would make those of the log wait for all of it:
+/// a file system writes the data of every file before its journal.
 const COPY_BYTES: usize = 1 << 20;
 
 /// A snapshot on this node's disk.
@@ -143,7 +145,7 @@ pub(crate) fn read(path: &Path) -> io::Result<(SnapshotMeta, Ledger)> {
     Ok((meta, ledger))
 }
 
-/// Keeps the CRC of everything that goes through.
+/// Keeps the CRC of everything that goes through, and syncs it.
 struct Checked {
     inner: File,
     crc: crc32fast::Hasher,
@@ -153,6 +155,7 @@ impl Write for Checked {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.inner.write(bytes)?;
         self.crc.update(&bytes[..written]);
+        self.inner.sync_data()?;
         Ok(written)
     }
 
