@@ -384,3 +384,19 @@ fn a_rule_keeps_its_name_when_another_comes_before_it() {
         ["ai/limits/requests", "ai/limits/gold/requests", "ai/limits"]
     );
 }
+
+#[test]
+fn the_examples_of_the_documentation_apply() {
+    let text = include_str!("../../../docs/manifests.md");
+    let examples: Vec<&str> = text
+        .split("```yaml\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .filter(|example| example.starts_with("apiVersion"))
+        .collect();
+    assert!(examples.len() >= 4);
+    for example in examples {
+        let (set, _) = parse(example, Mode::Strict).unwrap_or_else(|error| panic!("{error}\n{example}"));
+        set.compile().unwrap();
+    }
+}

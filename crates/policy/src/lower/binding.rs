@@ -28,9 +28,8 @@ pub(crate) fn bind(lowering: &mut Lowering<'_>, policy: &Object, targets: &Targe
         routes.extend(found);
     }
     for labels in &targets.labels {
-        let has_labels =
-            |object: &Object| labels.iter().all(|(key, value)| object.labels.get(key) == Some(value));
-        let found = names(lowering, |object, _| object.key.namespace == *namespace && has_labels(object));
+        let found =
+            names(lowering, |object, _| object.key.namespace == *namespace && labels.matches(&object.labels));
         if found.is_empty() {
             missing.push("a route with the labels of its targetSelectors".to_owned());
         }

@@ -1,6 +1,6 @@
 //! From objects to the parts of a policy: references resolved, limits as budgets, all or nothing.
 //!
-//! Where the dialects of the manifests collide, what holds is decided here; `docs/manifests.md` has the table.
+//! Where the dialects of the manifests collide, what holds is decided here; docs/manifests.md has the table.
 
 mod alert;
 mod backends;

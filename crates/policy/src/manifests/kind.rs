@@ -47,12 +47,16 @@ const KINDS: [(Kind, &str, &str, &[&str]); 14] = [
 
 /// Kinds that stand in the same files and are none of Quorate's business. A kind whose absence would let somebody in
 /// says so.
-const NEIGHBOURS: [(&str, &str); 31] = [
+const NEIGHBOURS: [(&str, &str); 47] = [
     ("Gateway", ""),
     ("GatewayClass", ""),
     ("HTTPRoute", "Quorate routes by AIGatewayRoute only"),
     ("GRPCRoute", ""),
     ("TLSRoute", ""),
+    ("TCPRoute", ""),
+    ("UDPRoute", ""),
+    ("ListenerSet", ""),
+    ("EnvoyGateway", ""),
     ("ReferenceGrant", ""),
     ("EnvoyProxy", ""),
     ("EnvoyPatchPolicy", ""),
@@ -71,7 +75,19 @@ const NEIGHBOURS: [(&str, &str); 31] = [
     ("Deployment", ""),
     ("StatefulSet", ""),
     ("DaemonSet", ""),
+    ("ReplicaSet", ""),
     ("Pod", ""),
+    ("PersistentVolumeClaim", ""),
+    ("NetworkPolicy", ""),
+    ("PodDisruptionBudget", ""),
+    ("PodMonitor", ""),
+    ("ServiceMonitor", ""),
+    ("CustomResourceDefinition", ""),
+    ("CronJob", ""),
+    ("Endpoints", ""),
+    ("EndpointSlice", ""),
+    ("Certificate", ""),
+    ("Issuer", ""),
     ("Job", ""),
     ("Ingress", ""),
     ("Role", ""),

@@ -113,6 +113,9 @@ impl EndpointBackend {
         }
         fields.need("endpoints");
         let endpoints = fields.list("endpoints", ENDPOINTS_MAX);
+        if let (Some(list), []) = (fields.get("endpoints"), &endpoints[..]) {
+            list.error("no endpoint; one is needed");
+        }
         let tls = fields.get("tls");
         if let Some(tls) = &tls {
             read_tls(tls);
@@ -122,10 +125,7 @@ impl EndpointBackend {
         if endpoints.len() > 1 {
             spec.warn("has more than one endpoint; only the first is used, give each a backend of its own");
         }
-        let Some(first) = endpoints.first() else {
-            return spec.refuse("endpoints are missing; one is needed");
-        };
-        let (host, port) = endpoint(first)?;
+        let (host, port) = endpoint(endpoints.first()?)?;
         Some(Self { host, port, tls: tls.is_some() })
     }
 }

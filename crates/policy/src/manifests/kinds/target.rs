@@ -19,11 +19,42 @@ pub(crate) struct Reference {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Targets {
     pub references: Vec<Reference>,
-    /// Labels of targets; each map selects on its own.
-    pub labels: Vec<BTreeMap<String, String>>,
+    /// Labels of targets; each selector on its own.
+    pub labels: Vec<LabelSelector>,
+}
+
+/// All of these must hold for the labels of an object.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct LabelSelector {
+    equal: BTreeMap<String, String>,
+    tests: Vec<(String, LabelTest)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum LabelTest {
+    In(Vec<String>),
+    NotIn(Vec<String>),
+    Exists,
+    DoesNotExist,
+}
+
+impl LabelSelector {
+    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+        let equal = self.equal.iter().all(|(key, value)| labels.get(key) == Some(value));
+        equal
+            && self.tests.iter().all(|(key, test)| match (test, labels.get(key)) {
+                (LabelTest::In(values), Some(value)) => values.contains(value),
+                (LabelTest::NotIn(values), Some(value)) => !values.contains(value),
+                (LabelTest::Exists, value) => value.is_some(),
+                (LabelTest::DoesNotExist, value) => value.is_none(),
+                (LabelTest::In(_), None) => false,
+                (LabelTest::NotIn(_), None) => true,
+            })
+    }
 }
 
 const TARGETS_MAX: usize = 256;
+const EXPRESSIONS_MAX: usize = 64;
 
 impl Targets {
     /// At least one target; `kinds` are those that it may have.
@@ -54,15 +85,35 @@ fn reference(at: &Cursor<'_>, kinds: &[&str]) -> Option<Reference> {
 }
 
 /// `{group, kind, namespaces, matchLabels, matchExpressions}`
-fn labels(at: &Cursor<'_>, kinds: &[&str]) -> Option<BTreeMap<String, String>> {
+fn labels(at: &Cursor<'_>, kinds: &[&str]) -> Option<LabelSelector> {
     let fields = at.fields()?;
     fields.get("group").and_then(|group| known_group(&group));
     fields.need("kind").and_then(|kind| known_kind(&kind, kinds));
-    let labels = fields.need("matchLabels").map(|labels| text_map(&labels)).unwrap_or_default();
-    fields.unsupported("matchExpressions", "use matchLabels or targetRefs");
+    let equal = fields.get("matchLabels").map(|labels| text_map(&labels)).unwrap_or_default();
+    let tests = fields.list("matchExpressions", EXPRESSIONS_MAX).iter().filter_map(label_test).collect();
     fields.unsupported("namespaces", "give each namespace a policy of its own");
     fields.done();
-    (!labels.is_empty()).then_some(labels)
+    Some(LabelSelector { equal, tests })
+}
+
+/// `{key, operator, values}`
+fn label_test(at: &Cursor<'_>) -> Option<(String, LabelTest)> {
+    const OPERATORS: [&str; 4] = ["In", "NotIn", "Exists", "DoesNotExist"];
+    let fields = at.fields()?;
+    let key = fields.need("key").and_then(|key| key.text());
+    let operator = fields.need("operator").and_then(|operator| operator.text().map(|word| (operator, word)));
+    let values = fields.list("values", EXPRESSIONS_MAX);
+    fields.done();
+    let values = values.iter().filter_map(|value| value.text()).map(str::to_owned).collect();
+    let (operator, word) = operator?;
+    let test = match word {
+        "In" => LabelTest::In(values),
+        "NotIn" => LabelTest::NotIn(values),
+        "Exists" => LabelTest::Exists,
+        "DoesNotExist" => LabelTest::DoesNotExist,
+        _ => return operator.unknown(word, &OPERATORS),
+    };
+    Some((key?.to_owned(), test))
 }
 
 /// Any map of texts: labels, annotations.

@@ -35,7 +35,17 @@ pub(crate) enum ResponseCost {
 
 /// Where the AI gateway leaves the costs of a request.
 const METADATA_NAMESPACE: &str = "io.envoy.ai_gateway";
-const TARGET_KINDS: [&str; 4] = ["HTTPRoute", "AIGatewayRoute", "Gateway", "GRPCRoute"];
+/// Of these only AIGatewayRoutes, under either name, and Gateways are here; a target of another kind does not exist.
+const TARGET_KINDS: [&str; 8] = [
+    "HTTPRoute",
+    "AIGatewayRoute",
+    "Gateway",
+    "GRPCRoute",
+    "ListenerSet",
+    "TLSRoute",
+    "TCPRoute",
+    "UDPRoute",
+];
 const RULES_MAX: usize = 256;
 pub(crate) const UNITS: [(&str, Window); 7] = [
     ("Second", Window::Second),
