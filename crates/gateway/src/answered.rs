@@ -1,6 +1,6 @@
 //! An answer that is not a stream: read whole, settled, then handed on with its bytes as they came.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Response};
@@ -9,8 +9,8 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
+    attempt::Attempt,
     body::ResponseBody,
-    call::Call,
     estimate::measuring,
     headers,
     memory::Share,
@@ -18,7 +18,6 @@ use crate::{
     ratelimit,
     refusal::Refusal,
     reserve::{self, Held},
-    settle::Ending,
 };
 
 /// Half an answer longer than this is charged as reserved instead of being counted.
@@ -26,40 +25,42 @@ const COUNTED_BYTES_MAX: usize = 1 << 20;
 
 /// Reads, settles and answers. An error status costs nothing.
 pub(crate) async fn relay(
-    call: &Call,
+    attempt: &Attempt<'_>,
     held: Option<Held>,
     response: Response<Incoming>,
 ) -> Response<ResponseBody> {
     let (parts, mut body) = response.into_parts();
     let mut read = BytesMut::new();
-    let mut share = call.core.memory.share();
-    let end = collect(call, &mut body, &mut read, &mut share).await;
+    let mut share = attempt.core().memory.share();
+    let end = collect(attempt, &mut body, &mut read, &mut share).await;
     drop(body);
     let success = parts.status.is_success();
     if let Err(refusal) = end {
-        let ending = if success {
-            Ending::Settle(charge_partial(call, held.as_ref(), &read).await)
+        if success {
+            let usage = partial(attempt, held.as_ref(), &read).await;
+            attempt.settle(held, usage).await;
         } else {
-            Ending::Release
-        };
-        call.end(held, ending).await;
+            attempt.release(held).await;
+        }
         return refusal.response();
     }
     let bytes = read.freeze();
-    let mut headers = headers::down(parts.headers, &call.backend.name);
+    let mut headers = headers::down(parts.headers);
+    attempt.sign(&mut headers);
     if success {
-        let used = used(call, held.as_ref(), &bytes).await;
-        let windows = held.as_ref().map(|held| (held.matches.clone(), held.balances.clone()));
-        let settlement = call.end(held, Ending::Settle(used.unwrap_or(0))).await;
-        if let Some((matches, before)) = windows {
+        let usage = used(attempt, held.as_ref(), &bytes).await;
+        let before = held.as_ref().map(|held| (Arc::clone(&held.plan), held.balances.clone()));
+        let settlement = attempt.settle(held, usage.unwrap_or_default()).await;
+        if let Some((plan, before)) = before {
             let balances = settlement.map_or(before, |settlement| settlement.balances);
-            ratelimit::insert(&mut headers, &balances, |budget| reserve::window(&matches, budget));
+            ratelimit::insert(&mut headers, &balances, |budget| reserve::window(&plan, budget));
         }
-        if let Some(used) = used {
-            headers.insert("x-ai-gateway-tokens-used", HeaderValue::from(used));
+        if let Some(usage) = usage {
+            let tokens = usage.total.saturating_add(attempt.wasted);
+            headers.insert("x-ai-gateway-tokens-used", HeaderValue::from(tokens));
         }
     } else {
-        call.end(held, Ending::Release).await;
+        attempt.release(held).await;
     }
     let mut answer = Response::new(ResponseBody::full(bytes));
     *answer.status_mut() = parts.status;
@@ -69,38 +70,38 @@ pub(crate) async fn relay(
 
 /// Reads to the end, within every deadline and bound.
 async fn collect(
-    call: &Call,
+    attempt: &Attempt<'_>,
     body: &mut Incoming,
     read: &mut BytesMut,
     share: &mut Share,
 ) -> Result<(), Refusal> {
-    let backend = || call.backend.name.clone();
-    let idle = Duration::from_millis(call.core.config.timeouts.idle_ms);
+    let backend = || attempt.name().to_owned();
+    let idle = Duration::from_millis(attempt.core().config.timeouts.idle_ms);
     loop {
-        let deadline = call.deadline.min(Instant::now() + idle);
+        let deadline = attempt.deadline().min(Instant::now() + idle);
         let frame = tokio::select! {
             frame = timeout_at(deadline, body.frame()) => frame,
-            () = call.core.cut.cancelled() => return Err(Refusal::Stopping),
+            () = attempt.core().cut.cancelled() => return Err(Refusal::Stopping),
         };
         let data = match frame {
             Ok(None) => return Ok(()),
             Ok(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
             Ok(Some(Err(error))) => {
                 tracing::warn!(backend = backend(), %error, "backend broke off its answer");
-                call.failed("died");
+                attempt.failed("died");
                 return Err(Refusal::BackendDied { backend: backend() });
             }
             Err(_) => {
-                call.failed("timeout");
+                attempt.failed("timeout");
                 return Err(Refusal::BackendTimeout { backend: backend() });
             }
         };
         let length = read.len() + data.len();
-        if length > call.core.config.limits.answer_bytes_max {
-            call.core.metrics.upstream_error(&call.backend.name, "too_large");
+        if length > attempt.core().config.limits.answer_bytes_max {
+            attempt.core().metrics.upstream_error(attempt.name(), "too_large");
             return Err(Refusal::AnswerTooLarge { backend: backend() });
         }
-        if timeout_at(call.deadline, share.cover(length)).await.is_err() {
+        if timeout_at(attempt.deadline(), share.cover(length)).await.is_err() {
             return Err(Refusal::Overloaded);
         }
         read.extend_from_slice(&data);
@@ -108,40 +109,39 @@ async fn collect(
 }
 
 /// Tokens of a complete answer; `None` if nobody counts them.
-async fn used(call: &Call, held: Option<&Held>, bytes: &Bytes) -> Option<u64> {
+async fn used(attempt: &Attempt<'_>, held: Option<&Held>, bytes: &Bytes) -> Option<Usage> {
     if let Some(usage) = answer::decode(bytes, false).and_then(|answer| answer.usage) {
-        call.core.metrics.charged(usage.input, usage.total.saturating_sub(usage.input));
-        return Some(usage.total);
+        attempt.core().metrics.charged(usage);
+        return Some(usage);
     }
     let held = held?;
-    let input = call.charge_input(Some(held), "missing").await;
+    let input = attempt.charge_input(Some(held), "missing").await;
     let text = answer::decode(bytes, true).map(|answer| answer.text).unwrap_or_default();
-    let output = count(call, text).await;
-    call.core.metrics.charged(0, output);
+    let output = count(attempt, text).await;
+    attempt.core().metrics.charged(Usage::of(0, output));
     tracing::warn!(
-        backend = call.backend.name, model = call.model, reservation = %held.id, input, output,
+        backend = attempt.name(), model = attempt.candidate.model, reservation = %held.id, input, output,
         "the answer has no usage; it was counted with a tokenizer"
     );
-    Some(Usage::of(input, output).total)
+    Some(Usage::of(input, output))
 }
 
 /// Tokens of an answer that broke off: the input, and of the output what arrived, at most what was held.
-async fn charge_partial(call: &Call, held: Option<&Held>, read: &BytesMut) -> u64 {
-    let Some(held) = held else { return 0 };
-    let input = call.charge_input(Some(held), "upstream_died").await;
-    let output_held = held.tokens.saturating_sub(held.input);
+async fn partial(attempt: &Attempt<'_>, held: Option<&Held>, read: &BytesMut) -> Usage {
+    let Some(held) = held else { return Usage::default() };
+    let input = attempt.charge_input(Some(held), "upstream_died").await;
     let output = if read.len() > COUNTED_BYTES_MAX {
-        output_held
+        held.output
     } else {
-        count(call, String::from_utf8_lossy(read).into_owned()).await.min(output_held)
+        count(attempt, String::from_utf8_lossy(read).into_owned()).await.min(held.output)
     };
-    call.core.metrics.charged(0, output);
-    Usage::of(input, output).total
+    attempt.core().metrics.charged(Usage::of(0, output));
+    Usage::of(input, output)
 }
 
 /// Counts generated text; long ones on a thread of their own.
-pub(crate) async fn count(call: &Call, text: String) -> u64 {
-    let tokenizer = measuring(call.tokenizer());
+pub(crate) async fn count(attempt: &Attempt<'_>, text: String) -> u64 {
+    let tokenizer = measuring(attempt.tokenizer());
     if text.len() <= 32 << 10 {
         return tokenizer.count(&text);
     }

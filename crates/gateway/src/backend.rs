@@ -1,19 +1,23 @@
-//! One configured backend, checked and with its key loaded.
+//! One backend, checked and with its key loaded.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::net::IpAddr;
 
 use http::{Uri, uri};
+use quorate_policy::runtime::{AuthSpec, BackendSpec, ProviderKind};
 
 use crate::{
+    backends::{self, Unusable},
     config::{BackendConfig, Provider},
     error::GatewayError,
     provider::{Endpoint, splice::OutputField},
     secret::Secret,
+    secrets::{SecretName, Secrets},
     tokenizer::Tokenizer,
 };
 
 #[derive(Debug)]
 pub(crate) struct Backend {
+    /// The value of `x-ai-provider`.
     pub(crate) name: String,
     scheme: uri::Scheme,
     authority: uri::Authority,
@@ -32,36 +36,64 @@ impl Backend {
     pub(crate) fn open(config: &BackendConfig) -> Result<Self, GatewayError> {
         let wrong = |message: String| GatewayError::Backend { backend: config.name.clone(), message };
         let Provider::OpenAI = config.provider;
-        let url: Uri =
-            config.base_url.parse().map_err(|error| wrong(format!("base_url is no URL: {error}")))?;
-        let parts = url.into_parts();
-        let (Some(scheme), Some(authority)) = (parts.scheme, parts.authority) else {
-            return Err(wrong("base_url must begin with http:// or https:// and name a host".to_owned()));
-        };
-        if scheme != uri::Scheme::HTTP && scheme != uri::Scheme::HTTPS {
-            return Err(wrong(format!("base_url must begin with http:// or https://, not {scheme}://")));
-        }
-        if authority.as_str().contains('@') {
-            return Err(wrong(
-                "base_url must not hold credentials; use api_key_env or api_key_file".to_owned(),
-            ));
-        }
-        let literal = authority.host().trim_matches(['[', ']']).parse::<IpAddr>();
-        if literal.is_ok_and(is_forbidden) {
-            return Err(wrong("base_url is a link-local address, where no provider is".to_owned()));
-        }
-        let path = parts.path_and_query.as_ref().map_or("", |path| path.path());
+        let (scheme, authority, prefix) = address(&config.base_url).map_err(wrong)?;
         Ok(Self {
             name: config.name.clone(),
             scheme,
             authority,
-            prefix: path.trim_end_matches('/').to_owned(),
+            prefix,
             key: load_key(config)?,
             pass_client_key: config.pass_client_key,
             models: config.models.clone(),
             stream_usage: config.stream_usage,
             tokenizer: config.tokenizer,
             output_field: config.output_field,
+        })
+    }
+
+    /// A backend that only a policy describes: at its endpoint, or at the provider's public one.
+    pub(crate) fn described(spec: &BackendSpec, secrets: &Secrets) -> Result<Self, Unusable> {
+        let wrong = |problem: String| Unusable::Wrong { backend: spec.name.clone(), problem };
+        let public = match spec.provider {
+            ProviderKind::OpenAI => "https://api.openai.com",
+            // Its OpenAI-compatible API.
+            ProviderKind::Anthropic => "https://api.anthropic.com",
+            other => {
+                return Err(Unusable::NotSpoken { backend: spec.name.clone(), kind: other.name() });
+            }
+        };
+        let key = match &spec.auth {
+            None => None,
+            Some(AuthSpec::ApiKey { secret }) => {
+                let name = SecretName { namespace: &secret.namespace, name: &secret.name, key: &secret.key };
+                Some(secrets.bearer(name).map_err(wrong)?)
+            }
+            Some(AuthSpec::Aws { .. } | AuthSpec::Azure { .. } | AuthSpec::Gcp { .. }) => {
+                return Err(wrong("its credentials are not an API key, the only kind used here".to_owned()));
+            }
+        };
+        let host = match &spec.endpoint {
+            None => public.to_owned(),
+            Some(endpoint) => {
+                let scheme = if endpoint.tls { "https" } else { "http" };
+                let host = &endpoint.host;
+                let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+                format!("{scheme}://{host}:{}", endpoint.port)
+            }
+        };
+        let prefix = spec.path_prefix.as_deref().unwrap_or("/v1").trim_matches('/');
+        let (scheme, authority, prefix) = address(&format!("{host}/{prefix}")).map_err(wrong)?;
+        Ok(Self {
+            name: backends::bare(&spec.name).to_owned(),
+            scheme,
+            authority,
+            prefix,
+            key,
+            pass_client_key: false,
+            models: Vec::new(),
+            stream_usage: true,
+            tokenizer: None,
+            output_field: None,
         })
     }
 
@@ -89,6 +121,27 @@ impl Backend {
             Endpoint::Completions | Endpoint::Embeddings => OutputField::MaxTokens,
         }
     }
+}
+
+/// Scheme, authority and path of a base URL.
+fn address(base_url: &str) -> Result<(uri::Scheme, uri::Authority, String), String> {
+    let url: Uri = base_url.parse().map_err(|error| format!("base_url is no URL: {error}"))?;
+    let parts = url.into_parts();
+    let (Some(scheme), Some(authority)) = (parts.scheme, parts.authority) else {
+        return Err("base_url must begin with http:// or https:// and name a host".to_owned());
+    };
+    if scheme != uri::Scheme::HTTP && scheme != uri::Scheme::HTTPS {
+        return Err(format!("base_url must begin with http:// or https://, not {scheme}://"));
+    }
+    if authority.as_str().contains('@') {
+        return Err("base_url must not hold credentials; use api_key_env or api_key_file".to_owned());
+    }
+    let literal = authority.host().trim_matches(['[', ']']).parse::<IpAddr>();
+    if literal.is_ok_and(is_forbidden) {
+        return Err("base_url is a link-local address, where no provider is".to_owned());
+    }
+    let path = parts.path_and_query.as_ref().map_or("", |path| path.path());
+    Ok((scheme, authority, path.trim_end_matches('/').to_owned()))
 }
 
 fn load_key(config: &BackendConfig) -> Result<Option<Secret>, GatewayError> {
@@ -125,43 +178,6 @@ pub(crate) fn is_forbidden(address: IpAddr) -> bool {
             Some(v4) => is_forbidden(IpAddr::V4(v4)),
             None => v6.is_unicast_link_local() || v6.is_unspecified(),
         },
-    }
-}
-
-/// All backends, and which one serves a model.
-#[derive(Debug)]
-pub(crate) struct Backends {
-    all: Vec<std::sync::Arc<Backend>>,
-    by_model: HashMap<String, usize>,
-    /// The first that lists no models.
-    any: Option<usize>,
-}
-
-impl Backends {
-    pub(crate) fn open(configs: &[BackendConfig]) -> Result<Self, GatewayError> {
-        let mut by_model = HashMap::new();
-        let mut all = Vec::with_capacity(configs.len());
-        for (index, config) in configs.iter().enumerate() {
-            for model in &config.models {
-                by_model.entry(model.clone()).or_insert(index);
-            }
-            all.push(std::sync::Arc::new(Backend::open(config)?));
-        }
-        let any = configs.iter().position(|config| config.models.is_empty());
-        Ok(Self { all, by_model, any })
-    }
-
-    pub(crate) fn for_model(&self, model: &str) -> Option<&std::sync::Arc<Backend>> {
-        self.by_model.get(model).copied().or(self.any).and_then(|index| self.all.get(index))
-    }
-
-    /// The backend that serves any model, if there is one.
-    pub(crate) fn any(&self) -> Option<&std::sync::Arc<Backend>> {
-        self.any.and_then(|index| self.all.get(index))
-    }
-
-    pub(crate) fn all(&self) -> &[std::sync::Arc<Backend>] {
-        &self.all
     }
 }
 
@@ -210,17 +226,5 @@ mod tests {
         backend.api_key_file = Some(file.path().to_owned());
         let open = Backend::open(&backend).unwrap();
         assert!(open.key.is_some() && !format!("{open:?}").contains("sk-hidden"));
-    }
-
-    #[test]
-    fn the_first_that_lists_the_model_then_the_first_that_takes_any() {
-        let mut listed = config("http://127.0.0.1:1/");
-        listed.models = vec!["a".to_owned()];
-        let mut any = config("http://127.0.0.1:2/");
-        any.name = "any".to_owned();
-        let backends = Backends::open(&[listed.clone(), any]).unwrap();
-        assert_eq!(backends.for_model("a").unwrap().name, "b");
-        assert_eq!(backends.for_model("z").unwrap().name, "any");
-        assert!(Backends::open(&[listed]).unwrap().for_model("z").is_none());
     }
 }

@@ -4,7 +4,7 @@
 use std::{fmt, time::Duration};
 
 use futures_util::future::BoxFuture;
-use quorate_ledger::{Command, Outcome, ReservationId};
+use quorate_ledger::{Command, Outcome, ReservationId, TimestampMs};
 use quorate_rpc::{Client, ClientError};
 use thiserror::Error;
 
@@ -24,8 +24,24 @@ pub(crate) trait BudgetKeeper: fmt::Debug + Send + Sync + 'static {
     /// A fresh id by the ledger's clock.
     fn new_id(&self) -> ReservationId;
 
+    /// The ledger's clock, as far as it is known here.
+    fn now(&self) -> TimestampMs {
+        self.new_id().timestamp()
+    }
+
     /// Executes one command, retrying the same one until `timeout`.
-    fn execute(&self, command: Command, timeout: Duration) -> BoxFuture<'_, Result<Outcome, KeeperError>>;
+    fn execute(&self, command: Command, timeout: Duration) -> BoxFuture<'_, Result<Outcome, KeeperError>> {
+        self.execute_waiting(command, Duration::ZERO, timeout)
+    }
+
+    /// The same for a reservation that may queue for `wait` while only other reservations are in its way. `timeout`
+    /// includes it.
+    fn execute_waiting(
+        &self,
+        command: Command,
+        wait: Duration,
+        timeout: Duration,
+    ) -> BoxFuture<'_, Result<Outcome, KeeperError>>;
 }
 
 /// The real one: the client of the cluster.
@@ -45,9 +61,14 @@ impl BudgetKeeper for ClusterKeeper {
         self.client.new_id()
     }
 
-    fn execute(&self, command: Command, timeout: Duration) -> BoxFuture<'_, Result<Outcome, KeeperError>> {
+    fn execute_waiting(
+        &self,
+        command: Command,
+        wait: Duration,
+        timeout: Duration,
+    ) -> BoxFuture<'_, Result<Outcome, KeeperError>> {
         Box::pin(async move {
-            let executed = self.client.execute(command, timeout).await;
+            let executed = self.client.execute_waiting(command, wait, timeout).await;
             executed.map(|executed| executed.outcome).map_err(|error| {
                 let message = error.to_string();
                 match error {

@@ -1,46 +1,48 @@
-//! One request on its way: reserve, send, relay, settle. It runs in a task of its own, so that neither a client that
-//! leaves nor a connection that breaks can stop it between the reservation and the settlement.
+//! One request on its way: reserve, try one backend after the other, relay, settle. It runs in a task of its own, so that
+//! neither a client that leaves nor a connection that breaks can stop it between the reservation and the settlement.
+//!
+//! A backend that limits, fails or stays silent is followed by the next candidate as long as nothing has been sent to
+//! the client. An attempt that may have cost something is charged on its own reservation, and the next one gets a new
+//! one: so the price of every attempt is inside what was held for it.
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Response, StatusCode, header};
+use http::{Response, StatusCode, header};
 use hyper::body::Incoming;
-use quorate_ledger::{ProviderState, Settlement};
 use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     answered,
-    backend::Backend,
+    attempt::Attempt,
     body::ResponseBody,
     core::Core,
-    estimate::measuring,
-    headers,
-    health::Sighting,
-    provider::{
-        Endpoint, Facts,
-        splice::{self, Edits},
-    },
+    plan::Plan,
+    provider::{Facts, Usage},
     refusal::Refusal,
-    reserve::{self, Held},
+    request::Asked,
+    reserve::{Held, Reserving},
     settle::{self, Ending},
     streamed,
-    tokenizer::Tokenizer,
     upstream::SendError,
 };
 
-/// A request that was understood and has a backend.
+/// Where no route says how many priorities there are.
+const ATTEMPTS_DEFAULT: usize = 3;
+
+/// A request that was understood.
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) core: Arc<Core>,
+    pub(crate) asked: Asked,
     pub(crate) facts: Facts,
     /// As the client sent it.
     pub(crate) body: Bytes,
+    /// What was asked for.
     pub(crate) model: String,
-    pub(crate) backend: Arc<Backend>,
-    /// As the client sent them.
-    pub(crate) headers: HeaderMap,
-    pub(crate) query: Option<String>,
+    /// Decides among backends of equal priority, the same for the whole request.
+    pub(crate) draw: u64,
+    pub(crate) began: Instant,
     /// The end of everything for this request but its settlement.
     pub(crate) deadline: Instant,
 }
@@ -48,185 +50,244 @@ pub(crate) struct Call {
 /// Where the head of the answer goes. Closed when the client is gone.
 pub(crate) type Reply = oneshot::Sender<Response<ResponseBody>>;
 
-impl Call {
-    pub(crate) fn tokenizer(&self) -> Tokenizer {
-        self.backend.tokenizer(&self.model)
-    }
+/// What has become of the candidates so far.
+struct Trail {
+    plan: Arc<Plan>,
+    held: Option<Held>,
+    /// Not tried yet.
+    left: Vec<usize>,
+    number: usize,
+    wasted: u64,
+}
 
+/// How an attempt ended that brought no answer for the client.
+struct Failed {
+    refusal: Refusal,
+    /// What it may have cost is charged, and the reservation with it gone.
+    charged: bool,
+}
+
+impl Call {
     /// The client reads trailers.
     pub(crate) fn takes_trailers(&self) -> bool {
-        let te = self.headers.get_all(header::TE);
+        let te = self.asked.headers.get_all(header::TE);
         te.iter().any(|value| value.to_str().is_ok_and(|te| te.to_ascii_lowercase().contains("trailers")))
     }
 
-    pub(crate) async fn run(self, mut reply: Reply) {
-        let held = match reserve::reserve(&self).await {
-            Ok(held) => held,
+    /// The candidates that can be used at all, those that rest at the end.
+    pub(crate) fn usable(&self, plan: &Plan) -> Vec<usize> {
+        let usable = plan.candidates.iter().enumerate().filter(|(_, candidate)| candidate.backend.is_ok());
+        let rests = |index: &usize| plan.candidates.get(*index).is_some_and(|one| self.rests(&one.name));
+        let (resting, ready): (Vec<usize>, Vec<usize>) = usable.map(|(index, _)| index).partition(rests);
+        ready.into_iter().chain(resting).collect()
+    }
+
+    /// The fleet has been told to leave this backend alone.
+    fn rests(&self, backend: &str) -> bool {
+        let providers = self.core.providers.borrow();
+        let until = providers.get(backend).and_then(|view| view.until);
+        until.is_some_and(|until| until > self.core.keeper.now())
+    }
+
+    pub(crate) fn deadline_of(&self, plan: &Plan) -> Instant {
+        match plan.total_ms {
+            Some(ms) => self.deadline.min(self.began + Duration::from_millis(ms)),
+            None => self.deadline,
+        }
+    }
+
+    pub(crate) async fn run(self, plan: Plan, reply: Reply) {
+        let covered = self.usable(&plan);
+        if let (true, Some(Err(unusable))) =
+            (covered.is_empty(), plan.candidates.first().map(|one| one.backend.as_ref()))
+        {
             // The client may be gone, here and below: then nobody reads the answer.
+            return drop(reply.send(Refusal::Unusable(unusable.clone()).response()));
+        }
+        let (plan, held) = match Reserving::new(&self, Arc::new(plan), covered).run().await {
+            Ok(reserved) => reserved,
             Err(refusal) => return drop(reply.send(refusal.response())),
         };
         if reply.is_closed() {
             self.core.metrics.hang_ups.inc();
-            self.end(held, Ending::Release).await;
-            return;
+            return self.release(held).await;
         }
-        let sent = match self.send(held.as_ref(), &mut reply).await {
-            Some(sent) => sent,
-            None => {
-                self.core.metrics.hang_ups.inc();
-                let used = self.charge_input(held.as_ref(), "hang_up").await;
-                self.end(held, Ending::Settle(used)).await;
-                return;
+        let left = self.usable(&plan);
+        let trail = Trail { plan, held, left, number: 0, wasted: 0 };
+        self.try_all(trail, reply).await;
+    }
+
+    async fn try_all(&self, mut trail: Trail, mut reply: Reply) {
+        loop {
+            let Some(attempt) = self.next(&mut trail) else {
+                // A plan without a usable backend, after a change of model or policy.
+                self.release(trail.held).await;
+                return drop(reply.send(unusable(&trail.plan).response()));
+            };
+            let sent = match attempt.send(trail.held.as_ref(), &mut reply).await {
+                Some(sent) => sent,
+                None => {
+                    self.core.metrics.hang_ups.inc();
+                    let used = attempt.charge_input(trail.held.as_ref(), "hang_up").await;
+                    attempt.settle(trail.held, Usage::of(used, 0)).await;
+                    return;
+                }
+            };
+            let more = self.has_more(&trail, &attempt);
+            let failed = match sent {
+                Ok(response) if more && is_worth_another(response.status()) => {
+                    attempt.sighted(response.status(), response.headers());
+                    let refusal = Refusal::BackendStatus {
+                        backend: attempt.name().to_owned(),
+                        status: response.status().as_u16(),
+                    };
+                    Failed { refusal, charged: false }
+                }
+                Ok(response) => return self.relay(attempt, trail.held, response, reply).await,
+                Err(error) => self.not_answered(&attempt, &mut trail, error, more).await,
+            };
+            if !more || matches!(failed.refusal, Refusal::Stopping) {
+                self.release(trail.held).await;
+                return drop(reply.send(failed.refusal.response()));
             }
-        };
-        match sent {
-            Ok(response) => self.relay(held, response, reply).await,
-            Err(error) => {
-                let refusal = self.not_answered(held, error).await;
-                drop(reply.send(refusal.response()));
+            tracing::info!(backend = attempt.name(), reason = %failed.refusal, "moving on to the next backend");
+            self.core.metrics.fallback(attempt.name());
+            drop(attempt);
+            if let Err(refusal) = self.hold_for_next(&mut trail, failed).await {
+                return drop(reply.send(refusal.response()));
             }
         }
     }
 
-    /// `None`: the client of a stream left before the answer began. An answer that is not a stream is waited for all the
-    /// same: its exact usage is the only way to know what it cost.
-    async fn send(
+    /// The next candidate. One that rests is only tried where no other was there from the start.
+    fn next(&self, trail: &mut Trail) -> Option<Attempt<'_>> {
+        let rests = |index: usize| trail.plan.candidates.get(index).is_some_and(|one| self.rests(&one.name));
+        let ready = trail.left.iter().position(|index| !rests(*index));
+        let at = ready.or((trail.number == 0 && !trail.left.is_empty()).then_some(0))?;
+        let candidate = trail.plan.candidates.get(trail.left.remove(at))?.clone();
+        let backend = candidate.backend.clone().ok()?;
+        trail.number += 1;
+        Some(Attempt {
+            call: self,
+            plan: Arc::clone(&trail.plan),
+            candidate,
+            backend,
+            number: trail.number,
+            wasted: trail.wasted,
+        })
+    }
+
+    /// Whether there may be an attempt after this one.
+    fn has_more(&self, trail: &Trail, attempt: &Attempt<'_>) -> bool {
+        let most = self.core.config.limits.attempts_max;
+        let most = most.unwrap_or_else(|| trail.plan.priorities.max(ATTEMPTS_DEFAULT));
+        let rests = |index: &usize| trail.plan.candidates.get(*index).is_none_or(|one| self.rests(&one.name));
+        trail.number < most
+            && Instant::now() < attempt.deadline()
+            && !self.core.cut.is_cancelled()
+            && trail.left.iter().any(|index| !rests(index))
+    }
+
+    async fn not_answered(
         &self,
-        held: Option<&Held>,
-        reply: &mut Reply,
-    ) -> Option<Result<Response<Incoming>, SendError>> {
-        let output_limit = held.and_then(|held| held.output_limit);
-        let edits = Edits {
-            model: self.facts.model.is_none().then_some(self.model.as_str()),
-            output_limit: output_limit
-                .map(|tokens| (self.backend.output_field(self.facts.endpoint, &self.model), tokens)),
-            include_usage: self.facts.stream
-                && self.facts.endpoint != Endpoint::Embeddings
-                && self.backend.stream_usage,
-        };
-        let body = splice::apply(&self.body, &self.facts, &edits);
-        let headers = headers::up(&self.headers, &self.backend);
-        let target = (self.facts.endpoint.path(), self.query.as_deref());
-        let began = Instant::now();
-        let sending = self.core.upstream.send(&self.backend, Method::POST, target, headers, body);
-        let sent = tokio::select! {
-            sent = tokio::time::timeout_at(self.deadline, sending) => sent.unwrap_or(Err(SendError::TimedOut)),
-            () = reply.closed(), if self.facts.stream => return None,
-            () = self.core.cut.cancelled() => Err(SendError::CutOff),
-        };
-        if sent.is_ok() {
-            self.core.metrics.first_byte(&self.backend.name, began.elapsed().as_secs_f64());
-        }
-        Some(sent)
-    }
-
-    async fn not_answered(&self, held: Option<Held>, error: SendError) -> Refusal {
-        let backend = self.backend.name.clone();
+        attempt: &Attempt<'_>,
+        trail: &mut Trail,
+        error: SendError,
+        more: bool,
+    ) -> Failed {
+        let backend = attempt.name().to_owned();
         tracing::warn!(backend, %error, "backend did not answer");
         let (refusal, kind) = match error {
             SendError::NotSent(_) => {
-                self.failed("unreachable");
-                self.end(held, Ending::Release).await;
-                return Refusal::BackendUnreachable { backend };
+                attempt.failed("unreachable");
+                return Failed { refusal: Refusal::BackendUnreachable { backend }, charged: false };
             }
             SendError::Unanswered(_) => (Refusal::BackendDied { backend }, Some("died")),
             SendError::TimedOut => (Refusal::BackendTimeout { backend }, Some("timeout")),
             SendError::CutOff => (Refusal::Stopping, None),
         };
         if let Some(kind) = kind {
-            self.failed(kind);
+            attempt.failed(kind);
         }
-        let used = self.charge_input(held.as_ref(), "unanswered").await;
-        self.end(held, Ending::Settle(used)).await;
-        refusal
+        let used = attempt.charge_input(trail.held.as_ref(), "unanswered").await;
+        let held = trail.held.take();
+        trail.wasted = trail.wasted.saturating_add(used);
+        if more && kind.is_some() {
+            attempt.settle_wasted(held, Usage::of(used, 0)).await;
+        } else {
+            attempt.settle(held, Usage::of(used, 0)).await;
+        }
+        Failed { refusal, charged: true }
     }
 
-    /// Notes a failure of the backend.
-    pub(crate) fn failed(&self, kind: &'static str) {
-        self.core.metrics.upstream_error(&self.backend.name, kind);
-        self.core.health.saw(&self.backend.name, Sighting::failing(kind));
+    /// A reservation that has room for the next attempt: the one that is there, or a new one. Where that is denied, the
+    /// request ends as its last attempt did.
+    async fn hold_for_next(&self, trail: &mut Trail, failed: Failed) -> Result<(), Refusal> {
+        let rests = |index: &usize| trail.plan.candidates.get(*index).is_none_or(|one| self.rests(&one.name));
+        let (resting, ready): (Vec<usize>, Vec<usize>) = trail.left.iter().copied().partition(rests);
+        let fits = |next: &usize| {
+            let covered = trail.held.as_ref().is_none_or(|held| held.covered.contains(next));
+            covered && trail.plan.is_matched_to(*next)
+        };
+        if !failed.charged && ready.first().is_some_and(fits) {
+            return Ok(());
+        }
+        self.release(trail.held.take()).await;
+        let covered = ready.into_iter().chain(resting).collect();
+        match Reserving::new(self, Arc::clone(&trail.plan), covered).run().await {
+            Ok((plan, held)) => {
+                if !plan.has_candidates_of(&trail.plan) {
+                    trail.left = self.usable(&plan);
+                }
+                trail.plan = plan;
+                trail.held = held;
+                Ok(())
+            }
+            Err(refusal) => {
+                tracing::info!(%refusal, "there is no room for another attempt");
+                Err(failed.refusal)
+            }
+        }
     }
 
-    async fn relay(self, held: Option<Held>, response: Response<Incoming>, reply: Reply) {
-        self.sighted(response.status(), response.headers());
+    async fn relay(
+        &self,
+        attempt: Attempt<'_>,
+        held: Option<Held>,
+        response: Response<Incoming>,
+        reply: Reply,
+    ) {
+        attempt.sighted(response.status(), response.headers());
         if response.status().is_redirection() {
-            self.end(held, Ending::Release).await;
-            let refusal = Refusal::BackendRedirect { backend: self.backend.name.clone() };
+            attempt.release(held).await;
+            let refusal = Refusal::BackendRedirect { backend: attempt.name().to_owned() };
             return drop(reply.send(refusal.response()));
         }
         let kind = response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let is_stream = kind.is_some_and(|kind| kind.trim_start().starts_with("text/event-stream"));
         if response.status().is_success() && is_stream {
-            streamed::relay(&self, held, response, reply).await;
+            streamed::relay(&attempt, held, response, reply).await;
         } else {
-            let answer = answered::relay(&self, held, response).await;
+            let answer = answered::relay(&attempt, held, response).await;
             drop(reply.send(answer));
         }
     }
 
-    /// What the status says about the backend.
-    fn sighted(&self, status: StatusCode, headers: &HeaderMap) {
-        let backend = &self.backend.name;
-        if status == StatusCode::TOO_MANY_REQUESTS {
-            self.core.metrics.upstream_error(backend, "limited");
-            let sighting = Sighting {
-                state: ProviderState::Limited,
-                reason: "status 429".to_owned(),
-                retry_after_ms: retry_after_ms(headers),
-            };
-            self.core.health.saw(backend, sighting);
-        } else if status.is_server_error() {
-            self.core.metrics.upstream_error(backend, "5xx");
-            self.core.health.saw(backend, Sighting::failing(format!("status {}", status.as_u16())));
-        } else if status.is_success() {
-            self.core.health.saw(backend, Sighting::healthy());
-        }
-    }
-
-    /// The input as it is charged when the backend says nothing: counted, and never more than was held for it.
-    pub(crate) async fn charge_input(&self, held: Option<&Held>, why: &'static str) -> u64 {
-        let Some(held) = held else { return 0 };
-        self.core.metrics.estimated(why);
-        let used = reserve::count_with(self, measuring(self.tokenizer())).await.min(held.input);
-        self.core.metrics.charged(used, 0);
-        used
-    }
-
-    pub(crate) async fn end(&self, held: Option<Held>, ending: Ending) -> Option<Settlement> {
-        match held {
-            Some(held) => settle::end(&self.core, held, ending).await,
-            None => None,
+    async fn release(&self, held: Option<Held>) {
+        if let Some(held) = held {
+            settle::end(&self.core, held, Ending::Release).await;
         }
     }
 }
 
-/// `retry-after-ms` (OpenAI's), else `retry-after` in seconds; 0 if neither is a number. At most a day.
-fn retry_after_ms(headers: &HeaderMap) -> u64 {
-    let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<f64>().ok();
-    let ms = number("retry-after-ms")
-        .or_else(|| number("retry-after").map(|seconds| seconds * 1000.0))
-        .unwrap_or(0.0);
-    let bounded = ms.clamp(0.0, 86_400_000.0);
-    if bounded.is_nan() { 0 } else { Duration::from_secs_f64(bounded / 1000.0).as_millis() as u64 }
+/// An answer that another backend may do better than.
+fn is_worth_another(status: StatusCode) -> bool {
+    status == StatusCode::TOO_MANY_REQUESTS
+        || status == StatusCode::REQUEST_TIMEOUT
+        || status.is_server_error()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn retry_delays() {
-        for (name, value, ms) in [
-            ("retry-after", "2", 2000),
-            ("retry-after-ms", "250", 250),
-            ("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT", 0),
-            ("retry-after", "-1", 0),
-            ("retry-after", "NaN", 0),
-            ("retry-after", "1e300", 86_400_000),
-        ] {
-            let mut headers = HeaderMap::new();
-            headers.insert(name, value.parse().unwrap());
-            assert_eq!(retry_after_ms(&headers), ms, "{name}: {value}");
-        }
-    }
+fn unusable(plan: &Plan) -> Refusal {
+    let first = plan.candidates.iter().find_map(|candidate| candidate.backend.as_ref().err());
+    first.map_or(Refusal::Internal, |unusable| Refusal::Unusable(unusable.clone()))
 }

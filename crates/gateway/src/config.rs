@@ -18,8 +18,14 @@ pub struct GatewayConfig {
     pub http_listen: String,
     /// The budget nodes, `host:port` each; any of them may be down.
     pub nodes: Vec<String>,
-    /// Where requests go: the first backend that lists the model, else the first that lists none.
+    /// Where requests go: the first backend that lists the model, else the first that lists none. Where the policy has
+    /// routes, those decide, and an entry here stands in for the policy's backend of the same name (with or without its
+    /// namespace). May be empty then.
+    #[serde(default)]
     pub backends: Vec<BackendConfig>,
+    /// Where the keys of the policy's backends are.
+    #[serde(default)]
+    pub secrets: SecretsConfig,
     #[serde(default)]
     pub limits: Limits,
     #[serde(default)]
@@ -60,6 +66,28 @@ pub struct BackendConfig {
     pub output_field: Option<OutputField>,
 }
 
+/// Where secrets are looked for, in this order. A policy only names them.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SecretsConfig {
+    /// `DIR/NAMESPACE/NAME/KEY`, then `DIR/NAME/KEY`, as Kubernetes mounts a Secret. Default: /etc/quorate/secrets.
+    pub dir: PathBuf,
+    /// Then the variable of this prefix, `NAME_KEY` in upper case. Default: `QUORATE_SECRET_`.
+    pub env_prefix: String,
+    /// Then files of `kind: Secret` manifests.
+    pub files: Vec<PathBuf>,
+}
+
+impl Default for SecretsConfig {
+    fn default() -> Self {
+        Self {
+            dir: PathBuf::from("/etc/quorate/secrets"),
+            env_prefix: "QUORATE_SECRET_".to_owned(),
+            files: Vec::new(),
+        }
+    }
+}
+
 fn yes() -> bool {
     true
 }
@@ -89,6 +117,9 @@ pub struct Limits {
     pub connections_max: usize,
     /// Requests at work; more are 503. Default: 4,096.
     pub in_flight_max: usize,
+    /// Backends that one request is sent to, one after the other. Default: 3, or one for each priority of its route if
+    /// these are more.
+    pub attempts_max: Option<usize>,
 }
 
 impl Default for Limits {
@@ -101,6 +132,7 @@ impl Default for Limits {
             bodies_bytes_max: 1 << 30,
             connections_max: 10_000,
             in_flight_max: 4_096,
+            attempts_max: None,
         }
     }
 }
@@ -171,9 +203,6 @@ impl GatewayConfig {
         if self.nodes.is_empty() {
             return wrong("nodes", "name at least one budget node, as host:port");
         }
-        if self.backends.is_empty() {
-            return wrong("backends", "name at least one backend");
-        }
         for (index, backend) in self.backends.iter().enumerate() {
             let key = format!("backends[{index}]");
             if backend.name.is_empty() || http::HeaderValue::from_str(&backend.name).is_err() {
@@ -204,6 +233,7 @@ impl GatewayConfig {
             bodies_bytes_max,
             connections_max,
             in_flight_max,
+            attempts_max,
         } = self.limits;
         let at_least = |key: &str, value: usize, least: usize| {
             if value < least {
@@ -222,6 +252,7 @@ impl GatewayConfig {
         )?;
         at_least("connections_max", connections_max, 1)?;
         at_least("in_flight_max", in_flight_max, 1)?;
+        at_least("attempts_max", attempts_max.unwrap_or(1), 1)?;
         if self.timeouts.total_ms == 0 || self.timeouts.reservation_ms() > quorate_ledger::TTL_MAX_MS {
             return Err(GatewayError::Config(format!(
                 "timeouts.total_ms: must be at least 1, and with settle_ms at most {}",

@@ -1,14 +1,28 @@
 //! What all requests of a gateway share.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
-use tokio::sync::Semaphore;
+use quorate_ledger::ProviderView;
+use quorate_rpc::Keys;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    backend::Backends, budget::BudgetKeeper, config::GatewayConfig, error::GatewayError, health::Health,
-    memory::Memory, metrics::Metrics, policy::PolicyReceiver, upstream::Upstream,
+    budget::BudgetKeeper, config::GatewayConfig, error::GatewayError, health::Health, memory::Memory,
+    metrics::Metrics, policy::PolicyReceiver, policy::Sources, repay, spare::Spare, tier::Hints,
+    upstream::Upstream,
 };
+
+/// What the fleet believes of each backend.
+pub(crate) type Providers = watch::Receiver<Arc<BTreeMap<String, ProviderView>>>;
+
+/// What a gateway follows.
+#[derive(Debug, Clone)]
+pub(crate) struct Followed {
+    pub(crate) policy: PolicyReceiver,
+    pub(crate) keys: watch::Receiver<Keys>,
+    pub(crate) providers: Providers,
+}
 
 /// Long texts counted at the same time: counting is pure CPU.
 const COUNTING_MAX: usize = 4;
@@ -16,12 +30,16 @@ const COUNTING_MAX: usize = 4;
 #[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) config: GatewayConfig,
-    pub(crate) backends: Backends,
+    pub(crate) sources: Arc<Sources>,
     pub(crate) upstream: Upstream,
     pub(crate) keeper: Arc<dyn BudgetKeeper>,
     pub(crate) policy: PolicyReceiver,
+    pub(crate) keys: watch::Receiver<Keys>,
+    pub(crate) providers: Providers,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) health: Health,
+    pub(crate) tier_hints: Hints,
+    pub(crate) spare: Arc<Spare>,
     /// Everything that must finish before the gateway may stop: calls and settlements.
     pub(crate) tasks: TaskTracker,
     pub(crate) in_flight: Arc<Semaphore>,
@@ -38,29 +56,35 @@ pub(crate) struct Core {
 impl Core {
     pub(crate) fn new(
         config: GatewayConfig,
+        sources: Arc<Sources>,
         keeper: Arc<dyn BudgetKeeper>,
-        policy: PolicyReceiver,
+        followed: Followed,
         metrics: Arc<Metrics>,
     ) -> Result<Self, GatewayError> {
-        let backends = Backends::open(&config.backends)?;
-        let memory_bytes = config.limits.bodies_bytes_max;
+        let memory = Memory::new(config.limits.bodies_bytes_max);
         let upstream = Upstream::new(&config.timeouts)?;
-        let tasks = TaskTracker::new();
-        let stop = CancellationToken::new();
-        let health = Health::start(&backends, &config.name, &keeper, &tasks, &stop);
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let health = Health::new(&config.name, &keeper, &tasks, &stop);
         let in_flight = Arc::new(Semaphore::new(config.limits.in_flight_max.min(Semaphore::MAX_PERMITS)));
+        let spare = Arc::new(Spare::default());
+        tasks.spawn(repay::run(Arc::clone(&spare), Arc::clone(&keeper), Arc::clone(&metrics), stop.clone()));
+        let Followed { policy, keys, providers } = followed;
         Ok(Self {
             config,
-            backends,
+            sources,
             upstream,
             keeper,
             policy,
+            keys,
+            providers,
             metrics,
             health,
+            tier_hints: Hints::default(),
+            spare,
             tasks,
             in_flight,
             counting: Semaphore::new(COUNTING_MAX),
-            memory: Memory::new(memory_bytes),
+            memory,
             stop,
             cut: CancellationToken::new(),
             give_up: CancellationToken::new(),

@@ -1,69 +1,99 @@
-//! The third stage: the most that a request can cost, in tokens.
+//! The most that a request can cost: in tokens, and from these in every budget's own unit.
 //!
 //! Input: the bytes of the text (a byte-pair token covers at least one) while the budgets are rich, or the exact count
 //! plus the model's overheads. Output: what the request names, or what the policy gives to those that name nothing.
 
-use quorate_ledger::{Amount, Charge};
-use quorate_policy::BudgetMatch;
+use quorate_ledger::Enforcement;
+use quorate_policy::runtime::{BudgetMatch, WhenShort};
 
 use crate::{
     provider::{Endpoint, Facts, tally::Input},
+    refusal::Refusal,
     tokenizer::{Overheads, Tokenizer},
 };
 
 /// What /v1/completions generates if nothing is named (OpenAI's reference: "defaults to 16").
 const COMPLETION_DEFAULT: u64 = 16;
 /// So little text is always counted exactly: it takes microseconds, and small budgets are not held up by loose bounds.
-const EXACT_BYTES: u64 = 2048;
-/// A budget whose limit is below this many times the bound is not rich: count exactly at once.
-const RICH_FACTOR: u64 = 16;
+pub(crate) const EXACT_BYTES: u64 = 2048;
 
 /// The output tokens of all answers together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Output {
-    /// Embeddings.
-    None,
-    /// As the request says: whole or denied.
-    Named(u64),
-    /// The request says nothing: as much of `most` as is left, `least` at least. Sent upstream.
-    Granted { most: u64, least: u64 },
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Output {
+    pub(crate) most: u64,
+    /// For each budget, the fewest that are accepted there; `most`: all or nothing.
+    pub(crate) least: Vec<u64>,
+    /// What the client named itself.
+    named: Option<u64>,
+    /// Somebody holds a bound on it: the backend must be told.
+    bounded: bool,
+    answers: u64,
 }
 
 impl Output {
-    pub(crate) fn of(facts: &Facts, matches: &[BudgetMatch]) -> Self {
+    /// Embeddings have none. A request that names a limit gets it whole, or less where all budgets that are short say
+    /// `Clamp`; one that names none gets what is left of the smallest default.
+    pub(crate) fn of(facts: &Facts, matches: &[BudgetMatch]) -> Result<Self, Refusal> {
+        let answers = facts.answers.max(1);
+        let whole = |most: u64, named, bounded| Self {
+            most: most.saturating_mul(answers),
+            least: vec![most.saturating_mul(answers); matches.len()],
+            named,
+            bounded,
+            answers,
+        };
         if facts.endpoint == Endpoint::Embeddings {
-            return Self::None;
+            return Ok(whole(0, None, false));
         }
-        if let Some(named) = facts.output_named {
-            return Self::Named(named.saturating_mul(facts.answers));
+        // Those that only count change nothing about a request.
+        let binding = || matches.iter().filter(|found| binds(found));
+        let largest = binding().filter_map(|found| found.budget.output_max).min().unwrap_or(u64::MAX);
+        let floor =
+            |most: u64, found: &BudgetMatch| found.budget.output_floor.clamp(1, most.max(1)).min(most);
+        let mut output = if let Some(named) = facts.output_named {
+            let refusing = binding().find(|found| {
+                found.budget.when_short == WhenShort::Deny
+                    && found.budget.output_max.is_some_and(|max| max < named)
+            });
+            if let Some(found) = refusing {
+                let budget = found.budget.rule.name.clone();
+                let max = found.budget.output_max.unwrap_or(0);
+                return Err(Refusal::OutputTooLarge { budget, named, max });
+            }
+            whole(named.min(largest), Some(named), true)
+        } else {
+            let smallest = binding().map(|found| found.budget.output_default).min();
+            let counted = || matches.iter().map(|found| found.budget.output_default).min();
+            let most = smallest.or_else(counted).unwrap_or(0).min(largest).max(1);
+            let completions = facts.endpoint == Endpoint::Completions;
+            whole(if completions { most.min(COMPLETION_DEFAULT) } else { most }, None, smallest.is_some())
+        };
+        let one = output.most / answers;
+        // The largest floor of all, where it is not above that.
+        let floor_of_all = binding().map(|found| floor(one, found)).max().unwrap_or(one);
+        for (least, found) in output.least.iter_mut().zip(matches) {
+            if binds(found) && output.named.is_none() {
+                *least = floor_of_all.saturating_mul(answers);
+            } else if binds(found) && found.budget.when_short == WhenShort::Clamp {
+                *least = floor(one, found).saturating_mul(answers);
+            }
         }
-        // The smallest default binds; the largest floor of all, where it is not above that.
-        let most = matches.iter().map(|found| found.budget.output_default).min().unwrap_or(0).max(1);
-        let most = if facts.endpoint == Endpoint::Completions { most.min(COMPLETION_DEFAULT) } else { most };
-        let least = matches.iter().map(|found| found.budget.output_floor).max().unwrap_or(0).clamp(1, most);
-        Self::Granted { most: most.saturating_mul(facts.answers), least: least.saturating_mul(facts.answers) }
+        Ok(output)
     }
 
-    fn most(self) -> u64 {
-        match self {
-            Self::None => 0,
-            Self::Named(tokens) => tokens,
-            Self::Granted { most, .. } => most,
-        }
-    }
-
-    fn least(self) -> u64 {
-        match self {
-            Self::Granted { least, .. } => least,
-            other => other.most(),
+    /// The limit of one answer to send upstream, for `granted` tokens of all answers. `None`: the request names it.
+    pub(crate) fn limit(&self, granted: u64) -> Option<u64> {
+        let limit = granted / self.answers;
+        match self.named {
+            Some(named) => (limit < named).then_some(limit),
+            None => self.bounded.then_some(limit),
         }
     }
 }
 
-/// Whether to count exactly before asking at all.
-pub(crate) fn count_at_once(facts: &Facts, bound: u64, matches: &[BudgetMatch]) -> bool {
-    let rich = matches.iter().all(|found| found.budget.limit.units_floor() / RICH_FACTOR > bound);
-    facts.input.text_bytes <= EXACT_BYTES || !rich
+/// Budgets that can deny, and so hold a bound on what a request may do.
+pub(crate) fn binds(found: &BudgetMatch) -> bool {
+    found.budget.rule.enforcement == Enforcement::Reserve
 }
 
 /// The bound by bytes.
@@ -79,22 +109,4 @@ pub(crate) fn input_exact(facts: &Facts, model: &str, measured: &Input) -> u64 {
 /// For amounts that are charged and not held: models of unknown families count roughly like OpenAI's.
 pub(crate) fn measuring(tokenizer: Tokenizer) -> Tokenizer {
     if tokenizer == Tokenizer::Bytes { Tokenizer::O200k } else { tokenizer }
-}
-
-/// One charge for each budget, the same tokens in each.
-pub(crate) fn charges(matches: &[BudgetMatch], input: u64, output: Output) -> Vec<Charge> {
-    let tokens = |output: u64| {
-        let units = input.saturating_add(output).max(1);
-        Amount::from_units(units).unwrap_or(Amount::MAX)
-    };
-    let (amount, at_least) = (tokens(output.most()), tokens(output.least()));
-    matches
-        .iter()
-        .map(|found| Charge {
-            budget: found.budget.name.clone(),
-            subject: found.subject.clone(),
-            amount,
-            at_least,
-        })
-        .collect()
 }

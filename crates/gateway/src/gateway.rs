@@ -14,10 +14,12 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     budget::{BudgetKeeper, ClusterKeeper},
     config::GatewayConfig,
-    core::Core,
+    core::{Core, Followed},
     error::GatewayError,
     metrics::Metrics,
-    ops, policy, server,
+    ops,
+    policy::{self, Sources},
+    server,
     tokenizer::Tokenizer,
 };
 
@@ -73,21 +75,19 @@ impl Gateway {
             nodes: config.nodes.clone(),
             operation_timeout_ms: config.timeouts.reserve_ms,
         });
-        let watched = client.watch();
+        let watched = Arc::new(client.watch());
         let metrics = Arc::new(Metrics::new());
+        let sources = Arc::new(Sources::open(&config)?);
         let (active, policies) = watch::channel(None);
         let background_stop = CancellationToken::new();
-        tokio::spawn(policy::follow(watched.policy(), active, Arc::clone(&metrics), background_stop.clone()));
+        let followed = Followed { policy: policies, keys: watched.keys(), providers: watched.providers() };
         tokio::spawn(follow_providers(watched.providers(), Arc::clone(&metrics), background_stop.clone()));
         let synced = watched.synced();
         let keeper: Arc<dyn BudgetKeeper> = Arc::new(ClusterKeeper::new(client));
-        let core = Arc::new(Core::new(config, keeper, policies, metrics)?);
+        let core = Core::new(config, Arc::clone(&sources), keeper, followed, Arc::clone(&metrics))?;
+        let core = Arc::new(core);
         // The watch ends with its handle.
-        let stop = background_stop.clone();
-        tokio::spawn(async move {
-            let _held = watched;
-            stop.cancelled().await;
-        });
+        tokio::spawn(policy::follow(watched, active, sources, metrics, background_stop.clone()));
         Self::serve(core, listeners, synced, background_stop)
     }
 

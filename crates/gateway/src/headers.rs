@@ -1,6 +1,7 @@
 //! Which headers cross the gateway, in both directions.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
+use quorate_policy::runtime::HeaderMutation;
 
 use crate::backend::Backend;
 
@@ -12,6 +13,9 @@ const UP_PREFIX: &str = "x-stainless-";
 
 /// With the client's own key, its choice of organization and project goes along.
 const UP_WITH_CLIENT_KEY: &[&str] = &["authorization", "openai-organization", "openai-project"];
+
+/// What no route may set: they belong to the connection.
+const NOT_SET: &[&str] = &["connection", "content-length", "host", "te", "transfer-encoding", "upgrade"];
 
 /// Headers of an answer that speak about the connection or the provider's host, or that the gateway sets itself.
 const NOT_DOWN: &[&str] = &[
@@ -29,22 +33,41 @@ const NOT_DOWN: &[&str] = &[
     "upgrade",
     "x-ai-gateway-tokens-used",
     "x-ai-provider",
+    "x-quorate-attempts",
+    "x-quorate-backend",
+    "x-quorate-model-downgraded",
     "x-ratelimit-limit",
     "x-ratelimit-remaining",
     "x-ratelimit-reset",
 ];
 
-/// The headers of a request to `backend`: its key, never the client's, unless the config says so.
-pub(crate) fn up(client: &HeaderMap, backend: &Backend) -> HeaderMap {
+/// The headers of a request to `backend`: its key, never the client's, unless the config says so. `consumed`: what the
+/// client sent proves its identity here, and is no provider's key.
+pub(crate) fn up(
+    client: &HeaderMap,
+    backend: &Backend,
+    consumed: bool,
+    mutation: &HeaderMutation,
+) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(16);
     for (name, value) in client {
         let text = name.as_str();
         let pass = UP.contains(name)
             || UP_NAMES.contains(&text)
             || text.starts_with(UP_PREFIX)
-            || (backend.pass_client_key && UP_WITH_CLIENT_KEY.contains(&text));
+            || (backend.pass_client_key && !consumed && UP_WITH_CLIENT_KEY.contains(&text));
         if pass {
             headers.append(name.clone(), value.clone());
+        }
+    }
+    for name in &mutation.remove {
+        headers.remove(name.as_str());
+    }
+    for (name, value) in &mutation.set {
+        // Names and values that no request may carry are left out.
+        let Ok(name) = HeaderName::try_from(name.as_str()) else { continue };
+        if let (false, Ok(value)) = (NOT_SET.contains(&name.as_str()), HeaderValue::from_str(value)) {
+            headers.insert(name, value);
         }
     }
     if let Some(key) = &backend.key {
@@ -57,7 +80,7 @@ pub(crate) fn up(client: &HeaderMap, backend: &Backend) -> HeaderMap {
 }
 
 /// The provider's headers as the client gets them: its own rate limits (`x-ratelimit-limit-tokens` and the like) stay.
-pub(crate) fn down(provider: HeaderMap, backend: &str) -> HeaderMap {
+pub(crate) fn down(provider: HeaderMap) -> HeaderMap {
     let mut named_by_connection: Vec<String> = Vec::new();
     for value in provider.get_all(header::CONNECTION) {
         let names = value.to_str().unwrap_or_default().split(',');
@@ -69,9 +92,6 @@ pub(crate) fn down(provider: HeaderMap, backend: &str) -> HeaderMap {
         if !NOT_DOWN.contains(&text) && !named_by_connection.iter().any(|named| named == text) {
             headers.append(name.clone(), value.clone());
         }
-    }
-    if let Ok(value) = HeaderValue::from_str(backend) {
-        headers.insert("x-ai-provider", value);
     }
     headers
 }
@@ -103,7 +123,7 @@ mod tests {
             ("x-stainless-os", "Linux"),
             ("accept-encoding", "gzip"),
         ]);
-        let sent = up(&client, &backend(""));
+        let sent = up(&client, &backend(""), false, &HeaderMutation::default());
         assert_eq!(sent.get("authorization"), None);
         assert_eq!(
             (sent.get("x-user-id"), sent.get("cookie"), sent.get("openai-organization")),
@@ -114,10 +134,27 @@ mod tests {
             (&HeaderValue::from_static("sdk"), &HeaderValue::from_static("Linux"))
         );
         assert_eq!(sent["accept-encoding"], "identity");
-        let sent = up(&client, &backend(", pass_client_key: true"));
+        let passing = backend(", pass_client_key: true");
+        let sent = up(&client, &passing, true, &HeaderMutation::default());
+        assert_eq!(sent.get("authorization"), None, "a key of this gateway goes no further");
+        let sent = up(&client, &passing, false, &HeaderMutation::default());
         assert_eq!(
             (&sent["authorization"], &sent["openai-organization"]),
             (&HeaderValue::from_static("Bearer client"), &HeaderValue::from_static("org"))
+        );
+    }
+
+    #[test]
+    fn a_route_may_set_and_remove_but_not_the_key() {
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let mutation = HeaderMutation {
+            set: vec![pair("x-team", "red"), pair("content-length", "1"), pair("bad name", "x")],
+            remove: vec!["user-agent".to_owned()],
+        };
+        let sent = up(&map(&[("user-agent", "sdk"), ("accept", "*/*")]), &backend(""), false, &mutation);
+        assert_eq!(
+            (&sent["x-team"], sent.get("user-agent"), sent.get("content-length")),
+            (&HeaderValue::from_static("red"), None, None)
         );
     }
 
@@ -133,9 +170,9 @@ mod tests {
             ("x-ratelimit-limit-tokens", "10"),
             ("x-request-id", "r"),
         ]);
-        let sent = down(provider, "b");
+        let sent = down(provider);
         let mut names: Vec<&str> = sent.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
-        assert_eq!(names, ["x-ai-provider", "x-ratelimit-limit-tokens", "x-request-id"]);
+        assert_eq!(names, ["x-ratelimit-limit-tokens", "x-request-id"]);
     }
 }

@@ -3,6 +3,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use quorate_ledger::{Command, ProviderReport, ProviderState};
 use tokio::{
     sync::watch,
@@ -10,8 +11,10 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{backend::Backends, budget::BudgetKeeper};
+use crate::budget::BudgetKeeper;
 
+/// As many as the ledger keeps an opinion of.
+const BACKENDS_MAX: usize = 1_024;
 const INTERVAL: Duration = Duration::from_secs(1);
 const REPORT_WITHIN: Duration = Duration::from_secs(5);
 /// A state other than healthy that goes on is reported again after this long, with its newest retry delay.
@@ -36,46 +39,62 @@ impl Sighting {
     }
 }
 
-/// One watched cell for each backend: only the newest sighting matters.
+/// One watched cell for each backend: only the newest sighting matters. Backends come and go with the policy.
 #[derive(Debug)]
 pub(crate) struct Health {
-    cells: HashMap<String, watch::Sender<Option<Sighting>>>,
+    cells: Mutex<HashMap<String, watch::Sender<Option<Sighting>>>>,
+    reporter: String,
+    keeper: Arc<dyn BudgetKeeper>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
 }
 
 impl Health {
-    pub(crate) fn start(
-        backends: &Backends,
+    pub(crate) fn new(
         reporter: &str,
         keeper: &Arc<dyn BudgetKeeper>,
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Self {
-        let mut cells = HashMap::new();
-        for backend in backends.all() {
-            let (cell, sightings) = watch::channel(None);
-            let reporting = Reporting {
-                backend: backend.name.clone(),
-                reporter: reporter.to_owned(),
-                keeper: Arc::clone(keeper),
-                sightings,
-            };
-            tasks.spawn(reporting.run(stop.clone()));
-            cells.insert(backend.name.clone(), cell);
+        Self {
+            cells: Mutex::default(),
+            reporter: reporter.to_owned(),
+            keeper: Arc::clone(keeper),
+            tasks: tasks.clone(),
+            stop: stop.clone(),
         }
-        Self { cells }
     }
 
     /// Cheap when nothing changed.
     pub(crate) fn saw(&self, backend: &str, sighting: Sighting) {
-        if let Some(cell) = self.cells.get(backend) {
-            cell.send_if_modified(|seen| {
-                let changed = seen.as_ref() != Some(&sighting) || sighting.state != ProviderState::Healthy;
-                if changed {
-                    *seen = Some(sighting);
-                }
-                changed
-            });
+        let mut cells = self.cells.lock();
+        if !cells.contains_key(backend) {
+            if cells.len() >= BACKENDS_MAX {
+                // Those of policies that are gone; each cell's task ends with it, and the living ones come back.
+                cells.clear();
+            }
+            cells.insert(backend.to_owned(), self.start(backend));
         }
+        let Some(cell) = cells.get(backend) else { return };
+        cell.send_if_modified(|seen| {
+            let changed = seen.as_ref() != Some(&sighting) || sighting.state != ProviderState::Healthy;
+            if changed {
+                *seen = Some(sighting);
+            }
+            changed
+        });
+    }
+
+    fn start(&self, backend: &str) -> watch::Sender<Option<Sighting>> {
+        let (cell, sightings) = watch::channel(None);
+        let reporting = Reporting {
+            backend: backend.to_owned(),
+            reporter: self.reporter.clone(),
+            keeper: Arc::clone(&self.keeper),
+            sightings,
+        };
+        self.tasks.spawn(reporting.run(self.stop.clone()));
+        cell
     }
 }
 

@@ -4,12 +4,16 @@
 //! restart would lose, and decisions about budgets, which are the ledger's.
 
 mod answered;
+mod attempt;
 mod backend;
+mod backends;
 mod body;
 mod budget;
 mod call;
 mod config;
 mod core;
+mod cost;
+mod counts;
 mod error;
 mod estimate;
 mod gateway;
@@ -17,27 +21,37 @@ mod headers;
 mod health;
 mod identify;
 mod io;
+mod jwt;
+mod jwt_ring;
+mod keys;
+mod lower;
 mod memory;
 mod metrics;
 mod models;
 mod ops;
 mod pipeline;
+mod plan;
 mod policy;
 mod provider;
 mod ratelimit;
 mod refusal;
+mod repay;
+mod request;
 mod reserve;
 mod route;
 mod secret;
+mod secrets;
 mod server;
 mod settle;
+mod spare;
 mod streamed;
 #[cfg(test)]
 mod tests;
+mod tier;
 mod tokenizer;
 mod upstream;
 
-pub use config::{BackendConfig, GatewayConfig, Limits, Provider, Timeouts};
+pub use config::{BackendConfig, GatewayConfig, Limits, Provider, SecretsConfig, Timeouts};
 pub use error::GatewayError;
 pub use gateway::{Gateway, GatewayListeners};
 pub use provider::splice::OutputField;

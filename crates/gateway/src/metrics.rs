@@ -9,6 +9,8 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+use crate::provider::Usage;
+
 /// Budgets that get a label of their own; a policy has fewer, this bounds a long life with many policies.
 const BUDGET_LABELS_MAX: usize = 256;
 
@@ -45,6 +47,11 @@ pub(crate) struct Metrics {
     requests: Family<RequestLabels, Counter>,
     tokens: Family<Labelled, Counter>,
     denials: Family<BudgetLabel, Counter>,
+    cost_errors: Family<BudgetLabel, Counter>,
+    fallbacks: Family<BackendLabel, Counter>,
+    pub(crate) fail_open: Counter,
+    pub(crate) fail_open_charged: Counter,
+    pub(crate) fail_open_lost: Counter,
     budgets_seen: Mutex<std::collections::HashSet<String>>,
     /// Usage that the provider did not send.
     usage_estimated: Family<Labelled, Counter>,
@@ -91,6 +98,11 @@ impl Metrics {
             requests: Family::default(),
             tokens: Family::default(),
             denials: Family::default(),
+            cost_errors: Family::default(),
+            fallbacks: Family::default(),
+            fail_open: Counter::default(),
+            fail_open_charged: Counter::default(),
+            fail_open_lost: Counter::default(),
             budgets_seen: Mutex::default(),
             usage_estimated: Family::default(),
             first_byte: Family::new_with_constructor(long_latency),
@@ -115,8 +127,33 @@ impl Metrics {
     fn register(&mut self) {
         let r = &mut self.registry;
         r.register("requests", "Requests by endpoint and class of status", self.requests.clone());
-        r.register("tokens", "Tokens charged, input and output", self.tokens.clone());
+        r.register(
+            "tokens",
+            "Tokens charged, by kind; cached ones and reasoning are parts of input and output",
+            self.tokens.clone(),
+        );
         r.register("denials", "Requests denied, by the budget that was short", self.denials.clone());
+        r.register(
+            "cost_errors",
+            "Costs that failed, charged as tokens, by budget",
+            self.cost_errors.clone(),
+        );
+        r.register(
+            "fallbacks",
+            "Backends left for the next one before an answer began",
+            self.fallbacks.clone(),
+        );
+        r.register("fail_open", "Requests admitted without the budget nodes", self.fail_open.clone());
+        r.register(
+            "fail_open_charged",
+            "Accounts charged afterwards for such requests",
+            self.fail_open_charged.clone(),
+        );
+        r.register(
+            "fail_open_lost",
+            "Accounts that could not be charged for such requests",
+            self.fail_open_lost.clone(),
+        );
         r.register(
             "usage_estimated",
             "Answers without usage, counted here instead",
@@ -164,18 +201,41 @@ impl Metrics {
         self.requests.get_or_create(&RequestLabels { endpoint, status }).inc();
     }
 
-    pub(crate) fn charged(&self, input: u64, output: u64) {
-        self.tokens.get_or_create(&Labelled { kind: "input" }).inc_by(input);
-        self.tokens.get_or_create(&Labelled { kind: "output" }).inc_by(output);
+    /// `input` and `output` are all of them; the other kinds are parts of these.
+    pub(crate) fn charged(&self, usage: Usage) {
+        let counted = [
+            ("input", usage.input),
+            ("cached_input", usage.cached_input),
+            ("cache_creation_input", usage.cache_creation_input),
+            ("output", usage.output),
+            ("reasoning", usage.reasoning),
+        ];
+        for (kind, tokens) in counted {
+            self.tokens.get_or_create(&Labelled { kind }).inc_by(tokens);
+        }
     }
 
     pub(crate) fn denied(&self, budget: &str) {
+        self.denials.get_or_create(&self.budget_label(budget)).inc();
+    }
+
+    /// A cost that failed, and was charged as tokens.
+    pub(crate) fn cost_error(&self, budget: &str) {
+        self.cost_errors.get_or_create(&self.budget_label(budget)).inc();
+    }
+
+    /// A backend was left for the next one.
+    pub(crate) fn fallback(&self, backend: &str) {
+        self.fallbacks.get_or_create(&BackendLabel { backend: backend.to_owned() }).inc();
+    }
+
+    fn budget_label(&self, budget: &str) -> BudgetLabel {
         let mut seen = self.budgets_seen.lock();
         if !seen.contains(budget) && seen.len() < BUDGET_LABELS_MAX {
             seen.insert(budget.to_owned());
         }
         let budget = if seen.contains(budget) { budget } else { "other" };
-        self.denials.get_or_create(&BudgetLabel { budget: budget.to_owned() }).inc();
+        BudgetLabel { budget: budget.to_owned() }
     }
 
     /// `kind`: why there is no usage (`missing`, `hang_up`, `upstream_died`, `unanswered`).

@@ -1,8 +1,11 @@
-//! `GET /v1/models`: the models of the config, or the backend's own list where the config names none.
+//! `GET /v1/models`: the models that routes name, those of the config, or the backend's own list where neither names any.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Response, header};
+use http::{HeaderValue, Method, Response, header};
 use http_body_util::{BodyExt, Limited};
+use quorate_policy::runtime::{HeaderMutation, MODEL_HEADER, TextMatch};
 use serde::Serialize;
 
 use crate::{
@@ -10,7 +13,10 @@ use crate::{
     body::ResponseBody,
     core::Core,
     headers,
+    plan::{Plan, models_of_routes},
+    policy::ActivePolicy,
     refusal::Refusal,
+    request::Asked,
     route::{known, shown},
     upstream::SendError,
 };
@@ -29,37 +35,70 @@ struct List<'a> {
     data: Vec<Model<'a>>,
 }
 
-fn model<'a>(id: &'a str, backend: &'a Backend) -> Model<'a> {
-    Model { id, object: "model", created: 0, owned_by: &backend.name }
+fn model<'a>(id: &'a str, owned_by: &'a str) -> Model<'a> {
+    Model { id, object: "model", created: 0, owned_by }
 }
 
-/// All models; those of the config if it names any.
-pub(crate) async fn list(core: &Core, client: &HeaderMap) -> Result<Response<ResponseBody>, Refusal> {
-    let mut data: Vec<Model<'_>> = Vec::new();
-    for backend in core.backends.all() {
-        for id in &backend.models {
-            if !data.iter().any(|known| known.id == id) {
-                data.push(model(id, backend));
+/// The policy in force, for clients that it lets in; and whether their credentials were meant for this gateway.
+fn admitted(core: &Core, asked: &Asked) -> Result<(Option<Arc<ActivePolicy>>, bool), Refusal> {
+    let Some(policy) = core.policy.borrow().clone() else { return Ok((None, false)) };
+    let who = Plan::who(core, &policy, asked)?;
+    Ok((Some(policy), who.consumed))
+}
+
+/// The models that the policy's routes name.
+fn routed(policy: &ActivePolicy) -> Vec<Model<'_>> {
+    let mut models: Vec<Model<'_>> = Vec::new();
+    for rule in policy.policy.routes().iter().flat_map(|route| &route.rules) {
+        for header in rule.matches.iter().flatten() {
+            if let (MODEL_HEADER, TextMatch::Exact(id)) = (header.name.as_str(), &header.value)
+                && !models.iter().any(|known| known.id == id)
+            {
+                let owned_by = rule.models_owned_by.as_deref().unwrap_or("quorate");
+                models.push(Model { created: rule.models_created_at.unwrap_or(0), ..model(id, owned_by) });
             }
         }
     }
-    match core.backends.any() {
-        Some(backend) if data.is_empty() => proxied(core, backend, "/models", client).await,
+    models
+}
+
+/// All models: those of the routes, else those of the config, else those of the backend for any.
+pub(crate) async fn list(core: &Core, asked: &Asked) -> Result<Response<ResponseBody>, Refusal> {
+    let (policy, consumed) = admitted(core, asked)?;
+    let mut data = policy.as_ref().map(|policy| routed(policy)).unwrap_or_default();
+    let configured = &core.sources.configured;
+    if data.is_empty() {
+        for backend in configured.all() {
+            for id in &backend.models {
+                if !data.iter().any(|known| known.id == id) {
+                    data.push(model(id, &backend.name));
+                }
+            }
+        }
+    }
+    match configured.any() {
+        Some(backend) if data.is_empty() => proxied(core, backend, "/models", asked, consumed).await,
         _ => Ok(json(&List { object: "list", data })),
     }
 }
 
 /// One model.
-pub(crate) async fn one(
-    core: &Core,
-    id: &str,
-    client: &HeaderMap,
-) -> Result<Response<ResponseBody>, Refusal> {
-    let backend = core.backends.for_model(id);
-    match backend {
-        Some(backend) if backend.models.iter().any(|known| known == id) => Ok(json(&model(id, backend))),
-        Some(backend) => proxied(core, backend, &format!("/models/{}", escaped(id)), client).await,
-        None => Err(Refusal::UnknownModel { model: shown(id), known: known(&core.backends) }),
+pub(crate) async fn one(core: &Core, id: &str, asked: &Asked) -> Result<Response<ResponseBody>, Refusal> {
+    let (policy, consumed) = admitted(core, asked)?;
+    let configured = &core.sources.configured;
+    if let Some(policy) = policy.filter(|policy| !policy.policy.routes().is_empty()) {
+        let found = routed(&policy).into_iter().find(|model| model.id == id);
+        let known = || models_of_routes(&policy.policy).join(", ");
+        return found
+            .map(|model| json(&model))
+            .ok_or_else(|| Refusal::UnknownModel { model: shown(id), known: known() });
+    }
+    match configured.for_model(id) {
+        Some(backend) if backend.models.iter().any(|known| known == id) => {
+            Ok(json(&model(id, &backend.name)))
+        }
+        Some(backend) => proxied(core, backend, &format!("/models/{}", escaped(id)), asked, consumed).await,
+        None => Err(Refusal::UnknownModel { model: shown(id), known: known(configured) }),
     }
 }
 
@@ -75,10 +114,11 @@ async fn proxied(
     core: &Core,
     backend: &Backend,
     path: &str,
-    client: &HeaderMap,
+    asked: &Asked,
+    consumed: bool,
 ) -> Result<Response<ResponseBody>, Refusal> {
     let name = || backend.name.clone();
-    let headers = headers::up(client, backend);
+    let headers = headers::up(&asked.headers, backend, consumed, &HeaderMutation::default());
     let sent = core.upstream.send(backend, Method::GET, (path, None), headers, Bytes::new()).await;
     let response = sent.map_err(|error| {
         tracing::warn!(backend = name(), %error, "backend did not answer");
@@ -102,7 +142,10 @@ async fn proxied(
     };
     let mut response = Response::new(ResponseBody::full(bytes));
     *response.status_mut() = parts.status;
-    *response.headers_mut() = headers::down(parts.headers, &backend.name);
+    *response.headers_mut() = headers::down(parts.headers);
+    if let Ok(value) = HeaderValue::from_str(&backend.name) {
+        response.headers_mut().insert("x-ai-provider", value);
+    }
     Ok(response)
 }
 

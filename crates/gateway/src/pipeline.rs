@@ -1,7 +1,7 @@
 //! The way of a request: identify → route → estimate → reserve → upstream → stream back → settle. Here is what happens
 //! before anything is held; the rest is [`Call`]'s.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response, header};
@@ -16,8 +16,10 @@ use crate::{
     call::Call,
     core::Core,
     models,
+    plan::Plan,
     provider::{Endpoint, Facts},
     refusal::Refusal,
+    request::Asked,
     route::{self, Target},
 };
 
@@ -27,7 +29,11 @@ const INLINE_BYTES_MAX: usize = 1 << 20;
 const DISCARD: Duration = Duration::from_secs(5);
 
 /// Answers one request. Never fails: every error is an answer.
-pub(crate) async fn handle(core: Arc<Core>, request: Request<Incoming>) -> Response<ResponseBody> {
+pub(crate) async fn handle(
+    core: Arc<Core>,
+    source: IpAddr,
+    request: Request<Incoming>,
+) -> Response<ResponseBody> {
     let (parts, mut body) = request.into_parts();
     let expects = parts.headers.contains_key(header::EXPECT);
     let target = route::target(&parts.method, parts.uri.path());
@@ -35,9 +41,11 @@ pub(crate) async fn handle(core: Arc<Core>, request: Request<Incoming>) -> Respo
     let permit = target.and_then(|target| Ok((target, admit(&core)?)));
     let answer = match permit {
         Err(refusal) => Err(refusal),
-        Ok((Target::Models, _permit)) => models::list(&core, &parts.headers).await,
-        Ok((Target::Model(id), _permit)) => models::one(&core, &id, &parts.headers).await,
-        Ok((Target::Spend(endpoint), permit)) => spend(&core, endpoint, parts, &mut body, permit).await,
+        Ok((Target::Models, _permit)) => models::list(&core, &Asked::new(parts, source)).await,
+        Ok((Target::Model(id), _permit)) => models::one(&core, &id, &Asked::new(parts, source)).await,
+        Ok((Target::Spend(endpoint), permit)) => {
+            spend(&core, endpoint, Asked::new(parts, source), &mut body, permit).await
+        }
     };
     let response = answer.unwrap_or_else(|refusal| {
         // Reading on would invite a client that asks first.
@@ -74,32 +82,34 @@ impl Drop for Permit {
 async fn spend(
     core: &Arc<Core>,
     endpoint: Endpoint,
-    parts: http::request::Parts,
+    asked: Asked,
     body: &mut Incoming,
     permit: Permit,
 ) -> Result<Response<ResponseBody>, Refusal> {
-    let within = Duration::from_millis(core.config.timeouts.body_ms);
+    let began = Instant::now();
+    let timeouts = &core.config.timeouts;
+    // Who may not ask at all hears so before sending a body.
+    let at_first = core.policy.borrow().clone();
+    let known = at_first.as_ref().map(|policy| Plan::who(core, policy, &asked)).transpose()?;
+    let within = Duration::from_millis(timeouts.body_ms);
     let mut share = core.memory.share();
     let body =
-        body::read(&parts.headers, body, core.config.limits.body_bytes_max, within, &mut share).await?;
+        body::read(&asked.headers, body, core.config.limits.body_bytes_max, within, &mut share).await?;
     let facts = decode(endpoint, &body).await?;
-    let (model, backend) = route::route(&facts, &parts.headers, &core.backends)?;
-    let model = model.into_owned();
-    let mut headers = parts.headers;
-    headers.remove(header::CONTENT_LENGTH);
-    let call = Call {
-        core: Arc::clone(core),
-        facts,
-        body,
-        model,
-        backend,
-        headers,
-        query: parts.uri.query().map(str::to_owned),
-        deadline: Instant::now() + Duration::from_millis(core.config.timeouts.total_ms),
+    let model = route::model(&facts, &asked.headers)?;
+    // One policy from here to the end; a newer one only where the ledger asks for it.
+    let policy = core.policy.borrow().clone().ok_or(Refusal::NoPolicy)?;
+    let who = match known {
+        Some(who) if at_first.is_some_and(|before| Arc::ptr_eq(&before, &policy)) => who,
+        _ => Plan::who(core, &policy, &asked)?,
     };
+    let draw = rand::random();
+    let plan = Plan::make(&policy, &asked, who, &model, draw)?;
+    let deadline = Instant::now() + Duration::from_millis(timeouts.total_ms);
+    let call = Call { core: Arc::clone(core), asked, facts, body, model, draw, began, deadline };
     let (reply, answer) = oneshot::channel();
     core.tasks.spawn(async move {
-        call.run(reply).await;
+        call.run(plan, reply).await;
         drop((permit, share));
     });
     // An end without an answer is a defect in the task; what it held expires.

@@ -1,57 +1,146 @@
-//! Follows the policy in force: every new document is compiled once, here. One that this gateway cannot read (written
-//! for a newer version) leaves the last good one in force.
+//! Follows the policy in force: every new document is compiled once, here, and its backends are opened. One that this
+//! gateway cannot read (written for a newer version) leaves the last good one in force.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use quorate_policy::Policy;
-use quorate_rpc::PolicyDocument;
+use quorate_policy::runtime::{Budget, CompiledPolicy, JwksSource, SubjectPart};
+use quorate_rpc::{PolicyDocument, WatchHandle};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::metrics::Metrics;
+use crate::{
+    backends::{Backends, Configured, Unusable},
+    config::GatewayConfig,
+    error::GatewayError,
+    jwt::KeySet,
+    lower,
+    metrics::Metrics,
+    secrets::Secrets,
+};
 
-/// A compiled policy.
+/// What a gateway itself brings to every policy.
+#[derive(Debug)]
+pub(crate) struct Sources {
+    pub(crate) configured: Configured,
+    pub(crate) secrets: Secrets,
+}
+
+impl Sources {
+    pub(crate) fn open(config: &GatewayConfig) -> Result<Self, GatewayError> {
+        Ok(Self { configured: Configured::open(&config.backends)?, secrets: Secrets::open(&config.secrets)? })
+    }
+}
+
+/// A compiled policy with all that it needs. Requests hold the one that they began with; nothing is judged by half of it.
 #[derive(Debug)]
 pub(crate) struct ActivePolicy {
     pub(crate) version: u64,
-    pub(crate) policy: Policy,
+    pub(crate) policy: CompiledPolicy,
+    pub(crate) sources: Arc<Sources>,
+    backends: Backends,
+    /// Some budgets are of one backend, or have an account for each.
+    pub(crate) has_budgets_of_backends: bool,
+    /// The keys of tokens; `None`: the policy has no rules for tokens. The error is for the log, not for clients.
+    pub(crate) jwks: Option<Result<KeySet, String>>,
+}
+
+impl ActivePolicy {
+    /// Reads files: secrets, and the JWKS if the policy names one.
+    pub(crate) fn new(version: u64, policy: CompiledPolicy, sources: &Arc<Sources>) -> Self {
+        let backends = Backends::of(policy.backends(), &sources.configured, &sources.secrets);
+        let jwks = policy.identity().jwt.as_ref().map(|rules| jwks(&rules.jwks));
+        if let Some(Err(error)) = &jwks {
+            tracing::error!(
+                version,
+                error,
+                "no token can be verified; correct the JWKS and apply the policy again"
+            );
+        }
+        let of_backends = |budget: &Arc<Budget>| {
+            budget.backends.is_some() || budget.subject.contains(&SubjectPart::Backend)
+        };
+        let has_budgets_of_backends = policy.all_budgets().iter().any(of_backends);
+        Self { version, policy, sources: Arc::clone(sources), backends, has_budgets_of_backends, jwks }
+    }
+
+    fn has_jwks_file(&self) -> bool {
+        let rules = self.policy.identity().jwt.as_ref();
+        rules.is_some_and(|rules| matches!(rules.jwks, JwksSource::File(_)))
+    }
+
+    /// By the name that the policy's routes use.
+    pub(crate) fn backend(&self, name: &str) -> Result<Arc<crate::backend::Backend>, Unusable> {
+        self.backends.named(name, &self.sources.configured)
+    }
+}
+
+fn jwks(source: &JwksSource) -> Result<KeySet, String> {
+    match source {
+        JwksSource::Inline(text) => KeySet::parse(text).map_err(|error| format!("the policy's JWKS {error}")),
+        JwksSource::File(path) => {
+            let text =
+                std::fs::read_to_string(path).map_err(|error| format!("cannot read {path}: {error}"))?;
+            KeySet::parse(&text).map_err(|error| format!("{path} {error}"))
+        }
+    }
 }
 
 pub(crate) type PolicyReceiver = watch::Receiver<Option<Arc<ActivePolicy>>>;
 
-/// Runs until `stop`, or until nobody sends documents any more.
+/// How often a JWKS file is looked at again: keys are rotated.
+const REREAD: Duration = Duration::from_secs(60);
+
+/// Runs until `stop`, or until nobody sends documents any more. Tells the cluster which version runs here.
 pub(crate) async fn follow(
-    mut documents: watch::Receiver<Option<Arc<PolicyDocument>>>,
+    watched: Arc<WatchHandle>,
     active: watch::Sender<Option<Arc<ActivePolicy>>>,
+    sources: Arc<Sources>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) {
+    let mut documents = watched.policy();
+    let mut running = 0;
     loop {
         let document = documents.borrow_and_update().clone();
+        let mut rereads = false;
         if let Some(document) = document {
-            compile(&document, &active, &metrics);
+            let error = match compile(&document, &sources).await {
+                Ok(policy) => {
+                    if running != policy.version {
+                        tracing::info!(version = policy.version, "policy in force");
+                    }
+                    running = policy.version;
+                    rereads = policy.has_jwks_file();
+                    metrics.policy_version.set(running);
+                    active.send_replace(Some(Arc::new(policy)));
+                    String::new()
+                }
+                Err(error) => {
+                    metrics.policy_errors.inc();
+                    tracing::error!(
+                        version = document.version,
+                        error,
+                        "this gateway cannot read the new policy and keeps the one before; upgrade it"
+                    );
+                    error
+                }
+            };
+            watched.report(running, &error);
         }
         tokio::select! {
             () = stop.cancelled() => return,
             changed = documents.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(REREAD), if rereads => {}
         }
     }
 }
 
-fn compile(document: &PolicyDocument, active: &watch::Sender<Option<Arc<ActivePolicy>>>, metrics: &Metrics) {
-    match Policy::parse(&document.document) {
-        Ok(policy) => {
-            tracing::info!(version = document.version, "policy in force");
-            metrics.policy_version.set(document.version);
-            active.send_replace(Some(Arc::new(ActivePolicy { version: document.version, policy })));
-        }
-        Err(error) => {
-            metrics.policy_errors.inc();
-            tracing::error!(
-                version = document.version,
-                %error,
-                "this gateway cannot read the new policy and keeps the one before; upgrade it"
-            );
-        }
-    }
+/// On a thread of its own: a policy of many rules takes a while, and files are read.
+async fn compile(document: &Arc<PolicyDocument>, sources: &Arc<Sources>) -> Result<ActivePolicy, String> {
+    let (document, sources) = (Arc::clone(document), Arc::clone(sources));
+    let compiling = move || {
+        let policy = lower::compile(&document.document)?;
+        Ok(ActivePolicy::new(document.version, policy, &sources))
+    };
+    tokio::task::spawn_blocking(compiling).await.map_err(|error| format!("compiling failed: {error}"))?
 }

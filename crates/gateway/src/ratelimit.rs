@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, HeaderValue};
-use quorate_ledger::{Balance, Denial, TimestampMs, Window};
+use quorate_ledger::{Amount, Balance, Denial, TimestampMs, Unit, Window};
 
 /// Waiting longer than this is not what an SDK should do on its own.
 const RETRY_WORTH_MS: u64 = 60_000;
@@ -13,22 +13,28 @@ pub(crate) fn waiting_is_pointless(denial: &Denial) -> bool {
     denial.retry_after_ms.is_none_or(|ms| ms > RETRY_WORTH_MS)
 }
 
-/// Sets `x-ratelimit-limit`, `-remaining` and `-reset` for the account with the least left; every account is listed
-/// after the limit (`250, 250;w=3600;name="user-hourly"`). Nothing without accounts.
+/// Sets `x-ratelimit-limit`, `-remaining` and `-reset` for the account with the least left (the smallest share, where not
+/// all count the same); every account is listed after the limit (`250, 250;w=3600;name="user-hourly"`). Nothing without
+/// accounts.
 pub(crate) fn insert(headers: &mut HeaderMap, balances: &[Balance], window: impl Fn(&str) -> Option<Window>) {
-    let Some(tightest) = balances.iter().min_by_key(|balance| left(balance)) else { return };
-    let mut limit = units(tightest.limit.micros()).to_string();
+    let Some(tightest) = tightest(balances) else { return };
+    let mut limit = number(tightest.unit, tightest.limit);
     for balance in balances {
-        limit.push_str(&format!(", {}", units(balance.limit.micros())));
+        limit.push_str(&format!(", {}", number(balance.unit, balance.limit)));
         if let Some(seconds) = window(&balance.budget).and_then(seconds) {
             limit.push_str(&format!(";w={seconds}"));
         }
         limit.push_str(&format!(";name=\"{}\"", quoted(&balance.budget)));
+        if balance.unit != Unit::Tokens {
+            limit.push_str(&format!(";unit=\"{}\"", balance.unit.name()));
+        }
     }
     if let Ok(value) = HeaderValue::from_str(&limit) {
         headers.insert("x-ratelimit-limit", value);
     }
-    headers.insert("x-ratelimit-remaining", HeaderValue::from(units(left(tightest))));
+    if let Ok(value) = HeaderValue::from_str(&number(tightest.unit, left(tightest))) {
+        headers.insert("x-ratelimit-remaining", value);
+    }
     if let Some(resets_at) = tightest.resets_at {
         headers.insert("x-ratelimit-reset", HeaderValue::from(resets_at.since(now()).div_ceil(1000)));
     }
@@ -42,8 +48,11 @@ pub(crate) fn denial_message(tenant: &str, denial: &Denial) -> String {
         message.push_str(&format!(" for {}", account.subject));
     }
     message.push_str(&format!(
-        " is exceeded: this request needs up to {} tokens, {} of {} are left",
-        denial.asked, denial.available, account.limit
+        " is exceeded: this request needs up to {}, {} of {} {} left",
+        amount(account.unit, denial.asked),
+        bare_amount(account.unit, denial.available),
+        bare_amount(account.unit, account.limit),
+        if account.unit == Unit::Dollars { "is" } else { "are" },
     ));
     match (denial.held_by_reservations, denial.retry_after_ms) {
         (true, Some(_)) => {
@@ -61,12 +70,71 @@ pub(crate) fn denial_message(tenant: &str, denial: &Denial) -> String {
     message
 }
 
-fn left(balance: &Balance) -> u64 {
-    balance.limit.saturating_sub(balance.spent).saturating_sub(balance.reserved).micros()
+/// A tier that lets nothing through.
+pub(crate) fn tier_message(tenant: &str, account: &Balance) -> String {
+    let mut message = format!("budget {} of tenant {tenant}", account.budget);
+    if !account.subject.is_empty() {
+        message.push_str(&format!(" for {}", account.subject));
+    }
+    let left = account.limit.saturating_sub(account.spent);
+    message.push_str(&format!(
+        " admits no more requests at this share: {} of {} left",
+        bare_amount(account.unit, left),
+        bare_amount(account.unit, account.limit)
+    ));
+    if let Some(resets_at) = account.resets_at {
+        message.push_str(&format!("; it resets in {} s", resets_at.since(now()).div_ceil(1000)));
+    }
+    message
 }
 
-fn units(micros: u64) -> u64 {
-    micros / 1_000_000
+/// `$12.34`, `12.5 cost units`, `12 tokens`
+fn amount(unit: Unit, amount: Amount) -> String {
+    let bare = bare_amount(unit, amount);
+    match unit {
+        Unit::Tokens => format!("{bare} tokens"),
+        Unit::Cost => format!("{bare} cost units"),
+        Unit::Dollars => bare,
+    }
+}
+
+/// The same where the unit has been said.
+fn bare_amount(unit: Unit, amount: Amount) -> String {
+    match unit {
+        Unit::Tokens | Unit::Cost => amount.to_string(),
+        Unit::Dollars => dollars(amount),
+    }
+}
+
+/// Cents at least; more digits where there are any, so that small amounts do not read as nothing.
+fn dollars(amount: Amount) -> String {
+    let text = amount.to_string();
+    let (whole, cents) = text.split_once('.').unwrap_or((&text, ""));
+    format!("${whole}.{cents:0<2}")
+}
+
+/// Whole tokens and cost units; dollars with their fraction.
+fn number(unit: Unit, amount: Amount) -> String {
+    match unit {
+        Unit::Tokens | Unit::Cost => amount.units_floor().to_string(),
+        Unit::Dollars => amount.to_string(),
+    }
+}
+
+/// The least left; by share where the accounts count different things.
+fn tightest(balances: &[Balance]) -> Option<&Balance> {
+    let first = balances.first()?;
+    if balances.iter().all(|balance| balance.unit == first.unit) {
+        return balances.iter().min_by_key(|balance| left(balance));
+    }
+    // left / limit, compared without dividing.
+    let share =
+        |of: &Balance, other: &Balance| u128::from(left(of).micros()) * u128::from(other.limit.micros());
+    balances.iter().min_by(|a, b| share(a, b).cmp(&share(b, a)))
+}
+
+fn left(balance: &Balance) -> Amount {
+    balance.limit.saturating_sub(balance.spent).saturating_sub(balance.reserved)
 }
 
 /// Nominal seconds: a month is 30 days, a year 365.
@@ -89,15 +157,13 @@ fn quoted(name: &str) -> String {
     name.chars().map(|c| if c == '"' || c == '\\' || !(' '..='~').contains(&c) { '_' } else { c }).collect()
 }
 
-fn now() -> TimestampMs {
+pub(crate) fn now() -> TimestampMs {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     TimestampMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
 mod tests {
-    use quorate_ledger::{Amount, Unit};
-
     use super::*;
 
     fn balance(budget: &str, limit: u64, spent: u64, reserved: u64, resets_in_ms: Option<u64>) -> Balance {
@@ -122,6 +188,34 @@ mod tests {
         assert_eq!(headers["x-ratelimit-limit"], "250, 1000;name=\"day\", 250;w=3600;name=\"user_hour\"");
         assert_eq!(headers["x-ratelimit-remaining"], "50");
         assert_eq!(headers["x-ratelimit-reset"], "2");
+    }
+
+    #[test]
+    fn the_tightest_of_different_units_is_the_smallest_share() {
+        let mut dollars = balance("day", 100, 87, 0, None);
+        dollars.unit = Unit::Dollars;
+        dollars.spent = Amount::from_micros(87_660_000).unwrap();
+        let mut headers = HeaderMap::new();
+        insert(&mut headers, &[balance("tokens", 30, 15, 0, None), dollars], |_| None);
+        assert_eq!(
+            headers["x-ratelimit-limit"],
+            "100, 30;name=\"tokens\", 100;name=\"day\";unit=\"dollars\""
+        );
+        assert_eq!(headers["x-ratelimit-remaining"], "12.34");
+    }
+
+    #[test]
+    fn amounts_in_their_units() {
+        let micros = |micros| Amount::from_micros(micros).unwrap();
+        for (unit, micros, expected) in [
+            (Unit::Dollars, micros(12_340_000), "$12.34"),
+            (Unit::Dollars, micros(100_000_000), "$100.00"),
+            (Unit::Dollars, micros(1_500), "$0.0015"),
+            (Unit::Cost, micros(2_500_000), "2.5 cost units"),
+            (Unit::Tokens, micros(7_000_000), "7 tokens"),
+        ] {
+            assert_eq!(amount(unit, micros), expected);
+        }
     }
 
     #[test]

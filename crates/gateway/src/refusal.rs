@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
-use quorate_ledger::Denial;
+use quorate_ledger::{Balance, Denial};
 use thiserror::Error;
 
 use crate::{
+    backends::Unusable,
     body::ResponseBody,
     provider::{error_body, error_body::BadRequest},
     ratelimit,
@@ -36,10 +37,42 @@ pub(crate) enum Refusal {
     NoModel,
     #[error("the model `{model}` does not exist here; known are: {known}")]
     UnknownModel { model: String, known: String },
+    #[error("no route of the policy takes this request for the model `{model}`; its routes name: {known}")]
+    NoRoute { model: String, known: String },
+    #[error("route {route} sends no request anywhere: it has no backend of a weight above 0")]
+    NoBackend { route: String },
+    #[error(transparent)]
+    Unusable(Unusable),
+    #[error(
+        "the request has no tenant: send header {header}, or let the policy's kind Identity name a default"
+    )]
+    NoTenant { header: String },
+    #[error(
+        "the tenant in header {header} has {bytes} bytes or control characters in it; 1 to 128 bytes without are allowed"
+    )]
+    WrongTenant { header: String, bytes: usize },
+    #[error("this gateway does not know who asks: send {remedy}")]
+    NotIdentified { remedy: String },
     #[error("{0}")]
-    NoTenant(String),
+    WrongKey(String),
+    #[error("the token {0}")]
+    WrongToken(String),
+    #[error("header {header} claims another identity than the key or token proves; leave it out")]
+    ClaimsAnother { header: String },
+    #[error("this API key may not ask for the model `{model}`; it may ask for: {allowed}")]
+    ModelNotAllowed { model: String, allowed: String },
     #[error("{0}")]
     WrongSubject(String),
+    #[error("budget {budget} allows {max} output tokens at most, this request names {named}; ask for fewer")]
+    OutputTooLarge { budget: String, named: u64, max: u64 },
+    #[error(
+        "budget {budget} counts dollars, and there is no price for the model `{model}`: add a ModelPrice for it, or a fallback price to the budget"
+    )]
+    NoPrice { budget: String, model: String },
+    #[error("{0}")]
+    TooManyAccounts(String),
+    #[error("{}", ratelimit::tier_message(tenant, account))]
+    TierRejects { tenant: String, account: Box<Balance>, window: Option<quorate_ledger::Window> },
     #[error(
         "file parts cannot be used under a token budget, because their tokens cannot be bounded beforehand; send the text instead"
     )]
@@ -60,6 +93,8 @@ pub(crate) enum Refusal {
     Stopping,
     #[error("backend {backend} cannot be reached")]
     BackendUnreachable { backend: String },
+    #[error("backend {backend} answered with status {status}")]
+    BackendStatus { backend: String, status: u16 },
     #[error("backend {backend} did not answer in time")]
     BackendTimeout { backend: String },
     #[error("backend {backend} broke off its answer")]
@@ -96,8 +131,36 @@ impl Refusal {
             }
             Self::NoModel => row(StatusCode::BAD_REQUEST, invalid, Some("model_missing")),
             Self::UnknownModel { .. } => row(StatusCode::NOT_FOUND, invalid, Some("model_not_found")),
-            Self::NoTenant(_) => row(StatusCode::UNAUTHORIZED, invalid, Some("tenant_missing")),
-            Self::WrongSubject(_) => row(StatusCode::BAD_REQUEST, invalid, Some("identity_invalid")),
+            Self::NoRoute { .. } => row(StatusCode::NOT_FOUND, invalid, Some("model_not_found")),
+            Self::NoBackend { .. } => {
+                row(StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("backend_missing"))
+            }
+            Self::Unusable(Unusable::NotSpoken { .. }) => {
+                row(StatusCode::NOT_IMPLEMENTED, "server_error", Some("provider_not_supported"))
+            }
+            Self::Unusable(Unusable::Wrong { .. }) => {
+                row(StatusCode::BAD_GATEWAY, "server_error", Some("backend_unusable"))
+            }
+            Self::NoTenant { .. } => row(StatusCode::UNAUTHORIZED, invalid, Some("tenant_missing")),
+            Self::NotIdentified { .. } => row(StatusCode::UNAUTHORIZED, invalid, Some("identity_missing")),
+            Self::WrongKey(_) => row(StatusCode::UNAUTHORIZED, invalid, Some("invalid_api_key")),
+            Self::WrongToken(_) => row(StatusCode::UNAUTHORIZED, invalid, Some("invalid_token")),
+            Self::ClaimsAnother { .. } => row(StatusCode::FORBIDDEN, invalid, Some("identity_mismatch")),
+            Self::ModelNotAllowed { .. } => row(StatusCode::FORBIDDEN, invalid, Some("model_not_allowed")),
+            Self::WrongTenant { .. } | Self::WrongSubject(_) => {
+                row(StatusCode::BAD_REQUEST, invalid, Some("identity_invalid"))
+            }
+            Self::OutputTooLarge { .. } => row(StatusCode::BAD_REQUEST, invalid, Some("output_too_large")),
+            Self::NoPrice { .. } => row(StatusCode::FORBIDDEN, invalid, Some("no_price")),
+            Self::TooManyAccounts(_) => {
+                row(StatusCode::TOO_MANY_REQUESTS, "insufficient_quota", Some("too_many_accounts"))
+            }
+            Self::TierRejects { account, .. } if account.resets_at.is_none() => {
+                row(StatusCode::TOO_MANY_REQUESTS, "insufficient_quota", Some("insufficient_quota"))
+            }
+            Self::TierRejects { .. } => {
+                row(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded", Some("rate_limit_exceeded"))
+            }
             Self::Unbounded => row(StatusCode::BAD_REQUEST, invalid, Some("unbounded_input")),
             Self::Denied { denial, .. } if denial.retry_after_ms.is_none() => {
                 row(StatusCode::TOO_MANY_REQUESTS, "insufficient_quota", Some("insufficient_quota"))
@@ -117,6 +180,9 @@ impl Refusal {
             Self::BackendUnreachable { .. } => {
                 row(StatusCode::BAD_GATEWAY, "server_error", Some("upstream_unreachable"))
             }
+            Self::BackendStatus { .. } => {
+                row(StatusCode::BAD_GATEWAY, "server_error", Some("upstream_failed"))
+            }
             Self::BackendTimeout { .. } => {
                 row(StatusCode::GATEWAY_TIMEOUT, "server_error", Some("upstream_timeout"))
             }
@@ -134,7 +200,12 @@ impl Refusal {
     fn param(&self) -> Option<&'static str> {
         match self {
             Self::BadRequest(bad) => bad.param,
-            Self::NoModel | Self::UnknownModel { .. } => Some("model"),
+            Self::NoModel
+            | Self::UnknownModel { .. }
+            | Self::NoRoute { .. }
+            | Self::ModelNotAllowed { .. }
+            | Self::NoPrice { .. } => Some("model"),
+            Self::OutputTooLarge { .. } => Some("max_tokens"),
             _ => None,
         }
     }
@@ -143,6 +214,7 @@ impl Refusal {
     fn retry_after(&self) -> Option<Duration> {
         let ms = match self {
             Self::Denied { denial, .. } => denial.retry_after_ms?,
+            Self::TierRejects { account, .. } => account.resets_at?.since(ratelimit::now()).max(1),
             Self::ClusterUnavailable { retry_after_ms } => (*retry_after_ms).max(1000),
             Self::NoPolicy | Self::Overloaded | Self::Stopping => 1000,
             _ => return None,
@@ -168,6 +240,10 @@ impl Refusal {
                 if ratelimit::waiting_is_pointless(denial) {
                     headers.insert("x-should-retry", HeaderValue::from_static("false"));
                 }
+            }
+            Self::TierRejects { account, window, .. } => {
+                ratelimit::insert(headers, std::slice::from_ref(&**account), |_| *window);
+                headers.insert("x-should-retry", HeaderValue::from_static("false"));
             }
             Self::WrongMethod { allow, .. } => {
                 headers.insert(header::ALLOW, HeaderValue::from_static(allow));

@@ -2,191 +2,400 @@
 
 use std::{sync::Arc, time::Duration};
 
-use quorate_ledger::{Amount, Balance, Command, Grant, Outcome, ReservationId};
-use quorate_policy::BudgetMatch;
-use tokio::time::Instant;
+use quorate_ledger::{Amount, Balance, Charge, Command, Denial, Grant, Outcome, ReservationId};
+use tokio::time::{Instant, sleep};
 
 use crate::{
     budget::KeeperError,
     call::Call,
+    cost::Bounds,
+    counts::Counts,
     estimate::{self, Output},
-    identify::{Identity, identify},
+    plan::Plan,
     policy::ActivePolicy,
-    provider::facts,
     refusal::Refusal,
-    settle,
+    settle::{self, Ending},
+    spare::Taken,
+    tier::{self, Tiers, Verdict},
     tokenizer::Tokenizer,
 };
 
-/// Larger texts are counted on a thread of their own.
-const INLINE_BYTES_MAX: u64 = 32 << 10;
-/// How often a decision is asked for anew: with an exact count, under a newer policy, with another id.
-const ATTEMPTS_MAX: usize = 4;
+/// How often a decision is asked for anew: with an exact count, for fewer candidates, for another model, under a newer
+/// policy, with another id.
+const ASKED_MAX: usize = 12;
 /// How long to wait for the policy that the nodes already have.
 const POLICY_WAIT: Duration = Duration::from_secs(1);
+/// An id is good for a minute: no single question waits longer.
+const WAIT_MAX: Duration = Duration::from_secs(50);
+/// Between two looks at a budget whose tier says to wait, at least.
+const TIER_PAUSE: Duration = Duration::from_millis(500);
 
 /// What is held for one request.
 #[derive(Debug)]
 pub(crate) struct Held {
     pub(crate) tenant: String,
     pub(crate) id: ReservationId,
-    pub(crate) matches: Vec<BudgetMatch>,
+    pub(crate) plan: Arc<Plan>,
     /// After the reservation, one for each match.
     pub(crate) balances: Vec<Balance>,
-    /// Tokens held in each budget.
-    pub(crate) tokens: u64,
-    /// Of these, for the input.
+    /// Tokens that are held for the input, and for the output of all answers.
     pub(crate) input: u64,
+    pub(crate) output: u64,
     /// To be sent upstream: tokens of one answer. `None` if the request names its own, or has no output.
     pub(crate) output_limit: Option<u64>,
+    /// The candidates whose price is inside, by their number in the plan.
+    pub(crate) covered: Vec<usize>,
     /// Until then it can be settled; after that it expires.
     pub(crate) expires: Instant,
+    /// Not in the ledger, but in this gateway's own allowance.
+    pub(crate) spare: Option<Taken>,
 }
 
-/// `None`: no budget applies.
-pub(crate) async fn reserve(call: &Call) -> Result<Option<Held>, Refusal> {
-    let mut policy = current(call)?;
-    let mut identity = identify(&policy, &call.headers, &call.model)?;
-    let mut exact = None;
-    for _ in 0..ATTEMPTS_MAX {
-        if identity.matches.is_empty() {
-            return Ok(None);
+/// Asks until there is a decision. The plan may become another one: by a tier, or by a newer policy.
+pub(crate) struct Reserving<'c> {
+    pub(crate) call: &'c Call,
+    pub(crate) plan: Arc<Plan>,
+    /// Which candidates the reservation must have room for; all of a new plan.
+    pub(crate) covered: Vec<usize>,
+    pub(crate) counts: Counts,
+    tiers: Tiers,
+    waited: Duration,
+}
+
+impl<'c> Reserving<'c> {
+    pub(crate) fn new(call: &'c Call, plan: Arc<Plan>, covered: Vec<usize>) -> Self {
+        let tiers = Tiers::new(&call.model);
+        Self { call, plan, covered, counts: Counts::default(), tiers, waited: Duration::ZERO }
+    }
+
+    /// The budgets of the backend that is tried first.
+    fn match_first(&mut self) -> Result<(), Refusal> {
+        let first = self.covered.first().copied().filter(|first| !self.plan.is_matched_to(*first));
+        if let Some(first) = first {
+            self.plan = Arc::new(self.plan.matching(&self.call.asked, first)?);
         }
-        if call.facts.input.files > 0 {
-            return Err(Refusal::Unbounded);
+        Ok(())
+    }
+
+    /// `None`: no budget applies.
+    pub(crate) async fn run(mut self) -> Result<(Arc<Plan>, Option<Held>), Refusal> {
+        if let Some(model) = self.call.core.tier_hints.guess(&self.plan, self.call.core.keeper.now()) {
+            self.plan_for(&model)?;
         }
-        let bound = estimate::input_bound(&call.facts, &call.model);
-        let countable = call.tokenizer() != Tokenizer::Bytes;
-        if exact.is_none() && countable && estimate::count_at_once(&call.facts, bound, &identity.matches) {
-            exact = Some(count_exactly(call).await);
+        for _ in 0..ASKED_MAX {
+            self.match_first()?;
+            if self.plan.matches.is_empty() {
+                return Ok((self.plan, None));
+            }
+            if self.call.facts.input.files > 0 && self.plan.matches.iter().any(estimate::binds) {
+                return Err(Refusal::Unbounded);
+            }
+            if let Some(held) = self.once().await? {
+                return Ok((self.plan, Some(held)));
+            }
         }
-        let asked = Asked {
-            id: call.core.keeper.new_id(),
-            input: exact.unwrap_or(bound),
-            output: Output::of(&call.facts, &identity.matches),
-        };
-        match ask(call, &identity, &asked).await? {
-            Outcome::Granted(grant) => return held(call, identity, &asked, grant).map(Some),
-            Outcome::Denied(_) if exact.is_none() && countable => exact = Some(count_exactly(call).await),
+        Err(Refusal::ClusterUnavailable { retry_after_ms: 1000 })
+    }
+
+    /// One question. `None`: ask again, something has changed.
+    async fn once(&mut self) -> Result<Option<Held>, Refusal> {
+        let plan = Arc::clone(&self.plan);
+        let output = Output::of(&self.call.facts, &plan.matches)?;
+        let metrics = Arc::clone(&self.call.core.metrics);
+        let mut bounds = Bounds { plan: &plan, inputs: self.inputs(&plan), metrics: &metrics };
+        let mut charges = bounds.charges(&output)?;
+        let short = self.call.facts.input.text_bytes <= estimate::EXACT_BYTES;
+        if !self.counts.is_exact() && self.is_countable() && (short || !bounds.are_rich(&charges)) {
+            self.count_exactly().await;
+            bounds.inputs = self.inputs(&plan);
+            charges = bounds.charges(&output)?;
+        }
+        let id = self.call.core.keeper.new_id();
+        match self.ask(id, charges.clone(), Duration::ZERO).await? {
+            Answer::Decided(outcome) => self.decided(id, *outcome, &bounds, &output, charges).await,
+            Answer::Spare(taken) => Ok(Some(self.spare(id, taken, &bounds, &output))),
+        }
+    }
+
+    async fn decided(
+        &mut self,
+        id: ReservationId,
+        outcome: Outcome,
+        bounds: &Bounds<'_>,
+        output: &Output,
+        charges: Vec<Charge>,
+    ) -> Result<Option<Held>, Refusal> {
+        match outcome {
+            Outcome::Granted(grant) => self.granted(id, grant, bounds, output).await,
             Outcome::Denied(denial) => {
-                call.core.metrics.denied(&denial.account.budget);
-                let window = window(&identity.matches, &denial.account.budget);
-                return Err(Refusal::Denied { tenant: identity.tenant, denial: Box::new(denial), window });
+                if self.changes(&denial).await? {
+                    return Ok(None);
+                }
+                let Some(wait) = self.wait_for(&denial) else { return Err(self.denied(denial)) };
+                let (id, began) = (self.call.core.keeper.new_id(), Instant::now());
+                let answer = self.ask(id, charges.clone(), wait).await?;
+                self.waited += began.elapsed();
+                match answer {
+                    Answer::Decided(outcome) => match *outcome {
+                        Outcome::Denied(denial) => Err(self.denied(denial)),
+                        // No denial again: this goes no deeper.
+                        other => Box::pin(self.decided(id, other, bounds, output, charges)).await,
+                    },
+                    Answer::Spare(taken) => Ok(Some(self.spare(id, taken, bounds, output))),
+                }
             }
             Outcome::Refused(refusal) => {
                 tracing::debug!(%refusal, "reservation refused");
-                if !may_ask_again(&refusal) {
-                    return Err(Refusal::ClusterRefused(refusal.to_string()));
-                }
-                policy = newer(call, policy).await;
-                identity = identify(&policy, &call.headers, &call.model)?;
+                self.refused(&refusal).await.map(|()| None)
             }
             other => {
                 tracing::error!(?other, "unexpected answer to a reservation");
-                return Err(Refusal::Internal);
+                Err(Refusal::Internal)
             }
         }
     }
-    Err(Refusal::ClusterUnavailable { retry_after_ms: 1000 })
+
+    async fn granted(
+        &mut self,
+        id: ReservationId,
+        grant: Grant,
+        bounds: &Bounds<'_>,
+        output: &Output,
+    ) -> Result<Option<Held>, Refusal> {
+        let core = &self.call.core;
+        core.tier_hints.saw(&self.plan.who.identity.tenant, &self.plan, &grant.balances);
+        let balances = grant.balances.clone();
+        let left = |number: usize, _: &_| balances.get(number).map(tier::left_before);
+        let verdict = self.tiers.judge(&self.plan, left);
+        let held = self.held(id, grant, bounds, output);
+        if verdict == Verdict::Stay {
+            return Ok(Some(held));
+        }
+        settle::end(core, held, Ending::Release).await;
+        self.follow(verdict, |number| balances.get(number).cloned()).await.map(|()| None)
+    }
+
+    /// Does what a tier says.
+    async fn follow(
+        &mut self,
+        verdict: Verdict,
+        balance: impl Fn(usize) -> Option<Balance>,
+    ) -> Result<(), Refusal> {
+        let number = match verdict {
+            Verdict::Stay => return Ok(()),
+            Verdict::Model(model) => return self.plan_for(&model),
+            Verdict::Reject(number) => number,
+            Verdict::Wait(number) => {
+                let wait = self.plan.matches.get(number).map_or(0, |found| found.budget.max_wait_ms);
+                let until_deadline = self.call.deadline.saturating_duration_since(Instant::now());
+                let left = Duration::from_millis(wait).saturating_sub(self.waited).min(until_deadline);
+                if !left.is_zero() {
+                    // Few looks, however long the wait.
+                    let pause = left.min(TIER_PAUSE.max(Duration::from_millis(wait / 8)));
+                    sleep(pause).await;
+                    self.waited += pause;
+                    return Ok(());
+                }
+                number
+            }
+        };
+        let balance = balance(number).ok_or(Refusal::Internal)?;
+        self.call.core.metrics.denied(&balance.budget);
+        let window = self.window(&balance.budget);
+        Err(Refusal::TierRejects {
+            tenant: self.plan.who.identity.tenant.clone(),
+            account: Box::new(balance),
+            window,
+        })
+    }
+
+    /// Whether a denial can be got around: by counting exactly, by a smaller model, or by holding less for fallbacks.
+    async fn changes(&mut self, denial: &Denial) -> Result<bool, Refusal> {
+        if !self.counts.is_exact() && self.is_countable() {
+            self.count_exactly().await;
+            return Ok(true);
+        }
+        let account = &denial.account;
+        let (left, limit) = tier::left_before(account);
+        let of_account = |_: usize, found: &quorate_policy::runtime::BudgetMatch| {
+            (found.budget.rule.name == account.budget).then_some((left, limit))
+        };
+        let verdict = self.tiers.judge(&self.plan, of_account);
+        if verdict != Verdict::Stay {
+            self.follow(verdict, |_| Some(account.clone())).await?;
+            return Ok(true);
+        }
+        // The fallbacks may be dearer than what is tried first; they are reserved for when they are needed.
+        let narrow = self.covered.len() > 1;
+        self.covered.truncate(1);
+        Ok(narrow)
+    }
+
+    /// How long the budget that was short lets a request queue, while only reservations are in the way.
+    fn wait_for(&self, denial: &Denial) -> Option<Duration> {
+        let named = |found: &&_| -> bool {
+            let found: &quorate_policy::runtime::BudgetMatch = found;
+            found.budget.rule.name == denial.account.budget
+        };
+        let budget = &self.plan.matches.iter().find(named)?.budget;
+        let left = Duration::from_millis(budget.max_wait_ms).saturating_sub(self.waited);
+        let until_deadline = self.call.deadline.saturating_duration_since(Instant::now());
+        let wait = left.min(until_deadline).min(WAIT_MAX);
+        (denial.held_by_reservations && !wait.is_zero()).then_some(wait)
+    }
+
+    fn denied(&self, denial: Denial) -> Refusal {
+        self.call.core.metrics.denied(&denial.account.budget);
+        let window = self.window(&denial.account.budget);
+        Refusal::Denied { tenant: self.plan.who.identity.tenant.clone(), denial: Box::new(denial), window }
+    }
+
+    /// The policy changed under the request, or an id came from a clock that was off: both pass by asking anew.
+    async fn refused(&mut self, refusal: &quorate_ledger::Refusal) -> Result<(), Refusal> {
+        use quorate_ledger::Refusal as Said;
+        if let Said::TooManyAccounts { budget, .. } = refusal {
+            self.call.core.metrics.denied(budget);
+            return Err(Refusal::TooManyAccounts(refusal.to_string()));
+        }
+        let newer = newer(self.call, &self.plan.policy).await;
+        let changed = newer.version != self.plan.policy.version;
+        if !changed && !matches!(refusal, Said::StaleId { .. } | Said::FutureId { .. }) {
+            return Err(Refusal::ClusterRefused(refusal.to_string()));
+        }
+        let who = Plan::who(&self.call.core, &newer, &self.call.asked)?;
+        let plan = Plan::make(&newer, &self.call.asked, who, &self.call.model, self.call.draw)?;
+        self.tiers = Tiers::new(&self.call.model);
+        self.take_up(plan);
+        Ok(())
+    }
+
+    fn plan_for(&mut self, model: &str) -> Result<(), Refusal> {
+        let plan = self.plan.for_model(&self.call.asked, model, self.call.draw)?;
+        self.take_up(plan);
+        Ok(())
+    }
+
+    fn take_up(&mut self, plan: Plan) {
+        self.covered = self.call.usable(&plan);
+        self.plan = Arc::new(plan);
+    }
+
+    fn window(&self, budget: &str) -> Option<quorate_ledger::Window> {
+        window(&self.plan, budget)
+    }
+
+    fn inputs<'p>(&self, plan: &'p Plan) -> Vec<(&'p crate::plan::Candidate, u64)> {
+        let covered = self.covered.iter().filter_map(|index| plan.candidates.get(*index));
+        covered.map(|candidate| (candidate, self.counts.input(self.call, candidate))).collect()
+    }
+
+    /// Some candidate counts in a way that is known here.
+    fn is_countable(&self) -> bool {
+        let covered = self.covered.iter().filter_map(|index| self.plan.candidates.get(*index));
+        covered.into_iter().any(|candidate| candidate.tokenizer() != Tokenizer::Bytes)
+    }
+
+    async fn count_exactly(&mut self) {
+        let covered = self.covered.iter().filter_map(|index| self.plan.candidates.get(*index));
+        let tokenizers: Vec<Tokenizer> = covered.map(crate::plan::Candidate::tokenizer).collect();
+        self.counts.count(self.call, &tokenizers).await;
+    }
+
+    fn held(&self, id: ReservationId, grant: Grant, bounds: &Bounds<'_>, output: &Output) -> Held {
+        let granted = bounds.granted_output(output, &grant.balances).unwrap_or_else(|refusal| {
+            // Every cost was told a moment ago.
+            tracing::error!(%refusal, "a grant could not be turned into an output limit");
+            0
+        });
+        Held {
+            tenant: self.plan.who.identity.tenant.clone(),
+            id,
+            plan: Arc::clone(&self.plan),
+            balances: grant.balances,
+            input: bounds.input(),
+            output: granted,
+            output_limit: output.limit(granted),
+            covered: self.covered.clone(),
+            expires: Instant::now() + Duration::from_millis(self.call.core.config.timeouts.reservation_ms()),
+            spare: None,
+        }
+    }
+
+    fn spare(&self, id: ReservationId, taken: Taken, bounds: &Bounds<'_>, output: &Output) -> Held {
+        let held = self.held(id, taken.as_granted(), bounds, output);
+        Held { spare: Some(taken), ..held }
+    }
+
+    async fn ask(&self, id: ReservationId, charges: Vec<Charge>, wait: Duration) -> Result<Answer, Refusal> {
+        let core = &self.call.core;
+        if core.spare.is_lost()
+            && let Some(taken) = core.spare.take(&self.plan, &charges, core.keeper.now())
+        {
+            core.metrics.fail_open.inc();
+            return Ok(Answer::Spare(taken));
+        }
+        let tenant = self.plan.who.identity.tenant.clone();
+        let command = Command::Reserve {
+            tenant: tenant.clone(),
+            id,
+            charges: charges.clone(),
+            ttl_ms: core.config.timeouts.reservation_ms(),
+            wait: !wait.is_zero(),
+        };
+        let within = Duration::from_millis(core.config.timeouts.reserve_ms) + wait;
+        let started = Instant::now();
+        let decided = core.keeper.execute_waiting(command, wait, within).await;
+        core.metrics.reserve_seconds.observe(started.elapsed().as_secs_f64());
+        let error = match decided {
+            Ok(outcome) => return Ok(Answer::Decided(Box::new(outcome))),
+            Err(error) => error,
+        };
+        tracing::warn!(%error, "no decision on a reservation");
+        let retry_after_ms = match error {
+            KeeperError::Unavailable { retry_after_ms, .. } => retry_after_ms,
+            KeeperError::Unknown { .. } => {
+                // It may have been made all the same: nothing may stay held for a request that is not served.
+                settle::abandon(core, tenant, id);
+                1000
+            }
+        };
+        core.spare.lost();
+        match core.spare.take(&self.plan, &charges, core.keeper.now()) {
+            Some(taken) => {
+                core.metrics.fail_open.inc();
+                Ok(Answer::Spare(taken))
+            }
+            None => Err(Refusal::ClusterUnavailable { retry_after_ms }),
+        }
+    }
 }
 
-/// One try to reserve.
-struct Asked {
-    id: ReservationId,
-    input: u64,
-    output: Output,
-}
-
-fn current(call: &Call) -> Result<Arc<ActivePolicy>, Refusal> {
-    call.core.policy.borrow().clone().ok_or(Refusal::NoPolicy)
-}
-
-/// The policy changed under the request, or an id came from a clock that was off: both pass by asking anew.
-fn may_ask_again(refusal: &quorate_ledger::Refusal) -> bool {
-    use quorate_ledger::Refusal as Said;
-    matches!(refusal, Said::UnknownBudget { .. } | Said::StaleId { .. } | Said::FutureId { .. })
+enum Answer {
+    Decided(Box<Outcome>),
+    /// The cluster is away, and the budgets let this gateway go on for a while.
+    Spare(Taken),
 }
 
 /// Waits a moment for a policy other than `seen`.
-async fn newer(call: &Call, seen: Arc<ActivePolicy>) -> Arc<ActivePolicy> {
+async fn newer(call: &Call, seen: &Arc<ActivePolicy>) -> Arc<ActivePolicy> {
     let mut policies = call.core.policy.clone();
     let changed =
         policies.wait_for(|policy| policy.as_ref().is_some_and(|policy| policy.version != seen.version));
     match tokio::time::timeout(POLICY_WAIT, changed).await {
-        Ok(Ok(policy)) => policy.clone().unwrap_or(seen),
-        _ => seen,
+        Ok(Ok(policy)) => policy.clone().unwrap_or_else(|| Arc::clone(seen)),
+        _ => Arc::clone(seen),
     }
 }
 
-async fn ask(call: &Call, identity: &Identity, asked: &Asked) -> Result<Outcome, Refusal> {
-    let timeouts = &call.core.config.timeouts;
-    let command = Command::Reserve {
-        tenant: identity.tenant.clone(),
-        id: asked.id,
-        charges: estimate::charges(&identity.matches, asked.input, asked.output),
-        ttl_ms: timeouts.reservation_ms(),
-        wait: false,
-    };
-    let started = Instant::now();
-    let decided = call.core.keeper.execute(command, Duration::from_millis(timeouts.reserve_ms)).await;
-    call.core.metrics.reserve_seconds.observe(started.elapsed().as_secs_f64());
-    decided.map_err(|error| {
-        tracing::warn!(%error, "no decision on a reservation");
-        match error {
-            KeeperError::Unavailable { retry_after_ms, .. } => Refusal::ClusterUnavailable { retry_after_ms },
-            KeeperError::Unknown { .. } => {
-                // It may have been made all the same: nothing may stay held for a request that is not served.
-                settle::abandon(&call.core, identity.tenant.clone(), asked.id);
-                Refusal::ClusterUnavailable { retry_after_ms: 1000 }
-            }
-        }
-    })
-}
-
-fn held(call: &Call, identity: Identity, asked: &Asked, grant: Grant) -> Result<Held, Refusal> {
-    let least = grant.balances.iter().map(|balance| balance.amount).min().unwrap_or(Amount::ZERO);
-    let tokens = least.units_floor();
-    let output_limit = match asked.output {
-        Output::Granted { .. } => Some(tokens.saturating_sub(asked.input) / call.facts.answers.max(1)),
-        Output::Named(_) | Output::None => None,
-    };
-    let ttl = Duration::from_millis(call.core.config.timeouts.reservation_ms());
-    Ok(Held {
-        tenant: identity.tenant,
-        id: asked.id,
-        matches: identity.matches,
-        balances: grant.balances,
-        tokens,
-        input: asked.input,
-        output_limit,
-        expires: Instant::now() + ttl,
-    })
-}
-
 /// The window of a budget, for the headers.
-pub(crate) fn window(matches: &[BudgetMatch], budget: &str) -> Option<quorate_ledger::Window> {
-    matches.iter().find(|found| found.budget.name == budget).map(|found| found.budget.window)
+pub(crate) fn window(plan: &Plan, budget: &str) -> Option<quorate_ledger::Window> {
+    let found = plan.matches.iter().find(|found| found.budget.rule.name == budget);
+    found.map(|found| found.budget.rule.window)
 }
 
-/// The upper bound of the input by the model's own tokenizer.
-async fn count_exactly(call: &Call) -> u64 {
-    call.core.metrics.exact_counts.inc();
-    count_with(call, call.tokenizer()).await
-}
-
-/// The input by `tokenizer`; by its bytes if that fails. Long texts do not hold up other requests.
-pub(crate) async fn count_with(call: &Call, tokenizer: Tokenizer) -> u64 {
-    let endpoint = call.facts.endpoint;
-    let measured = if call.facts.input.text_bytes <= INLINE_BYTES_MAX {
-        facts::measure_input(endpoint, &call.body, |text| tokenizer.count(text)).ok()
-    } else {
-        let body = call.body.clone();
-        let _turn = call.core.counting.acquire().await;
-        let count = move || facts::measure_input(endpoint, &body, |text| tokenizer.count(text)).ok();
-        tokio::task::spawn_blocking(count).await.ok().flatten()
-    };
-    match measured {
-        Some(measured) => estimate::input_exact(&call.facts, &call.model, &measured),
-        None => estimate::input_bound(&call.facts, &call.model),
+impl Held {
+    /// Of one budget, by its number.
+    pub(crate) fn amount(&self, number: usize) -> Amount {
+        self.balances.get(number).map_or(Amount::ZERO, |balance| balance.amount)
     }
 }

@@ -1,17 +1,14 @@
-//! The second stage: which endpoint is asked, for which model, and which backend serves it.
-
-use std::{borrow::Cow, sync::Arc};
+//! The second stage: which endpoint is asked, and for which model. Which backends serve it is in the plan.
 
 use http::{HeaderMap, Method};
+use quorate_policy::runtime::MODEL_HEADER;
 
 use crate::{
-    backend::{Backend, Backends},
+    backends::Configured,
     provider::{Endpoint, Facts},
     refusal::Refusal,
 };
 
-/// Names the model where the body does not.
-const MODEL_HEADER: &str = "x-ai-eg-model";
 /// Models named in an error.
 const KNOWN_SHOWN_MAX: usize = 20;
 
@@ -53,24 +50,15 @@ pub(crate) fn target(method: &Method, path: &str) -> Result<Target, Refusal> {
     Ok(target)
 }
 
-/// The model (the body's wins over the header's) and its backend.
-pub(crate) fn route<'a>(
-    facts: &'a Facts,
-    headers: &'a HeaderMap,
-    backends: &Backends,
-) -> Result<(Cow<'a, str>, Arc<Backend>), Refusal> {
+/// The model: the body's wins over the header's.
+pub(crate) fn model(facts: &Facts, headers: &HeaderMap) -> Result<String, Refusal> {
     let from_header = || headers.get(MODEL_HEADER).and_then(|value| value.to_str().ok());
-    let Some(model) = facts.model.as_deref().or_else(from_header).filter(|model| !model.is_empty()) else {
-        return Err(Refusal::NoModel);
-    };
-    match backends.for_model(model) {
-        Some(backend) => Ok((Cow::Borrowed(model), Arc::clone(backend))),
-        None => Err(Refusal::UnknownModel { model: shown(model), known: known(backends) }),
-    }
+    let model = facts.model.as_deref().or_else(from_header).filter(|model| !model.is_empty());
+    model.map(str::to_owned).ok_or(Refusal::NoModel)
 }
 
 /// The configured models for an error, shortened.
-pub(crate) fn known(backends: &Backends) -> String {
+pub(crate) fn known(backends: &Configured) -> String {
     let mut names = backends.all().iter().flat_map(|backend| &backend.models);
     let mut text = names.by_ref().take(KNOWN_SHOWN_MAX).cloned().collect::<Vec<_>>().join(", ");
     let more = names.count();

@@ -1,6 +1,6 @@
 //! Accepts connections and serves HTTP/1.1 and HTTP/2 on them, within the limits of the config.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
 
 use hyper::service::service_fn;
 use hyper_util::{
@@ -46,10 +46,10 @@ pub(crate) async fn serve(listener: TcpListener, core: Arc<Core>) {
             // Never closed.
             Ok(place) = Arc::clone(&places).acquire_owned() => place,
         };
-        let stream = tokio::select! {
+        let (stream, source) = tokio::select! {
             () = core.stop.cancelled() => break,
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok((stream, source)) => (stream, source.ip()),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -60,7 +60,7 @@ pub(crate) async fn serve(listener: TcpListener, core: Arc<Core>) {
         let (core, builder, watcher) = (Arc::clone(&core), Arc::clone(&builder), graceful.watcher());
         tokio::spawn(async move {
             core.metrics.connections.inc();
-            connection(&core, &builder, stream, watcher).await;
+            connection(&core, &builder, stream, source, watcher).await;
             core.metrics.connections.dec();
             drop(place);
         });
@@ -76,6 +76,7 @@ async fn connection(
     core: &Arc<Core>,
     builder: &auto::Builder<TokioExecutor>,
     stream: TcpStream,
+    source: IpAddr,
     watcher: hyper_util::server::graceful::Watcher,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
@@ -89,7 +90,7 @@ async fn connection(
     );
     let service = service_fn(|request| {
         let core = Arc::clone(core);
-        async move { Ok::<_, Infallible>(pipeline::handle(core, request).await) }
+        async move { Ok::<_, Infallible>(pipeline::handle(core, source, request).await) }
     });
     if let Err(error) = watcher.watch(builder.serve_connection(TokioIo::new(io), service)).await {
         tracing::debug!(%error, "connection ended");

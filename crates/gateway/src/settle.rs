@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use quorate_ledger::{Amount, Command, Outcome, Refusal, ReservationId, Settlement};
 use tokio::{sync::oneshot, time::Instant};
 
-use crate::{core::Core, reserve::Held};
+use crate::{core::Core, estimate::binds, reserve::Held};
 
 /// One try; the client repeats the operation inside of it.
 const TRY: Duration = Duration::from_secs(5);
@@ -17,25 +17,24 @@ const ABANDON_AFTER: [Duration; 4] =
     [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(6), Duration::from_secs(20)];
 
 /// How a reservation ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Ending {
-    /// Tokens used.
-    Settle(u64),
+    /// What was used: in each budget's unit, and in tokens.
+    Settle { amounts: Vec<Amount>, tokens: u64 },
     /// Nothing was used.
     Release,
 }
 
 /// Starts ending the reservation and waits a bounded time for it. `None`: released, or still on its way.
 pub(crate) async fn end(core: &Arc<Core>, held: Held, ending: Ending) -> Option<Settlement> {
-    if let Ending::Settle(tokens) = ending
-        && tokens > held.tokens
-    {
-        core.metrics.overdrafts.inc();
-        core.metrics.overdraft_tokens.inc_by(tokens - held.tokens);
-        tracing::warn!(
-            reservation = %held.id, tenant = held.tenant, reserved = held.tokens, used = tokens,
-            "the backend used more than was reserved; all of it is charged"
-        );
+    note_overdraft(core, &held, &ending);
+    if let Some(taken) = &held.spare {
+        let amounts = match &ending {
+            Ending::Settle { amounts, .. } => Some(amounts.as_slice()),
+            Ending::Release => None,
+        };
+        core.spare.settle(taken, amounts);
+        return None;
     }
     let (done, waiting) = oneshot::channel();
     let task_core = Arc::clone(core);
@@ -51,13 +50,26 @@ pub(crate) async fn end(core: &Arc<Core>, held: Held, ending: Ending) -> Option<
     }
 }
 
+fn note_overdraft(core: &Core, held: &Held, ending: &Ending) {
+    let Ending::Settle { amounts, tokens } = ending else { return };
+    let beyond = held.plan.matches.iter().enumerate().any(|(number, found)| {
+        binds(found) && amounts.get(number).is_some_and(|amount| *amount > held.amount(number))
+    });
+    if beyond {
+        let reserved = held.input.saturating_add(held.output);
+        core.metrics.overdrafts.inc();
+        core.metrics.overdraft_tokens.inc_by(tokens.saturating_sub(reserved));
+        tracing::warn!(
+            reservation = %held.id, tenant = held.tenant, reserved, used = tokens,
+            "the backend used more than was reserved; all of it is charged"
+        );
+    }
+}
+
 async fn run(core: &Core, held: &Held, ending: Ending) -> Option<Settlement> {
     let tenant = held.tenant.clone();
-    let command = match ending {
-        Ending::Settle(tokens) => {
-            let actual = Amount::from_units(tokens).unwrap_or(Amount::MAX);
-            Command::Settle { tenant, id: held.id, actual: vec![actual; held.matches.len()] }
-        }
+    let command = match &ending {
+        Ending::Settle { amounts, .. } => Command::Settle { tenant, id: held.id, actual: amounts.clone() },
         Ending::Release => Command::Release { tenant, id: held.id },
     };
     let started = Instant::now();

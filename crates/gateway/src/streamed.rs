@@ -18,8 +18,9 @@ use tokio::{
 
 use crate::{
     answered,
+    attempt::Attempt,
     body::ResponseBody,
-    call::{Call, Reply},
+    call::Reply,
     headers,
     provider::{
         Usage,
@@ -29,7 +30,6 @@ use crate::{
     ratelimit,
     refusal::Refusal,
     reserve::{self, Held},
-    settle::Ending,
 };
 
 /// Frames on their way to one client.
@@ -50,17 +50,22 @@ enum End {
 }
 
 /// Relays one stream to its end and settles it.
-pub(crate) async fn relay(call: &Call, held: Option<Held>, response: Response<Incoming>, reply: Reply) {
+pub(crate) async fn relay(
+    attempt: &Attempt<'_>,
+    held: Option<Held>,
+    response: Response<Incoming>,
+    reply: Reply,
+) {
     let (parts, mut upstream) = response.into_parts();
     let (frames, receiver) = mpsc::channel(FRAMES_MAX);
-    let trailers = call.takes_trailers();
+    let trailers = attempt.call.takes_trailers();
     let mut answer = Response::new(ResponseBody::Stream(receiver));
     *answer.status_mut() = parts.status;
-    *answer.headers_mut() = head(call, held.as_ref(), parts.headers, trailers);
+    *answer.headers_mut() = head(attempt, held.as_ref(), parts.headers, trailers);
     let mut pump = Pump {
-        call,
+        attempt,
         frames,
-        splitter: Splitter::new(call.core.config.limits.event_bytes_max),
+        splitter: Splitter::new(attempt.core().config.limits.event_bytes_max),
         usage: None,
         text: String::new(),
         counted: 0,
@@ -72,10 +77,11 @@ pub(crate) async fn relay(call: &Call, held: Option<Held>, response: Response<In
     pump.finish(end, held, upstream, trailers).await;
 }
 
-fn head(call: &Call, held: Option<&Held>, provider: HeaderMap, trailers: bool) -> HeaderMap {
-    let mut headers = headers::down(provider, &call.backend.name);
+fn head(attempt: &Attempt<'_>, held: Option<&Held>, provider: HeaderMap, trailers: bool) -> HeaderMap {
+    let mut headers = headers::down(provider);
+    attempt.sign(&mut headers);
     if let Some(held) = held {
-        ratelimit::insert(&mut headers, &held.balances, |budget| reserve::window(&held.matches, budget));
+        ratelimit::insert(&mut headers, &held.balances, |budget| reserve::window(&held.plan, budget));
     }
     if trailers {
         headers.insert(header::TRAILER, HeaderValue::from_static(USED));
@@ -84,7 +90,7 @@ fn head(call: &Call, held: Option<&Held>, provider: HeaderMap, trailers: bool) -
 }
 
 struct Pump<'c> {
-    call: &'c Call,
+    attempt: &'c Attempt<'c>,
     frames: mpsc::Sender<Frame<Bytes>>,
     splitter: Splitter,
     usage: Option<Usage>,
@@ -95,25 +101,25 @@ struct Pump<'c> {
 
 impl Pump<'_> {
     async fn run(&mut self, upstream: &mut Incoming) -> End {
-        let idle = Duration::from_millis(self.call.core.config.timeouts.idle_ms);
-        let backend = || self.call.backend.name.clone();
+        let idle = self.attempt.stream_idle();
+        let backend = || self.attempt.name().to_owned();
         loop {
-            let deadline = self.call.deadline.min(Instant::now() + idle);
+            let deadline = self.attempt.deadline().min(Instant::now() + idle);
             let frame = tokio::select! {
                 frame = timeout_at(deadline, upstream.frame()) => frame,
                 () = self.frames.closed() => return End::ClientGone,
-                () = self.call.core.cut.cancelled() => return End::Broken(Refusal::Stopping),
+                () = self.attempt.core().cut.cancelled() => return End::Broken(Refusal::Stopping),
             };
             let data = match frame {
                 Ok(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
                 Ok(None) => return End::Complete(self.splitter.rest().unwrap_or_default()),
                 Ok(Some(Err(error))) => {
                     tracing::warn!(backend = backend(), %error, "backend broke off a stream");
-                    self.call.failed("died");
+                    self.attempt.failed("died");
                     return End::Broken(Refusal::BackendDied { backend: backend() });
                 }
                 Err(_) => {
-                    self.call.failed("timeout");
+                    self.attempt.failed("timeout");
                     return End::Broken(Refusal::BackendTimeout { backend: backend() });
                 }
             };
@@ -121,7 +127,7 @@ impl Pump<'_> {
                 Ok(taken) => taken,
                 Err(error) => {
                     tracing::warn!(backend = backend(), %error, "stream ended by the gateway");
-                    self.call.core.metrics.upstream_error(&self.call.backend.name, "too_large");
+                    self.attempt.core().metrics.upstream_error(self.attempt.name(), "too_large");
                     return End::Broken(Refusal::AnswerTooLarge { backend: backend() });
                 }
             };
@@ -143,7 +149,7 @@ impl Pump<'_> {
             self.usage = chunk.usage.or(self.usage);
             self.text.push_str(&chunk.text);
             if self.text.len() > TEXT_BYTES_MAX {
-                self.counted += answered::count(self.call, std::mem::take(&mut self.text)).await;
+                self.counted += answered::count(self.attempt, std::mem::take(&mut self.text)).await;
             }
             match chunk.kind {
                 ChunkKind::Done => return Ok((out, Some(event))),
@@ -156,12 +162,12 @@ impl Pump<'_> {
 
     /// Usage that the gateway asked for and the client did not.
     fn hides_usage(&self) -> bool {
-        self.call.backend.stream_usage && !self.call.facts.usage_asked
+        self.attempt.backend.stream_usage && !self.attempt.call.facts.usage_asked
     }
 
     /// False if the client is gone, or takes too long.
     async fn send(&self, frame: Frame<Bytes>) -> bool {
-        let within = Duration::from_millis(self.call.core.config.timeouts.write_ms);
+        let within = Duration::from_millis(self.attempt.core().config.timeouts.write_ms);
         matches!(timeout(within, self.frames.send(frame)).await, Ok(Ok(())))
     }
 
@@ -178,16 +184,16 @@ impl Pump<'_> {
         // Ends the generation at the provider, if it is still going on.
         drop(upstream);
         let used = self.used(held.as_ref(), why).await;
-        self.call.end(held, Ending::Settle(used.unwrap_or(0))).await;
+        self.attempt.settle(held, used.unwrap_or_default()).await;
         match end {
-            End::ClientGone => drop(self.call.core.metrics.hang_ups.inc()),
+            End::ClientGone => drop(self.attempt.core().metrics.hang_ups.inc()),
             End::Broken(refusal) => drop(self.send(Frame::data(refusal.event())).await),
             End::Complete(last) => self.complete(last, used, trailers).await,
         }
     }
 
-    async fn complete(&self, last: Bytes, used: Option<u64>, trailers: bool) {
-        let Some(used) = used else {
+    async fn complete(&self, last: Bytes, used: Option<Usage>, trailers: bool) {
+        let Some(used) = used.map(|used| used.total.saturating_add(self.attempt.wasted)) else {
             self.send(Frame::data(last)).await;
             return;
         };
@@ -205,20 +211,20 @@ impl Pump<'_> {
     }
 
     /// Tokens of the stream so far: the provider's usage, or else counted. `None` if nobody counts them.
-    async fn used(&mut self, held: Option<&Held>, why: &'static str) -> Option<u64> {
+    async fn used(&mut self, held: Option<&Held>, why: &'static str) -> Option<Usage> {
         if let Some(usage) = self.usage {
-            self.call.core.metrics.charged(usage.input, usage.total.saturating_sub(usage.input));
-            return Some(usage.total);
+            self.attempt.core().metrics.charged(usage);
+            return Some(usage);
         }
         let held = held?;
-        let input = self.call.charge_input(Some(held), why).await;
-        let output = self.counted + answered::count(self.call, std::mem::take(&mut self.text)).await;
-        self.call.core.metrics.charged(0, output);
+        let input = self.attempt.charge_input(Some(held), why).await;
+        let output = self.counted + answered::count(self.attempt, std::mem::take(&mut self.text)).await;
+        self.attempt.core().metrics.charged(Usage::of(0, output));
         tracing::warn!(
-            backend = self.call.backend.name, model = self.call.model, reservation = %held.id, input, output, why,
+            backend = self.attempt.name(), model = self.attempt.candidate.model, reservation = %held.id, input, output, why,
             "the stream has no usage; it was counted with a tokenizer"
         );
-        Some(input.saturating_add(output))
+        Some(Usage::of(input, output))
     }
 }
 

@@ -2,48 +2,9 @@
 
 use std::fmt;
 
-use serde::{
-    Deserialize,
-    de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor},
-};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-/// Tokens as the provider counted them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Usage {
-    pub(crate) input: u64,
-    pub(crate) output: u64,
-    /// What is charged.
-    pub(crate) total: u64,
-}
-
-impl Usage {
-    pub(crate) fn of(input: u64, output: u64) -> Self {
-        Self { input, output, total: input.saturating_add(output) }
-    }
-}
-
-/// `usage` as on the wire; a member that is no whole number counts as absent.
-impl<'de> Deserialize<'de> for Usage {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        struct Wire {
-            #[serde(default)]
-            prompt_tokens: serde_json::Value,
-            #[serde(default)]
-            completion_tokens: serde_json::Value,
-            #[serde(default)]
-            total_tokens: serde_json::Value,
-        }
-        let wire = Wire::deserialize(deserializer)?;
-        let (input, output) = (wire.prompt_tokens.as_u64(), wire.completion_tokens.as_u64());
-        let total = match (wire.total_tokens.as_u64(), input, output) {
-            (Some(total), ..) => total,
-            (None, None, None) => return Err(serde::de::Error::custom("usage without numbers")),
-            (None, input, output) => input.unwrap_or(0).saturating_add(output.unwrap_or(0)),
-        };
-        Ok(Self { input: input.unwrap_or(0), output: output.unwrap_or(0), total })
-    }
-}
+use super::usage::Usage;
 
 /// What one JSON answer, or one chunk of a stream, says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -186,22 +147,8 @@ mod tests {
     fn usage_of_an_answer() {
         let body = br#"{"usage":{"prompt_tokens":8,"completion_tokens":377,"total_tokens":385,"x":{}},"choices":[{}]}"#;
         let answer = decode(body, false).unwrap();
-        assert_eq!(answer.usage, Some(Usage { input: 8, output: 377, total: 385 }));
+        assert_eq!(answer.usage, Some(Usage::of(8, 377)));
         assert!(!answer.choices_empty);
-    }
-
-    #[test]
-    fn usage_in_odd_shapes() {
-        let usage = |json: &str| decode(format!("{{\"usage\":{json}}}").as_bytes(), false).unwrap().usage;
-        assert_eq!(usage("null"), None);
-        assert_eq!(usage("{}"), None);
-        assert_eq!(usage("[]"), None);
-        assert_eq!(usage(r#"{"total_tokens":-4}"#), None);
-        assert_eq!(
-            usage(r#"{"prompt_tokens":7,"total_tokens":7}"#),
-            Some(Usage { input: 7, output: 0, total: 7 })
-        );
-        assert_eq!(usage(r#"{"prompt_tokens":3,"completion_tokens":4}"#), Some(Usage::of(3, 4)));
     }
 
     #[test]

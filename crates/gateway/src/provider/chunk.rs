@@ -1,9 +1,6 @@
 //! What to do with one event of a stream: pass it on, or hide the usage that the client did not ask for.
 
-use super::{
-    answer::{self, Usage},
-    sse,
-};
+use super::{answer, sse, usage::Usage};
 
 /// One event, understood as far as the gateway must.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -61,10 +61,10 @@ pub(crate) struct Places {
     pub(crate) start: usize,
     /// The object has no member.
     pub(crate) empty: bool,
-    /// Values that are there but null (or, for the model, an empty string).
-    pub(crate) model_null: Option<Range<usize>>,
-    pub(crate) max_tokens_null: Option<Range<usize>>,
-    pub(crate) max_completion_tokens_null: Option<Range<usize>>,
+    /// Values that are there, null or not.
+    pub(crate) model: Option<Range<usize>>,
+    pub(crate) max_tokens: Option<Range<usize>>,
+    pub(crate) max_completion_tokens: Option<Range<usize>>,
     pub(crate) stream_options: Option<StreamOptions>,
 }
 
@@ -138,7 +138,7 @@ struct Body<'b, 't, F> {
 }
 
 /// Fields that act on the answer or on the gateway and never become tokens.
-const WITHOUT_TOKENS: &[&str] = &[
+pub(crate) const WITHOUT_TOKENS: &[&str] = &[
     "audio",
     "dimensions",
     "echo",
@@ -248,11 +248,13 @@ impl<F: FnMut(&str) -> u64> Body<'_, '_, F> {
         let range = self.range(raw);
         let null = raw.get() == "null";
         match name {
-            "model" if null || raw.get() == "\"\"" => fields.places.model_null = Some(range),
-            "model" => match serde_json::from_str::<String>(raw.get()) {
-                Ok(model) => fields.model = Some(model),
-                Err(_) => return Err(self.refuse(name, "`model` must be a string".to_owned())),
-            },
+            "model" => {
+                fields.places.model = Some(range);
+                match serde_json::from_str::<Option<String>>(raw.get()) {
+                    Ok(model) => fields.model = model.filter(|model| !model.is_empty()),
+                    Err(_) => return Err(self.refuse(name, "`model` must be a string".to_owned())),
+                }
+            }
             "stream" => match raw.get() {
                 "true" => fields.stream = true,
                 "false" | "null" => {}
@@ -269,11 +271,11 @@ impl<F: FnMut(&str) -> u64> Body<'_, '_, F> {
             },
             "max_tokens" => {
                 fields.max_tokens = self.whole(name, raw, OUTPUT_TOKENS_MAX)?;
-                fields.places.max_tokens_null = null.then_some(range);
+                fields.places.max_tokens = Some(range);
             }
             "max_completion_tokens" => {
                 fields.max_completion_tokens = self.whole(name, raw, OUTPUT_TOKENS_MAX)?;
-                fields.places.max_completion_tokens_null = null.then_some(range);
+                fields.places.max_completion_tokens = Some(range);
             }
             "n" => fields.n = self.whole(name, raw, CHOICES_MAX)?,
             _ => fields.best_of = self.whole(name, raw, CHOICES_MAX)?,

@@ -2,6 +2,7 @@
 //! clocks, budgets. A second provider is a second set of these files.
 
 pub(crate) mod answer;
+pub(crate) mod body_mutation;
 pub(crate) mod chunk;
 pub(crate) mod error_body;
 pub(crate) mod facts;
@@ -9,6 +10,7 @@ pub(crate) mod splice;
 pub(crate) mod sse;
 pub(crate) mod stream_options;
 pub(crate) mod tally;
+pub(crate) mod usage;
 
-pub(crate) use answer::Usage;
 pub(crate) use facts::{Endpoint, Facts};
+pub(crate) use usage::Usage;

@@ -12,9 +12,9 @@ use super::{
 /// What the gateway puts into a request before it goes upstream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Edits<'a> {
-    /// For a body without a model.
+    /// For a body without a model, or with another than the backend is to get.
     pub(crate) model: Option<&'a str>,
-    /// Tokens of one answer, for a body that names none.
+    /// Tokens of one answer: in place of what the body names, else under this name.
     pub(crate) output_limit: Option<(OutputField, u64)>,
     pub(crate) include_usage: bool,
 }
@@ -56,20 +56,17 @@ pub(crate) fn apply(body: &Bytes, facts: &Facts, edits: &Edits<'_>) -> Bytes {
     };
     if let Some(model) = edits.model {
         let quoted = serde_json::Value::from(model).to_string();
-        match &facts.places.model_null {
+        match &facts.places.model {
             Some(range) => splices.push((range.clone(), quoted)),
             None => member("model", &quoted),
         }
     }
     if let Some((field, tokens)) = edits.output_limit {
-        let null = match field {
-            OutputField::MaxTokens => &facts.places.max_tokens_null,
-            OutputField::MaxCompletionTokens => &facts.places.max_completion_tokens_null,
-        };
-        match null {
-            Some(range) => splices.push((range.clone(), tokens.to_string())),
-            None => member(field.name(), &tokens.to_string()),
+        let places = limits(body, facts, field);
+        if places.is_empty() {
+            member(field.name(), &tokens.to_string());
         }
+        splices.extend(places.into_iter().map(|range| (range, tokens.to_string())));
     }
     if edits.include_usage {
         match &facts.places.stream_options {
@@ -92,6 +89,24 @@ pub(crate) fn apply(body: &Bytes, facts: &Facts, edits: &Edits<'_>) -> Bytes {
         splices.push((facts.places.start..facts.places.start, head));
     }
     cut_and_join(body, splices)
+}
+
+/// Where the limit goes: wherever the client named one, else where `field` is null.
+fn limits(body: &Bytes, facts: &Facts, field: OutputField) -> Vec<Range<usize>> {
+    let places = [
+        (OutputField::MaxTokens, &facts.places.max_tokens),
+        (OutputField::MaxCompletionTokens, &facts.places.max_completion_tokens),
+    ];
+    let there = |named: bool| {
+        let found = places.iter().filter_map(move |(name, range)| {
+            let range = range.as_ref()?;
+            let null = body.get(range.clone()) == Some(b"null".as_slice());
+            (if named { !null } else { null && *name == field }).then(|| range.clone())
+        });
+        found.collect::<Vec<_>>()
+    };
+    let named = there(true);
+    if named.is_empty() { there(false) } else { named }
 }
 
 fn cut_and_join(body: &Bytes, mut splices: Vec<(Range<usize>, String)>) -> Bytes {
@@ -153,6 +168,18 @@ mod tests {
             (r#"{"n":1}"#, &limit, r#"{"max_tokens":9,"n":1}"#),
             (r#"{"model":"","n":1}"#, &model, r#"{"model":"a\"b","n":1}"#),
             ("\n{\"n\":1}", &model, "\n{\"model\":\"a\\\"b\",\"n\":1}"),
+            (r#"{"n":1,"model": "gpt-4o"}"#, &model, r#"{"n":1,"model": "a\"b"}"#),
+            (
+                r#"{"max_completion_tokens":50,"max_tokens":null}"#,
+                &limit,
+                r#"{"max_completion_tokens":9,"max_tokens":null}"#,
+            ),
+            (
+                r#"{"max_completion_tokens":50,"max_tokens":60}"#,
+                &limit,
+                r#"{"max_completion_tokens":9,"max_tokens":9}"#,
+            ),
+            (r#"{"max_completion_tokens":null}"#, &limit, r#"{"max_tokens":9,"max_completion_tokens":null}"#),
         ] {
             assert_eq!(edited(body, edits), expected);
         }

@@ -8,6 +8,7 @@ use std::{
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use quorate_ledger::{AccountView, Command, Ledger, Outcome, ReservationId, TimestampMs};
+use quorate_policy::runtime::CompiledPolicy;
 use tokio::sync::watch;
 
 use crate::budget::{BudgetKeeper, KeeperError};
@@ -39,8 +40,25 @@ impl LedgerKeeper {
         outcome
     }
 
+    pub(crate) fn put_policy(&self, policy: &CompiledPolicy) {
+        self.apply(&Command::PutPolicy {
+            expected_version: None,
+            rules: policy.rules(),
+            document: String::new(),
+            staged: None,
+            by: String::new(),
+            comment: String::new(),
+        });
+    }
+
     pub(crate) fn account(&self, tenant: &str, budget: &str, subject: &str) -> Option<AccountView> {
         self.ledger.lock().account(now(), tenant, budget, subject)
+    }
+
+    /// Of every account of a tenant, in whole units.
+    pub(crate) fn spent(&self, tenant: &str) -> Vec<u64> {
+        let ledger = self.ledger.lock();
+        ledger.accounts(now(), tenant, None).map(|account| account.spent.units_floor()).collect()
     }
 
     /// Waits until `done` holds of the ledger.
@@ -66,15 +84,31 @@ impl BudgetKeeper for LedgerKeeper {
         ReservationId::from_u128(uuid::Uuid::now_v7().as_u128()).unwrap()
     }
 
-    fn execute(&self, command: Command, _: Duration) -> BoxFuture<'_, Result<Outcome, KeeperError>> {
+    fn execute_waiting(
+        &self,
+        command: Command,
+        wait: Duration,
+        _: Duration,
+    ) -> BoxFuture<'_, Result<Outcome, KeeperError>> {
         Box::pin(async move {
+            let until = tokio::time::Instant::now() + wait;
+            let mut applied = self.applied.subscribe();
             if !self.reachable.load(Ordering::SeqCst) {
                 return Err(KeeperError::Unavailable {
                     message: "switched off".to_owned(),
                     retry_after_ms: 700,
                 });
             }
-            Ok(self.apply(&command))
+            // As the tenant's queue: asked again whenever something has changed, until the time is up.
+            loop {
+                applied.borrow_and_update();
+                let outcome = self.ledger.lock().apply(now(), &command);
+                let waits = matches!(&outcome, Outcome::Denied(denial) if denial.held_by_reservations);
+                if !waits || tokio::time::timeout_at(until, applied.changed()).await.is_err() {
+                    self.applied.send_modify(|applied| *applied += 1);
+                    return Ok(outcome);
+                }
+            }
         })
     }
 }

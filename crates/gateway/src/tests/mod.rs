@@ -2,9 +2,16 @@
 
 mod bounds;
 mod charging;
+mod costs;
+mod fallback;
+mod identity;
 mod keeper;
+mod loss;
+mod manifests;
+mod policies;
 mod provider;
 mod recordings;
 mod refusals;
 mod streams;
+mod tiers;
 mod world;

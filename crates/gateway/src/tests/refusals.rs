@@ -94,21 +94,11 @@ async fn a_budget_that_the_cluster_does_not_know_is_asked_for_again_under_the_ne
     world.provider.plays([answer("200 OK", &chat(10, 20))]);
     // The nodes have the new policy already, the gateway hears of it while it asks.
     let renamed = HOURLY.replace("user-hourly", "renamed");
-    let policy = quorate_policy::Policy::parse(&renamed).unwrap();
-    let put = quorate_ledger::Command::PutPolicy {
-        expected_version: None,
-        rules: policy.rules(),
-        document: String::new(),
-        staged: None,
-        by: String::new(),
-        comment: String::new(),
-    };
-    world.keeper.apply(&put);
+    let policy = crate::lower::compile(&renamed).unwrap();
+    world.keeper.put_policy(&policy);
     let (answer, ()) = tokio::join!(world.chat(""), async {
         tokio::task::yield_now().await;
-        world
-            .policies
-            .send_replace(Some(std::sync::Arc::new(crate::policy::ActivePolicy { version: 2, policy })));
+        world.put_policy(2, policy);
     });
     assert_eq!(answer.status.as_u16(), 200, "{}", answer.text());
     assert_eq!(world.keeper.account("default", "renamed", "alice").unwrap().spent.units_floor(), 30);

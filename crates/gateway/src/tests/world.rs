@@ -1,24 +1,26 @@
 //! A gateway with everything around it, and a client.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
-use quorate_ledger::Command;
-use quorate_policy::Policy;
+use quorate_ledger::{KeyRecord, ProviderView};
+use quorate_policy::runtime::CompiledPolicy;
+use quorate_rpc::Keys;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{keeper::LedgerKeeper, provider::FakeProvider};
 use crate::{
     config::GatewayConfig,
-    core::Core,
+    core::{Core, Followed},
     gateway::{Gateway, GatewayListeners},
+    lower,
     metrics::Metrics,
-    policy::ActivePolicy,
+    policy::{ActivePolicy, Sources},
 };
 
 /// 250 tokens an hour for each user.
@@ -43,6 +45,8 @@ pub(crate) struct World {
     pub(crate) gateway: Gateway,
     /// Decides which policy is in force at the gateway.
     pub(crate) policies: watch::Sender<Option<Arc<ActivePolicy>>>,
+    pub(crate) keys: watch::Sender<Keys>,
+    pub(crate) providers: watch::Sender<Arc<BTreeMap<String, ProviderView>>>,
 }
 
 pub(crate) struct Answer {
@@ -92,23 +96,27 @@ impl World {
     }
 
     pub(crate) async fn configured(policy: &str, config: impl FnOnce(&str) -> String) -> Self {
+        Self::compiled(lower::compile(policy).unwrap(), config).await
+    }
+
+    /// With a policy that files cannot say yet, or that is easier said in types.
+    pub(crate) async fn compiled(policy: CompiledPolicy, config: impl FnOnce(&str) -> String) -> Self {
         let provider = FakeProvider::start().await;
         let config: GatewayConfig = serde_yaml_ng::from_str(&config(&provider.base_url)).unwrap();
         config.check().unwrap();
         let keeper = Arc::new(LedgerKeeper::new());
-        let policy = Policy::parse(policy).unwrap();
-        keeper.apply(&Command::PutPolicy {
-            expected_version: None,
-            rules: policy.rules(),
-            document: String::new(),
-            staged: None,
-            by: String::new(),
-            comment: String::new(),
-        });
-        let policies = watch::Sender::new(Some(Arc::new(ActivePolicy { version: 1, policy })));
+        keeper.put_policy(&policy);
+        let sources = Arc::new(Sources::open(&config).unwrap());
+        let policies = watch::Sender::new(Some(Arc::new(ActivePolicy::new(1, policy, &sources))));
+        let (keys, providers) = (watch::Sender::new(Keys::default()), watch::Sender::new(Arc::default()));
+        let followed = Followed {
+            policy: policies.subscribe(),
+            keys: keys.subscribe(),
+            providers: providers.subscribe(),
+        };
         let listeners = Gateway::bind(&config).unwrap();
         let metrics = Arc::new(Metrics::new());
-        let core = Core::new(config, Arc::clone(&keeper) as _, policies.subscribe(), metrics).unwrap();
+        let core = Core::new(config, sources, Arc::clone(&keeper) as _, followed, metrics).unwrap();
         let core = Arc::new(core);
         let (_, synced) = watch::channel(true);
         let GatewayListeners { proxy, http } = listeners;
@@ -119,7 +127,20 @@ impl World {
             CancellationToken::new(),
         )
         .unwrap();
-        Self { keeper, provider, core, gateway, policies }
+        Self { keeper, provider, core, gateway, policies, keys, providers }
+    }
+
+    /// At the gateway and in the ledger.
+    pub(crate) fn put_policy(&self, version: u64, policy: CompiledPolicy) {
+        self.keeper.put_policy(&policy);
+        let active = ActivePolicy::new(version, policy, &self.core.sources);
+        self.policies.send_replace(Some(Arc::new(active)));
+    }
+
+    pub(crate) fn put_key(&self, key: KeyRecord) {
+        self.keys.send_modify(|keys| {
+            Arc::make_mut(keys).insert(key.id.clone(), Arc::new(key));
+        });
     }
 
     pub(crate) fn request(&self, path: &str, body: &str, headers: &[(&str, &str)]) -> Request<Full<Bytes>> {
@@ -146,6 +167,25 @@ impl World {
         Answer { status: parts.status, headers: parts.headers, trailers, body: collected.to_bytes() }
     }
 
+    /// With these headers only.
+    pub(crate) async fn ask_bare(&self, path: &str, body: &str, headers: &[(&str, &str)]) -> Answer {
+        let mut request = self.request(path, body, &[]);
+        request.headers_mut().remove("x-user-id");
+        for (name, value) in headers {
+            let name = http::HeaderName::from_bytes(name.as_bytes()).unwrap();
+            request.headers_mut().insert(name, value.parse().unwrap());
+        }
+        let (parts, body) = http_client().request(request).await.unwrap().into_parts();
+        let collected = body.collect().await.unwrap();
+        Answer { status: parts.status, headers: parts.headers, trailers: None, body: collected.to_bytes() }
+    }
+
+    /// (spent, reserved) of an account of the tenant `default`, in whole units.
+    pub(crate) fn account(&self, budget: &str, subject: &str) -> (u64, u64) {
+        let account = self.keeper.account("default", budget, subject);
+        account.map_or((0, 0), |account| (account.spent.units_floor(), account.reserved.units_floor()))
+    }
+
     /// A chat request of alice.
     pub(crate) async fn chat(&self, extra: &str) -> Answer {
         self.ask("/v1/chat/completions", &chat_request(extra), &[]).await
@@ -153,8 +193,7 @@ impl World {
 
     /// (spent, reserved) of alice's account, in tokens.
     pub(crate) fn alice(&self) -> (u64, u64) {
-        let account = self.keeper.account("default", "user-hourly", "alice");
-        account.map_or((0, 0), |account| (account.spent.units_floor(), account.reserved.units_floor()))
+        self.account("user-hourly", "alice")
     }
 
     /// Waits until nothing is reserved any more (and something was charged or released).

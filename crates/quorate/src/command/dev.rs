@@ -234,6 +234,7 @@ impl Dev {
             http_listen: address(&listeners.http)?,
             nodes: addresses.nodes.clone(),
             backends,
+            secrets: quorate_gateway::SecretsConfig::default(),
             limits: quorate_gateway::Limits::default(),
             timeouts: quorate_gateway::Timeouts::default(),
         })

@@ -1,0 +1,75 @@
+//! The input of one request, measured by its models' tokenizers: once each, and only when the bytes are too loose.
+
+use crate::{
+    call::Call,
+    estimate,
+    plan::Candidate,
+    provider::{facts, tally::Input},
+    tokenizer::Tokenizer,
+};
+
+/// Larger texts are counted on a thread of their own.
+const INLINE_BYTES_MAX: u64 = 32 << 10;
+
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    exact: bool,
+    o200k: Option<Input>,
+    cl100k: Option<Input>,
+}
+
+impl Counts {
+    /// There is nothing more to count.
+    pub(crate) fn is_exact(&self) -> bool {
+        self.exact
+    }
+
+    /// Measures with those of `tokenizers` that have not yet.
+    pub(crate) async fn count(&mut self, call: &Call, tokenizers: &[Tokenizer]) {
+        self.exact = true;
+        for tokenizer in tokenizers {
+            let place = match tokenizer {
+                Tokenizer::O200k => &mut self.o200k,
+                Tokenizer::Cl100k => &mut self.cl100k,
+                Tokenizer::Bytes => continue,
+            };
+            if place.is_none() {
+                call.core.metrics.exact_counts.inc();
+                *place = measure(call, *tokenizer).await;
+            }
+        }
+    }
+
+    /// The most tokens that this candidate can count: measured, or by the bytes.
+    pub(crate) fn input(&self, call: &Call, candidate: &Candidate) -> u64 {
+        let measured = match candidate.tokenizer() {
+            Tokenizer::O200k => &self.o200k,
+            Tokenizer::Cl100k => &self.cl100k,
+            Tokenizer::Bytes => &None,
+        };
+        match measured {
+            Some(measured) => estimate::input_exact(&call.facts, &candidate.model, measured),
+            None => estimate::input_bound(&call.facts, &candidate.model),
+        }
+    }
+}
+
+/// The input by `tokenizer`; by its bytes if that fails.
+pub(crate) async fn count_with(call: &Call, tokenizer: Tokenizer, model: &str) -> u64 {
+    match measure(call, tokenizer).await {
+        Some(measured) => estimate::input_exact(&call.facts, model, &measured),
+        None => estimate::input_bound(&call.facts, model),
+    }
+}
+
+/// Long texts do not hold up other requests.
+async fn measure(call: &Call, tokenizer: Tokenizer) -> Option<Input> {
+    let endpoint = call.facts.endpoint;
+    if call.facts.input.text_bytes <= INLINE_BYTES_MAX {
+        return facts::measure_input(endpoint, &call.body, |text| tokenizer.count(text)).ok();
+    }
+    let body = call.body.clone();
+    let _turn = call.core.counting.acquire().await;
+    let count = move || facts::measure_input(endpoint, &body, |text| tokenizer.count(text)).ok();
+    tokio::task::spawn_blocking(count).await.ok().flatten()
+}

@@ -1,0 +1,171 @@
+//! What a gateway may admit while the budget cluster is away: for budgets that say `FailOpen`, up to an amount for each
+//! account and window. Kept in this process only; what was used is charged to the cluster when it is back.
+//!
+//! Not exact: every gateway has an allowance of its own, one that restarts has a new one, and what it owed is lost with
+//! it. Exact: this gateway never admits more than the amount, worst cases included.
+
+use std::{collections::HashMap, time::Duration};
+
+use parking_lot::Mutex;
+use quorate_ledger::{
+    Amount, Balance, BudgetRule, Charge, Enforcement, Grant, TimestampMs, Window, WindowSpan,
+};
+use quorate_policy::runtime::ClusterLoss;
+use tokio::time::Instant;
+
+use crate::plan::Plan;
+
+/// Accounts with an allowance in use; beyond it requests are refused.
+const ACCOUNTS_MAX: usize = 10_000;
+/// After a loss, requests that may go on without the cluster do not ask it again for this long.
+const LOST_FOR: Duration = Duration::from_secs(1);
+
+/// One account of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct AccountName {
+    pub(crate) tenant: String,
+    pub(crate) budget: String,
+    pub(crate) subject: String,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Local {
+    window: WindowSpan,
+    /// Held and used, in this window.
+    used: Amount,
+    /// Used, and not charged to the cluster yet.
+    owed: Amount,
+}
+
+/// An amount that the cluster does not know of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Debt {
+    pub(crate) account: AccountName,
+    pub(crate) amount: Amount,
+}
+
+/// What one request holds of the allowance.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    /// One for each charge; `None`: a budget that only watches.
+    lines: Vec<Option<(AccountName, WindowSpan, Amount)>>,
+    balances: Vec<Balance>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Spare {
+    accounts: Mutex<HashMap<AccountName, Local>>,
+    lost_until: Mutex<Option<Instant>>,
+}
+
+impl Spare {
+    /// The cluster did not answer.
+    pub(crate) fn lost(&self) {
+        *self.lost_until.lock() = Some(Instant::now() + LOST_FOR);
+    }
+
+    /// Whether it was so a moment ago.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost_until.lock().is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Takes all amounts, or none: a budget that does not fail open, or one whose allowance is used up.
+    pub(crate) fn take(&self, plan: &Plan, charges: &[Charge], now: TimestampMs) -> Option<Taken> {
+        let mut accounts = self.accounts.lock();
+        accounts.retain(|_, local| !local.owed.is_zero() || local.window.end.is_none_or(|end| end > now));
+        let (mut lines, mut balances) = (Vec::new(), Vec::new());
+        for (found, charge) in plan.matches.iter().zip(charges) {
+            let rule = &found.budget.rule;
+            let watches = rule.enforcement == Enforcement::Shadow;
+            let up_to = match found.budget.on_cluster_loss {
+                ClusterLoss::FailOpen { up_to } => up_to,
+                ClusterLoss::FailClosed if watches => Amount::MAX,
+                ClusterLoss::FailClosed => return None,
+            };
+            let account = AccountName {
+                tenant: plan.who.identity.tenant.clone(),
+                budget: charge.budget.clone(),
+                subject: charge.subject.clone(),
+            };
+            let window = window(rule, now);
+            let used = accounts.get(&account).filter(|local| local.window == window).map(|local| local.used);
+            let after = used.unwrap_or_default().checked_add(charge.amount).filter(|sum| *sum <= up_to)?;
+            balances.push(Balance {
+                budget: charge.budget.clone(),
+                subject: charge.subject.clone(),
+                unit: rule.unit,
+                limit: up_to,
+                spent: after.saturating_sub(charge.amount),
+                reserved: charge.amount,
+                resets_at: window.end,
+                amount: charge.amount,
+            });
+            lines.push((!watches).then_some((account, window, charge.amount)));
+        }
+        let new = lines.iter().flatten().filter(|(account, ..)| !accounts.contains_key(account)).count();
+        if accounts.len() + new > ACCOUNTS_MAX || lines.iter().all(Option::is_none) {
+            return None;
+        }
+        for (account, window, amount) in lines.iter().flatten() {
+            let fresh = Local { window: *window, used: Amount::ZERO, owed: Amount::ZERO };
+            let local = accounts.entry(account.clone()).or_insert(fresh);
+            if local.window != *window {
+                (local.window, local.used) = (*window, Amount::ZERO);
+            }
+            local.used = local.used.checked_add(*amount).unwrap_or(Amount::MAX);
+        }
+        Some(Taken { lines, balances })
+    }
+
+    /// Puts what was used in place of what was held; `None`: nothing. One amount for each charge.
+    pub(crate) fn settle(&self, taken: &Taken, actual: Option<&[Amount]>) {
+        let mut accounts = self.accounts.lock();
+        for (number, line) in taken.lines.iter().enumerate() {
+            let Some((account, window, held)) = line else { continue };
+            let used = actual.and_then(|actual| actual.get(number)).copied().unwrap_or_default();
+            let fresh = Local { window: *window, used: *held, owed: Amount::ZERO };
+            let local = accounts.entry(account.clone()).or_insert(fresh);
+            if local.window == *window {
+                local.used = local.used.saturating_sub(*held).checked_add(used).unwrap_or(Amount::MAX);
+            }
+            local.owed = local.owed.checked_add(used).unwrap_or(Amount::MAX);
+        }
+    }
+
+    /// What is owed, taken off the books: whoever takes it charges it or gives it back.
+    pub(crate) fn debts(&self) -> Vec<Debt> {
+        let mut accounts = self.accounts.lock();
+        let owing = accounts.iter_mut().filter(|(_, local)| !local.owed.is_zero());
+        owing
+            .map(|(account, local)| Debt {
+                account: account.clone(),
+                amount: std::mem::take(&mut local.owed),
+            })
+            .collect()
+    }
+
+    /// The debt could not be charged yet.
+    pub(crate) fn give_back(&self, debt: Debt) {
+        if let Some(local) = self.accounts.lock().get_mut(&debt.account) {
+            local.owed = local.owed.checked_add(debt.amount).unwrap_or(Amount::MAX);
+        }
+    }
+}
+
+/// The window of an allowance. A sliding one is cut into whole pieces here.
+fn window(rule: &BudgetRule, now: TimestampMs) -> WindowSpan {
+    match rule.window {
+        Window::Sliding { ms } if ms > 0 => {
+            let start = now.0 - now.0 % ms;
+            WindowSpan { start: TimestampMs(start), end: Some(TimestampMs(start.saturating_add(ms))) }
+        }
+        _ => rule.span_at(now),
+    }
+}
+
+impl Taken {
+    /// As the ledger would have granted it, with the allowance for a limit.
+    pub(crate) fn as_granted(&self) -> Grant {
+        Grant { deadline: TimestampMs(0), balances: self.balances.clone() }
+    }
+}

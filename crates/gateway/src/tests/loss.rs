@@ -1,0 +1,73 @@
+//! The budget cluster goes away and comes back.
+
+use quorate_policy::runtime::{Budget, ClusterLoss, CompiledPolicy};
+
+use super::{
+    policies::{config, of_budgets, tokens, units},
+    provider::{answer, chat},
+    world::World,
+};
+
+const NAMED: &str = r#","max_completion_tokens":20"#;
+
+fn open(name: &str, limit: u64, up_to: u64) -> Budget {
+    let mut budget = tokens(name, limit);
+    budget.on_cluster_loss = ClusterLoss::FailOpen { up_to: units(up_to) };
+    budget
+}
+
+async fn world(policy: CompiledPolicy) -> World {
+    let world = World::compiled(policy, |url| config(&[("fake", url)], "")).await;
+    world.provider.plays([answer("200 OK", &chat(10, 20))]);
+    world
+}
+
+#[tokio::test]
+async fn up_to_its_allowance_a_gateway_goes_on_and_charges_it_afterwards() {
+    // A request holds about 30 and uses 30.
+    let world = world(of_budgets([open("b", 1_000, 100)])).await;
+    assert_eq!(world.chat(NAMED).await.status.as_u16(), 200);
+    assert_eq!(world.account("b", "alice"), (30, 0));
+    world.keeper.set_reachable(false);
+    let mut statuses = Vec::new();
+    for _ in 0..5 {
+        statuses.push(world.chat(NAMED).await.status.as_u16());
+    }
+    assert_eq!(statuses, [200, 200, 200, 503, 503]);
+    assert_eq!(world.metric("quorate_gateway_fail_open_total"), Some(3.0));
+    assert_eq!(world.account("b", "alice"), (30, 0));
+    world.keeper.set_reachable(true);
+    world
+        .keeper
+        .until("the debt is charged", |ledger| {
+            let account = ledger.account(super::keeper::now(), "default", "b", "alice");
+            account.is_some_and(|account| account.spent == units(120) && account.reserved.is_zero())
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_debt_beyond_the_limit_is_charged_all_the_same() {
+    let world = world(of_budgets([open("b", 50, 100)])).await;
+    world.keeper.set_reachable(false);
+    for _ in 0..2 {
+        assert_eq!(world.chat(NAMED).await.status.as_u16(), 200);
+    }
+    world.keeper.set_reachable(true);
+    world
+        .keeper
+        .until("the debt is charged", |ledger| {
+            let account = ledger.account(super::keeper::now(), "default", "b", "alice");
+            account.is_some_and(|account| account.spent == units(60))
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn one_budget_that_fails_closed_closes_for_all() {
+    let world = world(of_budgets([open("b", 1_000, 100), tokens("closed", 1_000)])).await;
+    world.keeper.set_reachable(false);
+    let answer = world.chat(NAMED).await;
+    assert_eq!((answer.status.as_u16(), answer.error()["code"].as_str()), (503, Some("budget_unavailable")));
+    assert!(world.provider.got().is_empty());
+}
