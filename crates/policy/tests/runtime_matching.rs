@@ -6,8 +6,8 @@ use std::net::IpAddr;
 
 use quorate_ledger::Amount;
 use quorate_policy::runtime::{
-    Attribute, Budget, Cidr, CompiledPolicy, Cost, MatchError, NO_ROUTE, PathMatch, Pattern, PolicyParts,
-    RequestView, SubjectPart, Tier, TierAction, Verdict, tier_at,
+    Attribute, BackendRef, Budget, Cidr, CompiledPolicy, Cost, MODEL_HEADER, MatchError, NO_ROUTE, PathMatch,
+    Pattern, PolicyParts, RequestView, SubjectPart, Tier, TierAction, Verdict, tier_at,
 };
 
 mod support;
@@ -215,6 +215,36 @@ fn backends_by_priority_then_weight() {
     assert!((900..1100).contains(&first[0]), "{first:?}");
     assert_eq!(found.first_backend().unwrap().backend, "ns/a");
     assert_eq!(found.contexts("m").len(), 4);
+}
+
+/// A rule that looks at the model gives it another name; one that does not look chooses it.
+#[test]
+fn budgets_count_the_model_that_the_route_chooses() {
+    let to = |model: &str| vec![BackendRef { model_override: Some(model.into()), ..backend("b", 0, 1) }];
+    let routes = vec![route(
+        "r",
+        &[],
+        vec![
+            rule(&[&[(MODEL_HEADER, "gpt-4o"), ("x-way", "named")]], to("deployment-7")),
+            rule(&[&[("x-way", "chosen")]], to("gpt-4o-mini")),
+            rule(&[], vec![backend("b", 0, 1)]),
+        ],
+    )];
+    let budgets = ["gpt-4o", "gpt-4o-mini", "deployment-7"]
+        .map(|model| budget(model, vec![exact(header(MODEL_HEADER), model)], vec![SubjectPart::Model]));
+    let parts = PolicyParts { budgets: budgets.into(), routes, ..PolicyParts::default() };
+    let (policy, who) = (CompiledPolicy::new(parts).unwrap(), identity());
+    for (sent, counted) in [("x-way=named", "gpt-4o"), ("x-way=chosen", "gpt-4o-mini"), ("", "gpt-4o")] {
+        let sent = headers(sent);
+        let request = request(&sent, &who);
+        let found = policy.budgets(&request, policy.route(&request).as_ref()).unwrap();
+        let found: Vec<_> =
+            found.iter().map(|one| (one.budget.rule.name.as_str(), one.subject.as_str())).collect();
+        assert_eq!(found, [(counted, counted)], "{sent:?}");
+        let explained = policy.explain(&request, 1, 1);
+        let applies = explained.budgets.iter().filter(|one| matches!(one.verdict, Verdict::Applies { .. }));
+        assert_eq!(applies.map(|one| one.budget.rule.name.as_str()).collect::<Vec<_>>(), [counted]);
+    }
 }
 
 #[test]

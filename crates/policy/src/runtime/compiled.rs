@@ -84,13 +84,14 @@ impl CompiledPolicy {
         backend: Option<&str>,
     ) -> Result<Vec<BudgetMatch>, MatchError> {
         let way = Way { route, backend };
+        let request = request.counted_on(route);
         let mut matches = Vec::new();
         let name = route.map_or(NO_ROUTE, |found| found.route.name.as_str());
-        for number in self.index.candidates(request, Some(name)) {
+        for number in self.index.candidates(&request, Some(name)) {
             if let Some(budget) = self.budgets.get(number as usize)
-                && budget.applies(request, way)
+                && budget.applies(&request, way)
             {
-                let subject = subject(&budget.rule.name, &budget.subject, request, way)?;
+                let subject = subject(&budget.rule.name, &budget.subject, &request, way)?;
                 matches.push(BudgetMatch { budget: Arc::clone(budget), subject });
             }
         }

@@ -55,10 +55,11 @@ impl CompiledPolicy {
             Some(found) => found.contexts(request.model),
             None => vec![CostContext { model: request.model, backend: "", route: "" }],
         };
-        let verdict = |budget: &Budget| match budget.mismatch(request, way) {
+        let request = request.counted_on(route.as_ref());
+        let verdict = |budget: &Budget| match budget.mismatch(&request, way) {
             Some(because) => Verdict::DoesNot { because },
             None => Verdict::Applies {
-                subject: subject(&budget.rule.name, &budget.subject, request, way),
+                subject: subject(&budget.rule.name, &budget.subject, &request, way),
                 reserve: budget.bound(input, output, &at, self.prices()),
             },
         };

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 
+use super::RouteMatch;
+
 /// The header that selectors and routes use for the model. It stands for [`RequestView::model`], whatever the header of
 /// the request says: the body's model wins.
 pub const MODEL_HEADER: &str = "x-ai-eg-model";
@@ -59,6 +61,14 @@ impl fmt::Debug for dyn HeaderSource + '_ {
     /// Nothing of the values: some are keys.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("HeaderSource")
+    }
+}
+
+impl<'a> RequestView<'a> {
+    /// As budgets see it: with the model that a route chooses in place of what was asked for.
+    pub(crate) fn counted_on(&self, route: Option<&RouteMatch<'a>>) -> Self {
+        let model = route.map_or(self.model, |found| found.counted_model(self.model));
+        Self { model, ..*self }
     }
 }
 

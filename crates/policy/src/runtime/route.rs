@@ -1,6 +1,6 @@
 //! Routes: which backends serve a request, in which order.
 
-use super::{CostContext, TextMatch};
+use super::{CostContext, MODEL_HEADER, TextMatch};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
@@ -127,6 +127,17 @@ impl<'a> RouteMatch<'a> {
     /// The backend that stands first by priority, then by place. `None`: the rule has none that gets anything.
     pub fn first_backend(&self) -> Option<&'a BackendRef> {
         self.rule.backends.iter().filter(|backend| backend.weight > 0).min_by_key(|backend| backend.priority)
+    }
+
+    /// The model that budgets count: what was asked for, where the rule looks at that (an override is then another name
+    /// for it); else the model that the rule itself chooses. `asked`: the effective model of the request.
+    pub fn counted_model<'b>(&self, asked: &'b str) -> &'b str
+    where
+        'a: 'b,
+    {
+        let looks = self.rule.matches.iter().flatten().any(|header| header.name == MODEL_HEADER);
+        let chosen = self.first_backend().filter(|_| !looks);
+        chosen.and_then(|backend| backend.model_override.as_deref()).unwrap_or(asked)
     }
 
     /// Every way in which the request can be served, for [`super::Cost::bound`]. `model`: the effective one.
