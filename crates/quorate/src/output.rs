@@ -3,11 +3,12 @@
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use comfy_table::{Table, presets};
+use quorate_rpc::budget::Unit;
 use serde::Serialize;
 
 #[derive(Debug, Clone, Args)]
 pub struct OutputOptions {
-    /// How to print
+    /// How to print; `wide` is a table with more columns
     #[arg(short, long, default_value = "table")]
     pub output: Format,
 }
@@ -15,6 +16,7 @@ pub struct OutputOptions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     Table,
+    Wide,
     Json,
     Yaml,
 }
@@ -26,7 +28,7 @@ impl OutputOptions {
     /// The value cannot be written in that format.
     pub fn print<T: Serialize>(&self, value: &T, table: impl FnOnce() -> Table) -> Result<()> {
         match self.output {
-            Format::Table => println!("{}", table()),
+            Format::Table | Format::Wide => println!("{}", table()),
             Format::Json => println!("{}", serde_json::to_string_pretty(value)?),
             Format::Yaml => print!("{}", serde_yaml_ng::to_string(value)?),
         }
@@ -56,6 +58,14 @@ pub fn units(micros: u64) -> String {
         grouped.push_str(format!("{fraction:06}").trim_end_matches('0'));
     }
     grouped
+}
+
+/// An amount in its unit: tokens and cost units as numbers, dollars with their sign.
+pub fn amount(micros: u64, unit: Unit) -> String {
+    match unit {
+        Unit::Dollars => format!("${}", units(micros)),
+        _ => units(micros),
+    }
 }
 
 /// A point in time, UTC; `never` for 0.

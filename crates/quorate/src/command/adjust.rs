@@ -6,7 +6,7 @@ use quorate_ledger::Amount;
 use quorate_rpc::admin::AdjustAccountRequest;
 use quorate_rpc::admin::adjust_account_request::Change;
 
-use crate::command::{ClusterOptions, get};
+use crate::command::{ClusterOptions, tables};
 use crate::output::OutputOptions;
 
 /// Example: `quorate adjust --tenant acme --budget user-hourly --subject alice --top-up 5000`
@@ -61,8 +61,12 @@ impl Adjust {
             subject: self.subject,
             change: Some(change),
         };
-        let adjusted =
-            client.admin().adjust_account(request).await.context("the account was not adjusted")?;
-        self.output.print(&adjusted, || get::accounts(adjusted.account.as_slice()))
+        let adjusted = self
+            .cluster
+            .admin_of(&client)
+            .adjust_account(request)
+            .await
+            .context("the account was not adjusted")?;
+        self.output.print(&adjusted, || tables::accounts(adjusted.account.as_slice()))
     }
 }

@@ -5,7 +5,7 @@ use clap::{Args, Subcommand};
 use quorate_rpc::admin::{self, Consistency};
 use serde::Serialize;
 
-use crate::command::{ClusterOptions, get};
+use crate::command::{ClusterOptions, tables};
 use crate::output::{Format, OutputOptions, table, time, units};
 
 /// Example: `quorate describe tenant acme`
@@ -70,7 +70,7 @@ impl Describe {
         let description =
             Description { tenant, accounts: accounts.accounts, reservations: open.reservations };
         match wanted.output.output {
-            Format::Table => {
+            Format::Table | Format::Wide => {
                 print_tables(&description);
                 Ok(())
             }
@@ -80,8 +80,8 @@ impl Describe {
 }
 
 fn print_tables(description: &Description) {
-    println!("{}", get::tenants(std::slice::from_ref(&description.tenant)));
-    println!("\nAccounts\n{}", get::accounts(&description.accounts));
+    println!("{}", tables::tenants(std::slice::from_ref(&description.tenant)));
+    println!("\nAccounts\n{}", tables::accounts(&description.accounts));
     let closed = description
         .accounts
         .iter()
@@ -103,6 +103,6 @@ fn print_tables(description: &Description) {
         println!("\nClosed windows\n{windows}");
     }
     if !description.reservations.is_empty() {
-        println!("\nOpen reservations\n{}", get::reservations(&description.reservations));
+        println!("\nOpen reservations\n{}", tables::reservations(&description.reservations));
     }
 }

@@ -2,14 +2,26 @@
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
-use comfy_table::Table;
 use quorate_rpc::admin::{self, Consistency};
-use quorate_rpc::budget::ProviderState;
 
-use crate::command::ClusterOptions;
-use crate::output::{OutputOptions, bytes, duration, table, time, units};
+use crate::command::{ClusterOptions, keys, tables};
+use crate::output::{Format, OutputOptions};
 
-/// Examples: `quorate get accounts --tenant acme`, `quorate get nodes -o json`
+/// Kinds of manifests that say where requests go, and to whom.
+const ROUTES: [&str; 1] = ["AIGatewayRoute"];
+const BACKENDS: [&str; 4] = ["AIBackend", "AIServiceBackend", "Backend", "BackendSecurityPolicy"];
+/// And those that say what is counted and limited.
+const POLICIES: [&str; 7] = [
+    "Budget",
+    "BackendTrafficPolicy",
+    "QuotaPolicy",
+    "LLMRequestCost",
+    "GatewayConfig",
+    "ModelPrice",
+    "Identity",
+];
+
+/// Examples: `quorate get accounts --tenant acme`, `quorate get nodes -o json`, `quorate get routes -o yaml`
 #[derive(Debug, Args)]
 pub struct Get {
     what: What,
@@ -51,8 +63,20 @@ enum What {
     Reservations,
     /// What the fleet knows of backends
     Providers,
-    /// The policy file in force
+    /// The whole policy in force, as one file
     Policy,
+    /// Manifests that say what is counted and limited, and what is probably not meant
+    Policies,
+    /// Manifests that say where requests go
+    Routes,
+    /// Manifests of backends
+    Backends,
+    /// The gateways, and which version of the policy each runs
+    Gateways,
+    /// API keys
+    Keys,
+    /// Shares of limits that were reached
+    Alerts,
 }
 
 impl Get {
@@ -63,19 +87,20 @@ impl Get {
             i32::from(if options.stale { Consistency::Stale } else { Consistency::Linearizable });
         let tenant = options.tenant.take().unwrap_or_default();
         let output = &options.output;
+        let wide = output.output == Format::Wide;
         match self.what {
             What::Nodes => {
                 let answer = admin.list_nodes(admin::ListNodesRequest {}).await?;
-                output.print(&answer, || nodes(&answer.nodes))
+                output.print(&answer, || tables::nodes(&answer.nodes))
             }
             What::Tenants => {
                 let request = admin::ListTenantsRequest { consistency, tenant, ..Default::default() };
                 let answer = admin.list_tenants(request).await?;
-                output.print(&answer, || tenants(&answer.tenants))
+                output.print(&answer, || tables::tenants(&answer.tenants))
             }
             What::Budgets => {
                 let answer = admin.list_budgets(admin::ListBudgetsRequest { consistency }).await?;
-                output.print(&answer, || budgets(&answer.budgets))
+                output.print(&answer, || tables::budgets(&answer.budgets, wide))
             }
             What::Accounts => {
                 let (budget, subject) =
@@ -86,133 +111,62 @@ impl Get {
                 if !answer.cursor.is_empty() {
                     eprintln!("there are more: narrow the list with --tenant, --budget or --subject");
                 }
-                options.output.print(&answer, || accounts(&answer.accounts))
+                options.output.print(&answer, || tables::accounts(&answer.accounts))
             }
             What::Reservations => {
                 let answer = admin
                     .list_reservations(admin::ListReservationsRequest { consistency, tenant, page_size: 0 })
                     .await?;
-                output.print(&answer, || reservations(&answer.reservations))
+                output.print(&answer, || tables::reservations(&answer.reservations))
             }
             What::Providers => {
                 let answer = admin.list_providers(admin::ListProvidersRequest { consistency }).await?;
-                output.print(&answer, || providers(&answer))
+                output.print(&answer, || tables::providers(&answer))
             }
             What::Policy => {
                 let answer = admin.get_policy(admin::GetPolicyRequest { consistency }).await?;
                 print!("{}", answer.document);
                 Ok(())
             }
+            What::Policies => objects(&admin, output, &POLICIES, consistency).await,
+            What::Routes => objects(&admin, output, &ROUTES, consistency).await,
+            What::Backends => objects(&admin, output, &BACKENDS, consistency).await,
+            What::Gateways => {
+                let answer = admin.list_gateways(admin::ListGatewaysRequest {}).await?;
+                output.print(&answer, || tables::gateways(&answer))
+            }
+            What::Keys => {
+                let answer = admin.list_keys(admin::ListKeysRequest { consistency, tenant }).await?;
+                output.print(&answer, || keys::keys(&answer.keys))
+            }
+            What::Alerts => {
+                let answer = admin.list_alerts(admin::ListAlertsRequest { consistency, after: 0 }).await?;
+                output.print(&answer, || tables::alerts(&answer.alerts))
+            }
         }
     }
 }
 
-fn nodes(nodes: &[admin::Node]) -> Table {
-    let mut table =
-        table(&["ID", "ADDRESS", "ROLE", "TERM", "APPLIED", "SNAPSHOT", "DATA", "UPTIME", "VERSION"]);
-    for node in nodes {
-        table.add_row([
-            node.id.to_string(),
-            node.address.clone(),
-            node.role.clone(),
-            node.term.to_string(),
-            node.applied_index.to_string(),
-            node.snapshot_index.to_string(),
-            bytes(node.data_bytes),
-            duration(node.uptime_ms),
-            node.version.clone(),
-        ]);
+/// Objects of the policy: as they were applied for `-o yaml`, else in a table.
+async fn objects(
+    admin: &quorate_rpc::Admin,
+    output: &OutputOptions,
+    kinds: &[&str],
+    consistency: i32,
+) -> Result<()> {
+    let kinds = kinds.iter().map(|kind| (*kind).to_owned()).collect();
+    let request = admin::ListObjectsRequest { consistency, kinds, ..Default::default() };
+    let answer = admin.list_objects(request).await?;
+    if output.output == Format::Yaml {
+        for object in &answer.objects {
+            print!("---\n{}", object.yaml);
+        }
+        return Ok(());
     }
-    table
-}
-
-pub(super) fn tenants(tenants: &[admin::Tenant]) -> Table {
-    let mut table = table(&["TENANT", "ACCOUNTS", "OPEN", "GRANTED", "DENIED", "EXPIRED"]);
-    for tenant in tenants {
-        let numbers = [
-            tenant.accounts,
-            tenant.open_reservations,
-            tenant.granted_total,
-            tenant.denied_total,
-            tenant.expired_total,
-        ];
-        table.add_row(std::iter::once(tenant.name.clone()).chain(numbers.map(|number| number.to_string())));
+    let wide = output.output == Format::Wide;
+    output.print(&answer, || tables::objects(&answer.objects, wide))?;
+    for warning in &answer.warnings {
+        eprintln!("warning: {warning}");
     }
-    table
-}
-
-fn budgets(budgets: &[admin::BudgetRule]) -> Table {
-    let mut table = table(&["BUDGET", "TENANT", "LIMIT", "UNIT", "WINDOW", "SUBJECT"]);
-    for budget in budgets {
-        let tenant = if budget.tenant.is_empty() { "(every)" } else { &budget.tenant };
-        let subject = budget.subject.join(" + ");
-        table.add_row([
-            &budget.name,
-            tenant,
-            &units(budget.limit_micros),
-            &budget.unit,
-            &budget.window,
-            &subject,
-        ]);
-    }
-    table
-}
-
-pub(super) fn accounts(accounts: &[admin::Account]) -> Table {
-    let mut table =
-        table(&["TENANT", "BUDGET", "SUBJECT", "LIMIT", "SPENT", "RESERVED", "AVAILABLE", "RESETS"]);
-    for account in accounts {
-        table.add_row([
-            account.tenant.clone(),
-            account.budget.clone(),
-            if account.subject.is_empty() { "-".to_owned() } else { account.subject.clone() },
-            units(account.limit_micros),
-            units(account.spent_micros),
-            units(account.reserved_micros),
-            units(account.available_micros),
-            time(account.window_end_ms),
-        ]);
-    }
-    table
-}
-
-pub(super) fn reservations(reservations: &[admin::Reservation]) -> Table {
-    let mut table = table(&["ID", "TENANT", "HOLDS", "MADE", "DEADLINE"]);
-    for reservation in reservations {
-        let holds = reservation
-            .charges
-            .iter()
-            .map(|charge| format!("{} {} {}", units(charge.amount_micros), charge.budget, charge.subject));
-        let holds = holds.collect::<Vec<_>>().join("; ");
-        table.add_row([
-            &reservation.id,
-            &reservation.tenant,
-            &holds,
-            &time(reservation.made_at_ms),
-            &time(reservation.deadline_ms),
-        ]);
-    }
-    table
-}
-
-fn providers(answer: &admin::ListProvidersResponse) -> Table {
-    let mut table = table(&["BACKEND", "STATE", "SINCE", "UNTIL", "REASON", "REPORTED BY"]);
-    for provider in &answer.providers {
-        let state = match provider.state() {
-            ProviderState::Healthy => "healthy",
-            ProviderState::Limited => "limited",
-            ProviderState::Failing => "failing",
-            ProviderState::Unspecified => "unknown",
-        };
-        let until = if provider.until_ms == 0 { "-".to_owned() } else { time(provider.until_ms) };
-        table.add_row([
-            &provider.backend,
-            state,
-            &time(provider.since_ms),
-            &until,
-            &provider.reason,
-            &provider.reporter,
-        ]);
-    }
-    table
+    Ok(())
 }

@@ -5,11 +5,17 @@ mod apply;
 mod bench;
 mod describe;
 pub mod dev;
+mod explain;
 mod gateway;
 mod get;
+mod history;
+mod keys;
+mod manifest_files;
 mod mock_provider;
 mod node;
+mod tables;
 mod transfer_leader;
+mod validate;
 
 use std::process::ExitCode;
 
@@ -59,14 +65,28 @@ enum Command {
     Gateway(gateway::RunGateway),
     /// Run a simulated provider that speaks the OpenAI API
     MockProvider(mock_provider::RunMockProvider),
-    /// Apply a policy file to the whole fleet
+    /// Apply manifests to the whole fleet
     Apply(apply::Apply),
-    /// List nodes, tenants, budgets, accounts, reservations, providers, or show the policy
+    /// Show what `apply` would change
+    Diff(apply::Diff),
+    /// Delete the objects that manifests name
+    Delete(apply::Delete),
+    /// Check manifests without a cluster
+    Validate(validate::Validate),
+    /// Show why a request is routed and limited as it is
+    Explain(explain::Explain),
+    /// List nodes, gateways, tenants, budgets, accounts, reservations, providers, manifests, keys, alerts
     Get(get::Get),
     /// Show one tenant in full
     Describe(describe::Describe),
     /// Top up, reset or re-limit one account
     Adjust(adjust::Adjust),
+    /// Make, revoke and list API keys
+    Keys(keys::Keys),
+    /// Show earlier versions of the policy, or the audit log
+    History(history::History),
+    /// Put an earlier version of the policy in force again
+    Rollback(history::Rollback),
     /// Hand the leadership to another node
     TransferLeader(transfer_leader::TransferLeader),
     /// Measure throughput, latency and CPU per operation
@@ -85,6 +105,9 @@ pub struct ClusterOptions {
         value_name = "HOST:PORT"
     )]
     pub nodes: Vec<String>,
+    /// Who makes a change, for the audit log [default: the user that runs this]
+    #[arg(long = "by", env = "QUORATE_BY", value_name = "NAME")]
+    by: Option<String>,
 }
 
 impl ClusterOptions {
@@ -97,7 +120,16 @@ impl ClusterOptions {
     }
 
     pub fn admin(&self) -> Admin {
-        self.client().admin()
+        self.admin_of(&self.client())
+    }
+
+    /// The admin calls of a client that is there already.
+    pub fn admin_of(&self, client: &Client) -> Admin {
+        let user = || std::env::var("USER").ok().filter(|user| !user.is_empty());
+        match self.by.clone().or_else(user) {
+            Some(by) => client.admin().acting_as(&by),
+            None => client.admin(),
+        }
     }
 }
 
@@ -116,9 +148,16 @@ impl Cli {
             Command::Gateway(command) => command.run().await,
             Command::MockProvider(command) => command.run().await,
             Command::Apply(command) => command.run().await,
+            Command::Diff(command) => command.run().await,
+            Command::Delete(command) => command.run().await,
+            Command::Validate(command) => command.run(),
+            Command::Explain(command) => command.run().await,
             Command::Get(command) => command.run().await,
             Command::Describe(command) => command.run().await,
             Command::Adjust(command) => command.run().await,
+            Command::Keys(command) => command.run().await,
+            Command::History(command) => command.run().await,
+            Command::Rollback(command) => command.run().await,
             Command::TransferLeader(command) => command.run().await,
             Command::Bench(command) => command.run().await,
         }

@@ -1,0 +1,160 @@
+//! `quorate explain request`: why a request is routed and limited as it is. Sends nothing to a provider.
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use quorate_rpc::admin::{
+    self, Consistency, ExplainRequestRequest, ExplainRequestResponse, ExplainedBudget, Header,
+};
+
+use crate::command::ClusterOptions;
+use crate::output::{Format, OutputOptions, amount, table, time};
+
+/// Example: `quorate explain request --model gpt-4o --header x-user-id=alice`
+#[derive(Debug, Args)]
+pub struct Explain {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Which route, which backends in which order, which budgets and subjects, what would be reserved
+    Request(ExplainRequest),
+}
+
+#[derive(Debug, Args)]
+struct ExplainRequest {
+    #[arg(long)]
+    model: String,
+    /// As the client sends it; may be repeated
+    #[arg(long = "header", value_name = "NAME=VALUE", value_parser = header)]
+    headers: Vec<Header>,
+    #[arg(long, default_value = "POST")]
+    method: String,
+    #[arg(long, default_value = "/v1/chat/completions")]
+    path: String,
+    /// What follows the ? of the URL
+    #[arg(long, default_value = "")]
+    query: String,
+    /// Where the client is
+    #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS")]
+    source: String,
+    /// Tokens of the input
+    #[arg(long, default_value_t = 1_000, value_name = "COUNT")]
+    input_tokens: u64,
+    /// What the request names as its largest output; without it, the policy's default
+    #[arg(long, value_name = "COUNT")]
+    max_tokens: Option<u64>,
+    /// As an API key or a token would say it
+    #[arg(long, default_value = "")]
+    tenant: String,
+    #[arg(long, default_value = "")]
+    team: String,
+    #[arg(long, default_value = "")]
+    user: String,
+    /// Answer from what the asked node has applied, which may be old
+    #[arg(long)]
+    stale: bool,
+    #[command(flatten)]
+    cluster: ClusterOptions,
+    #[command(flatten)]
+    output: OutputOptions,
+}
+
+fn header(text: &str) -> Result<Header, String> {
+    let (name, value) =
+        text.split_once(['=', ':']).ok_or("wanted: NAME=VALUE, as in x-user-id=alice".to_owned())?;
+    Ok(Header { name: name.trim().to_ascii_lowercase(), value: value.trim().to_owned() })
+}
+
+impl Explain {
+    pub async fn run(self) -> Result<()> {
+        let What::Request(asked) = self.what;
+        let consistency = if asked.stale { Consistency::Stale } else { Consistency::Linearizable };
+        let request = ExplainRequestRequest {
+            consistency: consistency.into(),
+            model: asked.model,
+            headers: asked.headers,
+            method: asked.method,
+            path: asked.path,
+            query: asked.query,
+            source: asked.source,
+            input_tokens: asked.input_tokens,
+            max_tokens: asked.max_tokens,
+            tenant: asked.tenant,
+            team: asked.team,
+            user: asked.user,
+        };
+        let answer = asked.cluster.admin().explain_request(request).await?;
+        match asked.output.output {
+            Format::Table | Format::Wide => {
+                print_tables(&answer);
+                Ok(())
+            }
+            _ => asked.output.print(&answer, || table(&[])),
+        }
+    }
+}
+
+fn print_tables(answer: &ExplainRequestResponse) {
+    let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
+    println!("policy version  {}", answer.policy_version);
+    println!("tenant          {}", or_dash(&answer.tenant));
+    println!("team            {}", or_dash(&answer.team));
+    println!("user            {}", or_dash(&answer.user));
+    println!("route           {}", if answer.route.is_empty() { "(none matches)" } else { &answer.route });
+    if !answer.backends.is_empty() {
+        println!("\nBackends, in this order\n{}", backends(&answer.backends));
+    }
+    if answer.budgets.is_empty() {
+        println!("\nNo budget applies: the request passes uncounted");
+    } else {
+        println!("\nBudgets, charged all or none\n{}", budgets(&answer.budgets));
+    }
+    for note in &answer.notes {
+        println!("note: {note}");
+    }
+}
+
+fn backends(backends: &[admin::ExplainedBackend]) -> comfy_table::Table {
+    let mut table = table(&["BACKEND", "PROVIDER", "MODEL", "PRIORITY", "WEIGHT"]);
+    for backend in backends {
+        table.add_row([
+            backend.name.clone(),
+            backend.provider.clone(),
+            backend.model.clone(),
+            backend.priority.to_string(),
+            backend.weight.to_string(),
+        ]);
+    }
+    table
+}
+
+fn budgets(budgets: &[ExplainedBudget]) -> comfy_table::Table {
+    let mut table = table(&[
+        "BUDGET",
+        "SUBJECT",
+        "LIMIT",
+        "SPENT",
+        "RESERVED",
+        "WOULD RESERVE",
+        "VERDICT",
+        "RESETS",
+        "FROM",
+    ]);
+    for budget in budgets {
+        let shown = |micros| amount(micros, budget.unit());
+        table.add_row([
+            budget.name.clone(),
+            if budget.subject.is_empty() { "-".to_owned() } else { budget.subject.clone() },
+            shown(budget.limit_micros),
+            shown(budget.spent_micros),
+            shown(budget.reserved_micros),
+            shown(budget.would_reserve_micros),
+            budget.verdict.clone(),
+            time(budget.resets_at_ms),
+            budget.source.clone(),
+        ]);
+    }
+    table
+}

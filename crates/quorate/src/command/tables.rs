@@ -1,0 +1,191 @@
+//! The tables of `quorate get` and `describe`: what the admin service answers, for people.
+
+use comfy_table::Table;
+use quorate_rpc::admin;
+use quorate_rpc::budget::ProviderState;
+
+use crate::output::{amount, bytes, duration, table, time, units};
+
+pub fn nodes(nodes: &[admin::Node]) -> Table {
+    let mut table =
+        table(&["ID", "ADDRESS", "ROLE", "TERM", "APPLIED", "SNAPSHOT", "DATA", "UPTIME", "VERSION"]);
+    for node in nodes {
+        table.add_row([
+            node.id.to_string(),
+            node.address.clone(),
+            node.role.clone(),
+            node.term.to_string(),
+            node.applied_index.to_string(),
+            node.snapshot_index.to_string(),
+            bytes(node.data_bytes),
+            duration(node.uptime_ms),
+            node.version.clone(),
+        ]);
+    }
+    table
+}
+
+pub fn tenants(tenants: &[admin::Tenant]) -> Table {
+    let mut table = table(&["TENANT", "ACCOUNTS", "OPEN", "GRANTED", "DENIED", "EXPIRED"]);
+    for tenant in tenants {
+        let numbers = [
+            tenant.accounts,
+            tenant.open_reservations,
+            tenant.granted_total,
+            tenant.denied_total,
+            tenant.expired_total,
+        ];
+        table.add_row(std::iter::once(tenant.name.clone()).chain(numbers.map(|number| number.to_string())));
+    }
+    table
+}
+
+pub fn budgets(budgets: &[admin::BudgetRule], wide: bool) -> Table {
+    let mut head = vec!["BUDGET", "TENANT", "LIMIT", "UNIT", "WINDOW", "SUBJECT", "ENFORCEMENT"];
+    if wide {
+        head.extend(["APPLIES TO", "COUNTS", "FROM"]);
+    }
+    let mut table = table(&head);
+    for budget in budgets {
+        let tenant = if budget.tenant.is_empty() { "(every)" } else { &budget.tenant };
+        let mut row = vec![
+            budget.name.clone(),
+            tenant.to_owned(),
+            units(budget.limit_micros),
+            budget.unit.clone(),
+            budget.window.clone(),
+            budget.subject.join(" + "),
+            budget.enforcement.clone(),
+        ];
+        if wide {
+            row.extend([budget.applies_to.clone(), budget.cost.clone(), budget.source.clone()]);
+        }
+        table.add_row(row);
+    }
+    table
+}
+
+pub fn accounts(accounts: &[admin::Account]) -> Table {
+    let mut table =
+        table(&["TENANT", "BUDGET", "SUBJECT", "LIMIT", "SPENT", "RESERVED", "AVAILABLE", "RESETS"]);
+    for account in accounts {
+        let shown = |micros| amount(micros, account.unit());
+        table.add_row([
+            account.tenant.clone(),
+            account.budget.clone(),
+            or_dash(&account.subject),
+            shown(account.limit_micros),
+            shown(account.spent_micros),
+            shown(account.reserved_micros),
+            shown(account.available_micros),
+            time(account.window_end_ms),
+        ]);
+    }
+    table
+}
+
+pub fn reservations(reservations: &[admin::Reservation]) -> Table {
+    let mut table = table(&["ID", "TENANT", "HOLDS", "MADE", "DEADLINE"]);
+    for reservation in reservations {
+        let holds = reservation
+            .charges
+            .iter()
+            .map(|charge| format!("{} {} {}", units(charge.amount_micros), charge.budget, charge.subject));
+        let holds = holds.collect::<Vec<_>>().join("; ");
+        table.add_row([
+            &reservation.id,
+            &reservation.tenant,
+            &holds,
+            &time(reservation.made_at_ms),
+            &time(reservation.deadline_ms),
+        ]);
+    }
+    table
+}
+
+pub fn providers(answer: &admin::ListProvidersResponse) -> Table {
+    let mut table = table(&["BACKEND", "STATE", "SINCE", "UNTIL", "REASON", "REPORTED BY"]);
+    for provider in &answer.providers {
+        let state = match provider.state() {
+            ProviderState::Healthy => "healthy",
+            ProviderState::Limited => "limited",
+            ProviderState::Failing => "failing",
+            ProviderState::Unspecified => "unknown",
+        };
+        let until = if provider.until_ms == 0 { "-".to_owned() } else { time(provider.until_ms) };
+        table.add_row([
+            &provider.backend,
+            state,
+            &time(provider.since_ms),
+            &until,
+            &provider.reason,
+            &provider.reporter,
+        ]);
+    }
+    table
+}
+
+/// What the manifests made: their objects.
+pub fn objects(objects: &[admin::PolicyObject], wide: bool) -> Table {
+    let mut head = vec!["KIND", "NAMESPACE", "NAME", "SUMMARY"];
+    if wide {
+        head.push("API VERSION");
+    }
+    let mut table = table(&head);
+    for object in objects {
+        let mut row = vec![
+            object.kind.clone(),
+            or_dash(&object.namespace),
+            object.name.clone(),
+            object.summary.clone(),
+        ];
+        if wide {
+            row.push(object.api_version.clone());
+        }
+        table.add_row(row);
+    }
+    table
+}
+
+pub fn gateways(answer: &admin::ListGatewaysResponse) -> Table {
+    let mut table = table(&["GATEWAY", "ADDRESS", "NODE", "POLICY", "STATE", "CONNECTED", "VERSION"]);
+    for gateway in &answer.gateways {
+        let state = if !gateway.policy_error.is_empty() {
+            format!("cannot read version {}: {}", answer.policy_version, gateway.policy_error)
+        } else if gateway.policy_version == answer.policy_version {
+            "current".to_owned()
+        } else {
+            format!("straggler, version {} is in force", answer.policy_version)
+        };
+        table.add_row([
+            gateway.name.clone(),
+            gateway.address.clone(),
+            gateway.node_id.to_string(),
+            gateway.policy_version.to_string(),
+            state,
+            time(gateway.connected_at_ms),
+            gateway.version.clone(),
+        ]);
+    }
+    table
+}
+
+pub fn alerts(alerts: &[admin::Alert]) -> Table {
+    let mut table = table(&["AT", "TENANT", "BUDGET", "SUBJECT", "SHARE", "SPENT", "LIMIT"]);
+    for alert in alerts {
+        table.add_row([
+            time(alert.at_ms),
+            alert.tenant.clone(),
+            alert.budget.clone(),
+            or_dash(&alert.subject),
+            format!("{} %", alert.share),
+            amount(alert.spent_micros, alert.unit()),
+            amount(alert.limit_micros, alert.unit()),
+        ]);
+    }
+    table
+}
+
+fn or_dash(text: &str) -> String {
+    if text.is_empty() { "-".to_owned() } else { text.to_owned() }
+}
