@@ -98,6 +98,7 @@ pub struct Deployment {
     pub nodes: Vec<Process>,
     pub gateways: Vec<Process>,
     pub provider: Process,
+    pub more_providers: Vec<Process>,
     pub node_addresses: Vec<String>,
     pub node_http: Vec<String>,
     pub gateway_addresses: Vec<String>,
@@ -127,6 +128,7 @@ impl Deployment {
             nodes: Vec::new(),
             gateways: Vec::new(),
             provider,
+            more_providers: Vec::new(),
             node_addresses,
             node_http,
             gateway_addresses: Vec::new(),
@@ -158,13 +160,26 @@ impl Deployment {
 
     /// One more gateway, the last of `gateways` then; `more` are flags.
     pub async fn start_gateway(&mut self, more: &[&str]) {
+        let mock = [("mock", self.provider_address.clone())];
+        self.add_gateway(&mock, more).await;
+    }
+
+    /// One more gateway, with these backends: name and address.
+    pub async fn start_gateway_to(&mut self, backends: &[(&str, String)]) {
+        self.add_gateway(backends, &[]).await;
+    }
+
+    async fn add_gateway(&mut self, backends: &[(&str, String)], more: &[&str]) {
         let number = self.gateways.len() + 1;
         let (proxy, http) = (free_address(), free_address());
-        let config = format!(
-            "name: gateway-{number}\nlisten: {proxy}\nhttp_listen: {http}\nnodes: [{}]\nbackends:\n  - {{name: mock, provider: OpenAI, base_url: \"http://{}/v1\"}}\n",
-            self.node_addresses.iter().map(|address| format!("\"{address}\"")).collect::<Vec<_>>().join(", "),
-            self.provider_address,
+        let nodes = self.node_addresses.iter().map(|address| format!("\"{address}\"")).collect::<Vec<_>>();
+        let mut config = format!(
+            "name: gateway-{number}\nlisten: {proxy}\nhttp_listen: {http}\nnodes: [{}]\nbackends:\n",
+            nodes.join(", "),
         );
+        for (name, address) in backends {
+            config += &format!("  - {{name: {name}, provider: OpenAI, base_url: \"http://{address}/v1\"}}\n");
+        }
         let path = self.folder.path().join(format!("gateway-{number}.yaml"));
         std::fs::write(&path, config).unwrap();
         let name = format!("gateway-{number}");
@@ -172,6 +187,16 @@ impl Deployment {
         self.gateways.push(Process::start(self.folder.path(), &name, &arguments));
         self.wait_ready(&http).await;
         self.gateway_addresses.push(proxy);
+    }
+
+    /// One more simulated provider, for as long as the deployment; its address.
+    pub async fn start_provider(&mut self, more: &[&str]) -> String {
+        let address = free_address();
+        let arguments = [&["mock-provider", "--listen", &address], more].concat();
+        let name = format!("provider-{}", self.more_providers.len());
+        self.more_providers.push(Process::start(self.folder.path(), &name, &arguments));
+        self.until(async || self.get(&address, "/mock/served").await.is_some()).await;
+        address
     }
 
     pub async fn wait_ready(&self, http: &str) {
@@ -190,16 +215,54 @@ impl Deployment {
 
     /// A chat completion through a gateway: status, headers and body. `None` if the connection broke.
     pub async fn chat(&self, gateway: usize, user: &str, body: &Value) -> Option<Answer> {
-        let request =
+        self.chat_with(gateway, &[("x-user-id", user)], body).await
+    }
+
+    pub async fn chat_with(&self, gateway: usize, headers: &[(&str, &str)], body: &Value) -> Option<Answer> {
+        let mut request =
             Request::post(format!("http://{}/v1/chat/completions", self.gateway_addresses[gateway]))
-                .header("content-type", "application/json")
-                .header("x-user-id", user)
-                .body(Full::new(Bytes::from(body.to_string())))
-                .unwrap();
+                .header("content-type", "application/json");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::new(Bytes::from(body.to_string()))).unwrap();
         let response = self.http.request(request).await.ok()?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let body = response.into_body().collect().await.ok()?.to_bytes();
         Some(Answer { status, headers, body })
+    }
+
+    /// The command line against this cluster: what it printed, or what it printed when it failed.
+    pub fn quorate(&self, arguments: &[&str]) -> Result<String, String> {
+        let output = Command::new(env!("CARGO_BIN_EXE_quorate"))
+            .args(arguments)
+            .env("QUORATE_NODES", self.node_addresses.join(","))
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() {
+            Ok(text(&output.stdout))
+        } else {
+            Err(text(&output.stdout) + &text(&output.stderr))
+        }
+    }
+
+    pub async fn until(&self, mut holds: impl AsyncFnMut() -> bool) {
+        let deadline = Instant::now() + READY_WITHIN;
+        while !holds().await {
+            assert!(Instant::now() < deadline, "it does not become so");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub async fn all_gateways_run_the_policy_in_force(&self) {
+        self.until(async || {
+            let answer = self.admin().list_gateways(Default::default()).await.unwrap();
+            answer.gateways.len() == self.gateways.len()
+                && answer.gateways.iter().all(|gateway| gateway.policy_version == answer.policy_version)
+        })
+        .await;
     }
 
     pub fn client(&self) -> Client {

@@ -1,0 +1,334 @@
+//! The manifests people already have, applied to a running cluster with the command line, and what they promise seen
+//! over HTTP.
+
+#![allow(clippy::unwrap_used, reason = "a test says what it expects by unwrapping it")]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use support::{Answer, Deployment};
+
+/// A policy that limits nothing: what is tested is applied on top.
+const EMPTY: &str = "apiVersion: quorate.dev/v1alpha1
+kind: ModelPrice
+metadata: {name: house-model}
+spec: {models: [house-1], input: 1, output: 2}
+";
+
+fn given(name: &str) -> Option<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/manifests");
+    let path = folder.join(name);
+    if !path.exists() {
+        eprintln!("skipped: {} is not there", path.display());
+        return None;
+    }
+    Some(path)
+}
+
+/// A request whose usage the simulated provider is told.
+fn request(model: &str, max_tokens: u64, input: u64, output: u64) -> Value {
+    json!({
+        "model": model,
+        "max_tokens": max_tokens,
+        "messages": [{"role": "user", "content": "Hi"}],
+        "metadata": {"mock_input_tokens": input.to_string(), "mock_tokens": output.to_string()},
+    })
+}
+
+impl Deployment {
+    async fn with_manifests(names: &[&str]) -> Option<Self> {
+        let paths: Vec<PathBuf> = names.iter().map(|name| given(name)).collect::<Option<_>>()?;
+        let deployment = Self::start(EMPTY).await;
+        for path in paths {
+            let output = deployment.quorate(&["apply", "-f", path.to_str().unwrap()]).unwrap();
+            assert!(output.contains(" created") || output.contains(" configured"), "{output}");
+        }
+        deployment.all_gateways_run_the_policy_in_force().await;
+        Some(deployment)
+    }
+
+    async fn asks(&self, headers: &[(&str, &str)], body: &Value) -> Answer {
+        self.chat_with(0, headers, body).await.unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_for_each_user() {
+    let Some(deployment) = Deployment::with_manifests(&["01-request-cost.yaml", "02-per-user.yaml"]).await
+    else {
+        return;
+    };
+    let body = request("gpt-4o", 60_000, 10, 59_990);
+    assert_eq!(deployment.asks(&[("x-user-id", "alice")], &body).await.status, 200);
+    let denied = deployment.asks(&[("x-user-id", "alice")], &body).await;
+    assert_eq!(denied.status, 429);
+    assert_eq!(denied.headers["x-ratelimit-remaining"], "40000");
+    assert!(denied.headers["x-ratelimit-limit"].to_str().unwrap().starts_with("100000, 100000;w=3600"));
+    assert_eq!(deployment.asks(&[("x-user-id", "bob")], &body).await.status, 200);
+    // Whoever leaves the header out shares one account with all others who do.
+    assert_eq!(deployment.asks(&[], &body).await.status, 200);
+    assert_eq!(deployment.asks(&[], &body).await.status, 429);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_of_two_models_side_by_side() {
+    let Some(deployment) = Deployment::with_manifests(&["03-per-model.yaml"]).await else { return };
+    let alice = [("x-user-id", "alice")];
+    for (model, tokens) in [("gpt-4o", 30_000), ("gpt-4o-mini", 300_000)] {
+        let body = request(model, tokens, 10, tokens - 10);
+        assert_eq!(deployment.asks(&alice, &body).await.status, 200, "{model}");
+        assert_eq!(deployment.asks(&alice, &body).await.status, 429, "{model}");
+    }
+    // A model without a limit.
+    let free = request("o3-mini", 900_000, 10, 10);
+    assert_eq!(deployment.asks(&alice, &free).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn budgets_of_teams() {
+    let Some(deployment) = Deployment::with_manifests(&["06-team-budgets.yaml"]).await else { return };
+    // The provider says it used more than anybody asked for: charged all the same.
+    let large = request("gpt-4o", 100, 2_000_000, 10);
+    let small = request("gpt-4o", 100, 10, 10);
+    assert_eq!(deployment.asks(&[("x-team-id", "marketing")], &large).await.status, 200);
+    assert_eq!(deployment.asks(&[("x-team-id", "marketing")], &small).await.status, 429);
+    assert_eq!(deployment.asks(&[("x-team-id", "engineering")], &large).await.status, 200);
+    assert_eq!(deployment.asks(&[("x-team-id", "engineering")], &small).await.status, 200);
+    assert_eq!(deployment.asks(&[("x-team-id", "research")], &small).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_second_backend_serves_when_the_first_fails() {
+    let names = ["04-fallback-route.yaml", "05-backends.yaml"];
+    let Some(mut deployment) = Deployment::with_manifests(&names).await else { return };
+    let failing = deployment.start_provider(&["--error-percent", "100"]).await;
+    let backends = [("openai-backend", failing), ("anthropic-backend", deployment.provider_address.clone())];
+    deployment.start_gateway_to(&backends).await;
+    let gateway = deployment.gateways.len() - 1;
+    let answer = deployment.chat_with(gateway, &[], &request("gpt-4o", 90, 10, 90)).await.unwrap();
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.headers["x-ai-provider"], "anthropic-backend");
+    assert_eq!(answer.headers["x-quorate-attempts"], "2");
+    // The route knows one model only.
+    let other = deployment.chat_with(gateway, &[], &request("gpt-9", 90, 10, 90)).await.unwrap();
+    assert_eq!(other.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cost_in_cel() {
+    let Some(costs) = given("01-request-cost.yaml") else { return };
+    let deployment = Deployment::start(EMPTY).await;
+    let policy = "
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: BackendTrafficPolicy
+metadata: {name: cents, namespace: ai-services}
+spec:
+  rateLimit:
+    type: Global
+    global:
+      rules:
+        - clientSelectors: [{headers: [{name: x-user-id, type: Distinct}]}]
+          limit: {requests: 1000, unit: Day}
+          cost:
+            request: {from: Number, number: 0}
+            response: {from: Metadata, metadata: {namespace: io.envoy.ai_gateway, key: llm_cost_cents}}
+";
+    let file = deployment.folder.path().join("cents.yaml");
+    std::fs::write(&file, policy).unwrap();
+    let files = ["apply", "-f", costs.to_str().unwrap(), "-f", file.to_str().unwrap()];
+    deployment.quorate(&files).unwrap();
+    deployment.all_gateways_run_the_policy_in_force().await;
+    // 1,000 × 0.25 + 500 × 1.0
+    let body = request("gpt-4o", 500, 1_000, 500);
+    assert_eq!(deployment.asks(&[("x-user-id", "alice")], &body).await.status, 200);
+    let accounts: Value =
+        serde_json::from_str(&deployment.quorate(&["get", "accounts", "-o", "json"]).unwrap()).unwrap();
+    assert_eq!(accounts["accounts"][0]["spent_micros"], 750_000_000);
+    let denied = deployment.asks(&[("x-user-id", "alice")], &body).await;
+    assert_eq!(denied.status, 429);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn manifests_come_and_go_as_a_whole() {
+    let deployment = Deployment::start(EMPTY).await;
+    let folder = deployment.folder.path();
+    let budget = |name: &str, tokens: u64| {
+        format!(
+            "apiVersion: quorate.dev/v1alpha1\nkind: Budget\nmetadata: {{name: {name}}}\nspec:\n  subject: [{{header: x-user-id}}]\n  limit: {{tokens: {tokens}}}\n  window: Lifetime\n"
+        )
+    };
+    let write = |name: &str, text: &str| {
+        let path = folder.join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let [a, b] = [write("a.yaml", &budget("a", 250)), write("b.yaml", &budget("b", 1_000))];
+    let created = deployment.quorate(&["apply", "-f", &a, "-f", &b, "--comment", "first"]).unwrap();
+    assert!(created.contains("a created") && created.contains("b created"), "{created}");
+    let again = deployment.quorate(&["apply", "-f", &a]).unwrap();
+    assert!(again.contains("a unchanged") && again.contains("nothing changed"), "{again}");
+
+    // One mistake in one document: nothing of it is taken.
+    let broken = write(
+        "broken.yaml",
+        &format!("{}---\n{}", budget("a", 300), budget("c", 5).replace("limit", "limt")),
+    );
+    let refused = deployment.quorate(&["apply", "-f", &broken]).unwrap_err();
+    for word in ["broken.yaml", "line ", "limt", "limit"] {
+        assert!(refused.contains(word), "{word:?} is missing in {refused}");
+    }
+    let budgets = deployment.quorate(&["get", "budgets"]).unwrap();
+    assert!(budgets.contains("250") && !budgets.contains("300"), "{budgets}");
+
+    let more = write("more.yaml", &budget("a", 300));
+    let diff = deployment.quorate(&["diff", "-f", &more]).unwrap();
+    assert!(diff.contains("-") && diff.contains("250") && diff.contains("300"), "{diff}");
+    deployment.quorate(&["apply", "-f", &more, "--dry-run"]).unwrap();
+    deployment.quorate(&["apply", "-f", &more, "--comment", "more for a"]).unwrap();
+    let history = deployment.quorate(&["history", "policies"]).unwrap();
+    assert!(history.contains("more for a") && history.contains("first"), "{history}");
+    let deleted = deployment.quorate(&["delete", "-f", &b]).unwrap();
+    assert!(deleted.contains("b deleted"), "{deleted}");
+    assert!(!deployment.quorate(&["get", "policies"]).unwrap().contains(" b "));
+
+    let versions: Value =
+        serde_json::from_str(&deployment.quorate(&["history", "policies", "-o", "json"]).unwrap()).unwrap();
+    let first = versions["versions"].as_array().unwrap().iter().find(|v| v["comment"] == "first").unwrap();
+    deployment.quorate(&["rollback", &first["version"].to_string()]).unwrap();
+    let budgets = deployment.quorate(&["get", "budgets"]).unwrap();
+    assert!(budgets.contains("250") && budgets.contains("1,000"), "{budgets}");
+    let audit = deployment.quorate(&["history", "audit"]).unwrap();
+    assert!(audit.contains("policy"), "{audit}");
+}
+
+/// What was spent stays spent, whatever becomes of the limit.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_limit_keeps_what_was_spent() {
+    let deployment = Deployment::start(&support::policy(250, "Lifetime")).await;
+    let body = support::request_of_100(false);
+    let status = async || deployment.chat(0, "alice", &body).await.unwrap().status;
+    assert_eq!((status().await, status().await, status().await), (200, 200, 429));
+    let set_limit = async |tokens: u64| {
+        let path = deployment.folder.path().join("limit.yaml");
+        std::fs::write(&path, support::policy(tokens, "Lifetime")).unwrap();
+        deployment.quorate(&["apply", "-f", path.to_str().unwrap()]).unwrap();
+        deployment.all_gateways_run_the_policy_in_force().await;
+    };
+    set_limit(350).await;
+    assert_eq!((status().await, status().await), (200, 429));
+    set_limit(100).await;
+    assert_eq!(status().await, 429);
+    let account = deployment.account(0, "user", "alice", Default::default()).await.unwrap();
+    assert_eq!((account.limit_micros, account.spent_micros), (100_000_000, 300_000_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_stands_for_its_user_until_it_is_revoked() {
+    let deployment = Deployment::start(&support::policy(250, "Lifetime")).await;
+    let made = deployment.quorate(&["keys", "create", "--tenant", "acme", "--user", "alice"]).unwrap();
+    let key = made.lines().find(|line| line.starts_with("qk_")).unwrap().trim().to_owned();
+    let bearer = format!("Bearer {key}");
+    let body = support::request_of_100(false);
+    let with_key = async |more: &[(&str, &str)]| {
+        let headers = [&[("authorization", bearer.as_str())], more].concat();
+        deployment.chat_with(0, &headers, &body).await.unwrap().status
+    };
+    deployment.until(async || with_key(&[]).await == 200).await;
+    assert_eq!(with_key(&[("x-user-id", "alice")]).await, 200);
+    assert_eq!(with_key(&[]).await, 429, "the key's user has one account, however it is named");
+    assert_eq!(with_key(&[("x-user-id", "bob")]).await, 403, "somebody else's name");
+    deployment.quorate(&["keys", "revoke", &key]).unwrap();
+    deployment.until(async || with_key(&[]).await == 401).await;
+    let listed = deployment.quorate(&["keys", "list"]).unwrap();
+    assert!(listed.contains("alice") && !listed.contains(&key), "{listed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn explain_says_what_a_request_would_meet() {
+    let names = ["03-per-model.yaml", "04-fallback-route.yaml", "05-backends.yaml"];
+    let Some(deployment) = Deployment::with_manifests(&names).await else { return };
+    let asked =
+        ["explain", "request", "--model", "gpt-4o", "--header", "x-user-id=alice", "--max-tokens", "500"];
+    let text = deployment.quorate(&asked).unwrap();
+    for word in [
+        "ai-services/llm-with-fallback",
+        "openai-backend",
+        "anthropic-backend",
+        "alice",
+        "50,000",
+        "1,500",
+        "granted",
+    ] {
+        assert!(text.contains(word), "{word:?} is missing in\n{text}");
+    }
+    assert!(text.find("openai-backend").unwrap() < text.find("anthropic-backend").unwrap());
+}
+
+/// The example that docs/examples.md explains.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_example_of_priorities() {
+    let mut deployment = Deployment::start(EMPTY).await;
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/examples/priority-routing");
+    deployment.quorate(&["apply", "-f", folder.to_str().unwrap()]).unwrap();
+    let served = deployment.provider_address.clone();
+    let failing = deployment.start_provider(&["--error-percent", "100"]).await;
+    deployment.start_gateway_to(&[("openai", served.clone()), ("anthropic", served.clone())]).await;
+    deployment.start_gateway_to(&[("openai", failing), ("anthropic", served)]).await;
+    deployment.all_gateways_run_the_policy_in_force().await;
+    let [works, falls_back] = [2, 3];
+    let ask = async |gateway: usize, headers: &[(&str, &str)], input: u64, output: u64| {
+        // Whatever model the client names: the route decides.
+        let body = request("auto", output, input, output);
+        let answer = deployment.chat_with(gateway, headers, &body).await.unwrap();
+        let body: Value = serde_json::from_slice(&answer.body).unwrap();
+        (answer.status, body)
+    };
+    let alice_high = [("x-user-id", "alice"), ("priority", "high")];
+    let alice = [("x-user-id", "alice")];
+
+    let (status, body) = ask(works, &alice_high, 1_000, 59_000).await;
+    assert_eq!((status, &body["model"]), (200, &json!("gpt-4o")));
+    let (status, body) = ask(works, &alice_high, 1_000, 59_000).await;
+    assert_eq!(status, 429);
+    assert!(body["error"]["message"].as_str().unwrap().contains("llm/gpt-4o-per-user"), "{body}");
+
+    let (status, body) = ask(works, &alice, 1_000, 299_000).await;
+    assert_eq!((status, &body["model"]), (200, &json!("gpt-4o-mini")));
+    let (status, body) = ask(works, &alice, 1_000, 299_000).await;
+    assert_eq!(status, 429);
+    assert!(body["error"]["message"].as_str().unwrap().contains("llm/gpt-4o-mini-per-user"), "{body}");
+
+    // 1,000 × $2.50 + 59,000 × $10 and 1,000 × $0.15 + 299,000 × $0.60, each per million tokens.
+    let everyone = deployment.account(0, "llm/all-users", "", Default::default()).await.unwrap();
+    assert_eq!(everyone.spent_micros, 2_500 + 590_000 + 150 + 179_400);
+
+    let bob_high = [("x-user-id", "bob"), ("priority", "high")];
+    let (status, body) = ask(falls_back, &bob_high, 10, 100).await;
+    assert_eq!((status, &body["model"]), (200, &json!("claude-sonnet-4-5")));
+    let (status, body) = ask(falls_back, &[("x-user-id", "bob")], 10, 100).await;
+    assert_eq!((status, &body["model"]), (200, &json!("claude-haiku-4-5")));
+
+    // The provider says it read 50,000,000 tokens: $125. After that nobody is served.
+    assert_eq!(ask(works, &[("x-user-id", "carol"), ("priority", "high")], 50_000_000, 10).await.0, 200);
+    let (status, body) = ask(works, &[("x-user-id", "dan")], 10, 100).await;
+    assert_eq!(status, 429);
+    let message = body["error"]["message"].as_str().unwrap();
+    assert!(message.contains("llm/all-users") && message.contains("$100"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mistakes_in_manifests_name_their_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("typo.yaml");
+    std::fs::write(&file, "apiVersion: quorate.dev/v1alpha1\nkind: Budjet\nmetadata: {name: a}\nspec: {}\n")
+        .unwrap();
+    let (code, output) =
+        support::Process::start(folder.path(), "validate", &["validate", "-f", file.to_str().unwrap()])
+            .wait();
+    assert_eq!(code, Some(1), "{output}");
+    for word in ["typo.yaml", "Budjet", "Budget"] {
+        assert!(output.contains(word), "{word:?} is missing in {output}");
+    }
+}
