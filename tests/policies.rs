@@ -264,6 +264,7 @@ async fn explain_says_what_a_request_would_meet() {
         assert!(text.contains(word), "{word:?} is missing in\n{text}");
     }
     assert!(text.find("openai-backend").unwrap() < text.find("anthropic-backend").unwrap());
+    assert!(text.lines().any(|line| line.split_whitespace().eq(["user", "alice"])), "{text}");
 }
 
 /// The example that docs/examples.md explains.

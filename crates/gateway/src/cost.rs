@@ -1,10 +1,11 @@
 //! Tokens in every budget's own unit: what a request can cost before it is sent, and what it did cost after.
 
 use quorate_ledger::{Amount, Balance, Charge, Enforcement};
-use quorate_policy::runtime::{BudgetMatch, CostContext, CostError, Prices, Usage as CostUsage};
+use quorate_policy::runtime::{
+    BudgetMatch, CostContext, CostError, OutputBounds, Prices, Usage as CostUsage,
+};
 
 use crate::{
-    estimate::{Output, binds},
     metrics::Metrics,
     plan::{Candidate, Plan},
     provider::Usage,
@@ -55,7 +56,7 @@ impl Bounds<'_> {
     }
 
     /// One charge for each budget.
-    pub(crate) fn charges(&self, output: &Output) -> Result<Vec<Charge>, Refusal> {
+    pub(crate) fn charges(&self, output: &OutputBounds) -> Result<Vec<Charge>, Refusal> {
         let charge = |(found, least): (&BudgetMatch, &u64)| {
             let amount = self.of(found, output.most)?;
             let at_least = if *least == output.most { amount } else { self.of(found, *least)?.min(amount) };
@@ -73,16 +74,16 @@ impl Bounds<'_> {
     /// Whether every budget is so large that a loose bound does no harm.
     pub(crate) fn are_rich(&self, charges: &[Charge]) -> bool {
         self.plan.matches.iter().zip(charges).all(|(found, charge)| {
-            !binds(found) || found.budget.rule.limit.micros() / RICH_FACTOR > charge.amount.micros()
+            !found.budget.binds() || found.budget.rule.limit.micros() / RICH_FACTOR > charge.amount.micros()
         })
     }
 
     /// The most output tokens whose cost fits into what each budget has granted. What they cost need not grow evenly with
     /// their number, so each guess is priced.
-    pub(crate) fn granted_output(&self, output: &Output, balances: &[Balance]) -> Result<u64, Refusal> {
+    pub(crate) fn granted_output(&self, output: &OutputBounds, balances: &[Balance]) -> Result<u64, Refusal> {
         let fits = |tokens: u64| {
             for (found, balance) in self.plan.matches.iter().zip(balances) {
-                if binds(found) && self.of(found, tokens)? > balance.amount {
+                if found.budget.binds() && self.of(found, tokens)? > balance.amount {
                     return Ok(false);
                 }
             }

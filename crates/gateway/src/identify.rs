@@ -16,10 +16,6 @@ use crate::{
     request::value,
 };
 
-/// Where clients name themselves if the policy does not say: what gateways before this one have used.
-const TENANT_HEADER: &str = "x-tenant-id";
-const TEAM_HEADER: &str = "x-team-id";
-const USER_HEADER: &str = "x-user-id";
 const API_KEY_HEADER: &str = "x-api-key";
 /// As the ledger's.
 const TENANT_BYTES_MAX: usize = 128;
@@ -76,12 +72,7 @@ pub(crate) fn identify(
     source: IpAddr,
 ) -> Result<Who, Refusal> {
     let rules = active.policy.identity();
-    let name = |header: &Option<String>, default: &str| header.clone().unwrap_or_else(|| default.to_owned());
-    let names = [
-        name(&rules.tenant.header, TENANT_HEADER),
-        name(&rules.team.header, TEAM_HEADER),
-        name(&rules.user.header, USER_HEADER),
-    ];
+    let names = rules.headers().map(str::to_owned);
     let claimed = Claimed { headers, names: &names, trusted: trusts(rules, source) };
     if let Some(key) = presented_key(headers) {
         return by_key(rules, key, keys, now, &claimed);

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use quorate_ledger::{Amount, Balance, Charge, Command, Denial, Grant, Outcome, ReservationId};
+use quorate_policy::runtime::OutputBounds;
 use tokio::time::{Instant, sleep};
 
 use crate::{
@@ -10,7 +11,7 @@ use crate::{
     call::Call,
     cost::Bounds,
     counts::Counts,
-    estimate::{self, Output},
+    estimate,
     plan::Plan,
     policy::ActivePolicy,
     refusal::Refusal,
@@ -87,7 +88,7 @@ impl<'c> Reserving<'c> {
             if self.plan.matches.is_empty() {
                 return Ok((self.plan, None));
             }
-            if self.call.facts.input.files > 0 && self.plan.matches.iter().any(estimate::binds) {
+            if self.call.facts.input.files > 0 && self.plan.matches.iter().any(|found| found.budget.binds()) {
                 return Err(Refusal::Unbounded);
             }
             if let Some(held) = self.once().await? {
@@ -100,7 +101,7 @@ impl<'c> Reserving<'c> {
     /// One question. `None`: ask again, something has changed.
     async fn once(&mut self) -> Result<Option<Held>, Refusal> {
         let plan = Arc::clone(&self.plan);
-        let output = Output::of(&self.call.facts, &plan.matches)?;
+        let output = estimate::output(&self.call.facts, &plan.matches)?;
         let metrics = Arc::clone(&self.call.core.metrics);
         let mut bounds = Bounds { plan: &plan, inputs: self.inputs(&plan), metrics: &metrics };
         let mut charges = bounds.charges(&output)?;
@@ -122,7 +123,7 @@ impl<'c> Reserving<'c> {
         id: ReservationId,
         outcome: Outcome,
         bounds: &Bounds<'_>,
-        output: &Output,
+        output: &OutputBounds,
         charges: Vec<Charge>,
     ) -> Result<Option<Held>, Refusal> {
         match outcome {
@@ -160,7 +161,7 @@ impl<'c> Reserving<'c> {
         id: ReservationId,
         grant: Grant,
         bounds: &Bounds<'_>,
-        output: &Output,
+        output: &OutputBounds,
     ) -> Result<Option<Held>, Refusal> {
         let core = &self.call.core;
         core.tier_hints.saw(&self.plan.who.identity.tenant, &self.plan, &grant.balances);
@@ -301,7 +302,7 @@ impl<'c> Reserving<'c> {
         self.counts.count(self.call, &tokenizers).await;
     }
 
-    fn held(&self, id: ReservationId, grant: Grant, bounds: &Bounds<'_>, output: &Output) -> Held {
+    fn held(&self, id: ReservationId, grant: Grant, bounds: &Bounds<'_>, output: &OutputBounds) -> Held {
         let granted = bounds.granted_output(output, &grant.balances).unwrap_or_else(|refusal| {
             // Every cost was told a moment ago.
             tracing::error!(%refusal, "a grant could not be turned into an output limit");
@@ -321,7 +322,7 @@ impl<'c> Reserving<'c> {
         }
     }
 
-    fn spare(&self, id: ReservationId, taken: Taken, bounds: &Bounds<'_>, output: &Output) -> Held {
+    fn spare(&self, id: ReservationId, taken: Taken, bounds: &Bounds<'_>, output: &OutputBounds) -> Held {
         let held = self.held(id, taken.as_granted(), bounds, output);
         Held { spare: Some(taken), ..held }
     }

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use quorate_ledger::{Amount, Command, Outcome, Refusal, ReservationId, Settlement};
 use tokio::{sync::oneshot, time::Instant};
 
-use crate::{core::Core, estimate::binds, reserve::Held};
+use crate::{core::Core, reserve::Held};
 
 /// One try; the client repeats the operation inside of it.
 const TRY: Duration = Duration::from_secs(5);
@@ -53,7 +53,7 @@ pub(crate) async fn end(core: &Arc<Core>, held: Held, ending: Ending) -> Option<
 fn note_overdraft(core: &Core, held: &Held, ending: &Ending) {
     let Ending::Settle { amounts, tokens } = ending else { return };
     let beyond = held.plan.matches.iter().enumerate().any(|(number, found)| {
-        binds(found) && amounts.get(number).is_some_and(|amount| *amount > held.amount(number))
+        found.budget.binds() && amounts.get(number).is_some_and(|amount| *amount > held.amount(number))
     });
     if beyond {
         let reserved = held.input.saturating_add(held.output);

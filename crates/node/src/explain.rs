@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use quorate_ledger::{Amount, Charge, Command, Enforcement, Ledger, ReservationId};
 use quorate_policy::runtime::{
     BackendRef, Budget, BudgetMatch, CompiledPolicy, CostContext, ExplainedBudget, Explanation, Identity,
-    IdentityField, RequestView, RouteMatch, TierAction, Verdict, WhenShort, tier_at,
+    IdentityField, OutputBounds, OutputTooLarge, RequestView, RouteMatch, TierAction, Verdict, tier_at,
 };
 use quorate_rpc::{admin, budget};
 use tonic::Status;
@@ -31,7 +31,7 @@ struct Case<'a> {
     model: &'a str,
     contexts: Vec<CostContext<'a>>,
     input: u64,
-    max_tokens: Option<u64>,
+    output: Result<OutputBounds, OutputTooLarge>,
 }
 
 impl Reads {
@@ -86,7 +86,7 @@ impl Reads {
             model: &request.model,
             contexts: contexts(&view, route.as_ref()),
             input,
-            max_tokens: request.max_tokens,
+            output: OutputBounds::of(request.max_tokens, u64::MAX, 1, &matches),
         };
         let response = self.replica.read(|ledger, at| admin::ExplainRequestResponse {
             policy_version: policy.version,
@@ -95,7 +95,11 @@ impl Reads {
             user: identity.user.clone().unwrap_or_default(),
             route: route.as_ref().map(|found| found.route.name.clone()).unwrap_or_default(),
             backends: backends.iter().map(|backend| case.backend(backend)).collect(),
-            budgets: matches.iter().map(|found| case.budget(ledger, found, &mut notes)).collect(),
+            budgets: matches
+                .iter()
+                .enumerate()
+                .map(|(number, found)| case.budget(ledger, found, number, &mut notes))
+                .collect(),
             notes: Vec::new(),
             read_point: self.point(at, ledger.time()),
         });
@@ -142,12 +146,16 @@ fn identity(
     notes: &mut Vec<String>,
 ) -> Identity {
     let rules = compiled.identity();
-    let from = |given: &str, field: &IdentityField| {
-        let header = field.header.as_ref().and_then(|name| headers.iter().find(|(known, _)| known == name));
-        let header = header.map(|(_, value)| value.clone()).filter(|value| !value.is_empty());
+    let from = |given: &str, name: &str, field: &IdentityField| {
+        let header = headers
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.clone())
+            .filter(|value| !value.is_empty());
         Some(given.to_owned()).filter(|given| !given.is_empty()).or(header).or_else(|| field.default.clone())
     };
-    let tenant = from(&request.tenant, &rules.tenant);
+    let [tenant_header, team_header, user_header] = rules.headers();
+    let tenant = from(&request.tenant, tenant_header, &rules.tenant);
     if tenant.is_none() {
         notes.push(
             "no tenant: the request names none and the policy has no default; it would be refused".to_owned(),
@@ -158,8 +166,8 @@ fn identity(
     }
     Identity {
         tenant: tenant.unwrap_or_default(),
-        team: from(&request.team, &rules.team),
-        user: from(&request.user, &rules.user),
+        team: from(&request.team, team_header, &rules.team),
+        user: from(&request.user, user_header, &rules.user),
         key: None,
     }
 }
@@ -180,6 +188,7 @@ impl Case<'_> {
         &self,
         ledger: &Ledger,
         found: &BudgetMatch,
+        number: usize,
         notes: &mut Vec<String>,
     ) -> admin::ExplainedBudget {
         let (rule, time) = (&found.budget.rule, now());
@@ -189,7 +198,7 @@ impl Case<'_> {
                 (account.limit, account.spent, account.reserved, account.available)
             });
         let window = account.map_or_else(|| rule.span_at(time), |account| account.window);
-        let asked = self.asked(&found.budget);
+        let asked = self.asked(&found.budget, number);
         let verdict = match &asked {
             Err(problem) => problem.clone(),
             Ok((amount, at_least)) => self.verdict(ledger, found, (*amount, *at_least), available).to_owned(),
@@ -217,18 +226,17 @@ impl Case<'_> {
         }
     }
 
-    /// The most it can cost, and the least that it is admitted with.
-    fn asked(&self, budget: &Budget) -> Result<(Amount, Amount), String> {
-        let prices = self.compiled.prices();
+    /// The most it can cost, and the least that it is admitted with, of the matches' budget `number`.
+    fn asked(&self, budget: &Budget, number: usize) -> Result<(Amount, Amount), String> {
+        let output = self.output.as_ref().map_err(|OutputTooLarge { budget, named, max }| {
+            format!("refused: budget {budget} allows at most {max} output tokens, not {named}")
+        })?;
         let bound = |output| {
-            let bound = budget.bound(self.input, output, &self.contexts, prices);
+            let bound = budget.bound(self.input, output, &self.contexts, self.compiled.prices());
             bound.map_err(|error| format!("{}: {error}", self.model))
         };
-        let most = budget.output_max.unwrap_or(u64::MAX);
-        let output = self.max_tokens.unwrap_or(budget.output_default).min(most);
-        let shrinks = self.max_tokens.is_none() || budget.when_short == WhenShort::Clamp;
-        let least = if shrinks { output.min(budget.output_floor) } else { output };
-        Ok((bound(output)?, bound(least)?))
+        let least = output.least.get(number).copied().unwrap_or(output.most);
+        Ok((bound(output.most)?, bound(least)?))
     }
 
     fn verdict(

@@ -235,3 +235,22 @@ async fn a_request_is_explained_by_what_is_in_force_and_what_is_spent() {
     let never = client.admin().explain_request(asked(2_000, 500)).await.unwrap();
     assert_eq!(told(&never).2, "denied");
 }
+
+/// One number of output tokens goes upstream, so every budget is asked for the same: the smallest default of all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_names_no_output_is_explained_as_a_gateway_decides_it() {
+    let cluster = Cluster::start(1).await;
+    let small = budget("small", 5_000).replace("window:", "output: {default: 100, floor: 50}\n  window:");
+    cluster.apply(&format!("{}---\n{small}", budget("large", 9_000))).await;
+    let asked = ExplainRequestRequest {
+        model: "gpt-4o".to_owned(),
+        headers: vec![Header { name: "x-user-id".to_owned(), value: "alice".to_owned() }],
+        input_tokens: 1_000,
+        ..Default::default()
+    };
+    let told = cluster.client().admin().explain_request(asked).await.unwrap();
+    let reserved: Vec<u64> =
+        told.budgets.iter().map(|budget| budget.would_reserve_micros / 1_000_000).collect();
+    assert_eq!(reserved, [1_100, 1_100], "{told:?}");
+    assert_eq!(told.user, "alice");
+}

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use quorate_ledger::{Amount, BudgetRule};
+use quorate_ledger::{Amount, BudgetRule, Enforcement};
 
 use super::subject::Way;
 use super::{Cost, CostContext, CostError, Price, Prices, RequestView, Selector, SubjectPart, Tier, Usage};
@@ -103,6 +103,11 @@ impl Budget {
             && among(&self.routes, route)
             && among(&self.backends, way.backend)
             && self.selector.matches(request)
+    }
+
+    /// It can deny, and so holds a bound on what a request may do.
+    pub fn binds(&self) -> bool {
+        self.rule.enforcement == Enforcement::Reserve
     }
 
     /// What a request with this usage costs here: its answer, and [`Self::request_cost`] on top.

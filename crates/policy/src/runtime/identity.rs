@@ -2,13 +2,16 @@
 
 use super::Cidr;
 
+/// Where clients name themselves if the policy does not say: what gateways before this one have used.
+const HEADERS: [&str; 3] = ["x-tenant-id", "x-team-id", "x-user-id"];
+
 /// The default: tenant from header `x-tenant-id`, else `default`; no team and no user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdentityRules {
     pub tenant: IdentityField,
     pub team: IdentityField,
     pub user: IdentityField,
-    /// Identity headers count only from these addresses. Empty: from everywhere.
+    /// Identity headers are believed only from these addresses. Empty: only from the gateway's own machine.
     pub trusted_sources: Vec<Cidr>,
     /// Whether API keys issued by Quorate are accepted.
     pub keys: bool,
@@ -50,6 +53,16 @@ pub enum JwksSource {
     File(String),
     /// The JSON itself: public keys only.
     Inline(String),
+}
+
+impl IdentityRules {
+    /// The headers of tenant, team and user, in this order; in lower case.
+    pub fn headers(&self) -> [&str; 3] {
+        let named = [&self.tenant, &self.team, &self.user].map(|field| field.header.as_deref());
+        let [tenant, team, user] = named;
+        let [default_tenant, default_team, default_user] = HEADERS;
+        [tenant.unwrap_or(default_tenant), team.unwrap_or(default_team), user.unwrap_or(default_user)]
+    }
 }
 
 impl Default for IdentityRules {

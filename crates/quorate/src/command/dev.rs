@@ -91,7 +91,8 @@ impl Dev {
             nodes: addresses.nodes.clone(),
             operation_timeout_ms: 5_000,
         })
-        .admin();
+        .admin()
+        .acting_as("quorate dev");
         let ready = tokio::time::timeout(READY_WITHIN, self.apply_first_policy(&admin)).await;
         ready.context("the nodes did not elect a leader in time")??;
         let mut gateways = Vec::new();
