@@ -7,9 +7,7 @@
 mod lower;
 pub mod manifests;
 mod nearest;
-mod policy;
 pub mod runtime;
 
 pub use lower::{AlertRoute, Compiled};
 pub use nearest::did_you_mean;
-pub use policy::{Budget, BudgetMatch, MatchError, Policy, SubjectPart};

@@ -155,6 +155,7 @@ pub fn text(path: &Path) -> String {
 mod tests {
     use quorate_gateway::GatewayConfig;
     use quorate_node::NodeConfig;
+    use quorate_policy::manifests::{ManifestSet, Mode, Source};
 
     use super::*;
 
@@ -250,7 +251,9 @@ peers:
                 load(Some(&deploy.join(format!("gateway-{number}.yaml"))), &[]).unwrap();
             config.check().unwrap();
         }
-        let policy = quorate_policy::Policy::parse(crate::command::dev::SAMPLE_POLICY).unwrap();
-        assert_eq!(policy.warnings(), Vec::<String>::new());
+        let source = Source { name: "policy.yaml", text: crate::command::dev::SAMPLE_POLICY };
+        let (set, said) = ManifestSet::parse(&[source], Mode::Strict).unwrap();
+        let (_, warned) = set.compile().unwrap();
+        assert_eq!([said, warned].concat(), Vec::<String>::new());
     }
 }
