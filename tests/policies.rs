@@ -7,6 +7,7 @@ mod support;
 
 use std::path::{Path, PathBuf};
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use support::{Answer, Deployment};
 
@@ -16,6 +17,9 @@ kind: ModelPrice
 metadata: {name: house-model}
 spec: {models: [house-1], input: 1, output: 2}
 ";
+
+/// What is reserved is a little more than 100: while all are under way, a few less than 400 fit into 40,000.
+const SLACK: u64 = 5;
 
 fn given(name: &str) -> Option<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/manifests");
@@ -222,6 +226,33 @@ async fn a_changed_limit_keeps_what_was_spent() {
     assert_eq!(status().await, 429);
     let account = deployment.account(0, "user", "alice", Default::default()).await.unwrap();
     assert_eq!((account.limit_micros, account.spent_micros), (100_000_000, 300_000_000));
+}
+
+/// A thousand requests are under way while the limit is raised: each is answered, and by one of the two limits.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_changes_under_a_thousand_requests() {
+    let deployment = Deployment::start(&support::policy(40_000, "Lifetime")).await;
+    let mut body = support::request_of_100(false);
+    body["metadata"]["mock_latency_ms"] = "1000".into();
+    let asks =
+        async |number: usize| deployment.chat(number % 2, "alice", &body).await.map(|answer| answer.status);
+    let requests = join_all((0..1_000).map(asks));
+    let raise = async {
+        let some = async || deployment.account(0, "user", "alice", Default::default()).await.is_some();
+        deployment.until(some).await;
+        let path = deployment.folder.path().join("raised.yaml");
+        std::fs::write(&path, support::policy(70_000, "Lifetime")).unwrap();
+        let arguments = ["apply", "-f", path.to_str().unwrap()];
+        tokio::task::block_in_place(|| deployment.quorate(&arguments)).unwrap();
+    };
+    let (answers, ()) = tokio::join!(requests, raise);
+    let count = |status: u16| answers.iter().filter(|answer| **answer == Some(status)).count() as u64;
+    let (served, denied) = (count(200), count(429));
+    assert_eq!(served + denied, 1_000, "{answers:?}");
+    assert!((400 - SLACK..=700).contains(&served), "{served} were served");
+    let account = deployment.account(0, "user", "alice", Default::default()).await.unwrap();
+    assert_eq!((account.spent_micros, account.reserved_micros), (served * 100_000_000, 0));
+    assert_eq!(deployment.served().await, served * 100);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -356,13 +356,13 @@ pub fn policy(tokens: u64, window: &str) -> String {
     )
 }
 
-/// 10 tokens in, 90 out; the estimate of this prompt is a little above 10, and below 35.
+/// 10 tokens in, 90 out. The bound of this prompt is 11: not below what the provider says that it read.
 pub fn request_of_100(stream: bool) -> Value {
     serde_json::json!({
         "model": "gpt-4o",
         "max_tokens": 90,
         "stream": stream,
-        "messages": [{"role": "user", "content": "Hi"}],
+        "messages": [{"role": "user", "content": "Hello there!"}],
         "metadata": {"mock_input_tokens": "10", "mock_tokens": "90"},
     })
 }
