@@ -120,6 +120,51 @@ async fn the_second_backend_serves_when_the_first_fails() {
     assert_eq!(other.status, 404);
 }
 
+/// The same promises in the official dialect, in one file.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_official_dialect_promises_the_same() {
+    let mut deployment = Deployment::start(EMPTY).await;
+    let file =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../policy/tests/official/tutorial-equivalent.yaml");
+    deployment.quorate(&["apply", "-f", file.to_str().unwrap()]).unwrap();
+    let served = deployment.provider_address.clone();
+    let failing = deployment.start_provider(&["--limited-percent", "100"]).await;
+    deployment.start_gateway_to(&[("openai", served.clone()), ("anthropic", served.clone())]).await;
+    deployment.start_gateway_to(&[("openai", failing), ("anthropic", served)]).await;
+    deployment.all_gateways_run_the_policy_in_force().await;
+    let ask = async |gateway: usize, headers: &[(&str, &str)], body: &Value| {
+        deployment.chat_with(gateway, headers, body).await.unwrap()
+    };
+    let [works, falls_back] = [2, 3];
+
+    // For each user, and on gpt-4o half of it.
+    let alice = [("x-user-id", "alice")];
+    let large = request("gpt-4o", 40_000, 10, 39_990);
+    assert_eq!(ask(works, &alice, &large).await.status, 200);
+    let denied = ask(works, &alice, &large).await;
+    let message = String::from_utf8_lossy(&denied.body).into_owned();
+    assert!(
+        denied.status == 429 && message.contains("/gpt-4o") && message.contains("10000 of 50000"),
+        "{message}"
+    );
+    let mini = request("gpt-4o-mini", 40_000, 10, 39_990);
+    assert_eq!(ask(works, &alice, &mini).await.status, 200);
+    assert_eq!(ask(works, &alice, &mini).await.status, 429, "80,000 of 100,000 are spent");
+
+    let marketing = [("x-user-id", "mike"), ("x-team-id", "marketing")];
+    assert_eq!(ask(works, &marketing, &request("gpt-4o-mini", 100, 2_000_000, 10)).await.status, 200);
+    let another = [("x-user-id", "nina"), ("x-team-id", "marketing")];
+    assert_eq!(ask(works, &another, &request("gpt-4o-mini", 100, 10, 10)).await.status, 429);
+
+    // 429 of the first backend moves a request on, where the route has a second.
+    let small = request("gpt-4o", 100, 10, 10);
+    let answer = ask(falls_back, &[("x-user-id", "bob")], &small).await;
+    assert_eq!((answer.status, answer.headers["x-ai-provider"].to_str().unwrap()), (200, "anthropic"));
+    let only = ask(falls_back, &[("x-user-id", "bob")], &request("gpt-4o-mini", 100, 10, 10)).await;
+    assert_eq!(only.status, 429);
+    assert_eq!(ask(works, &alice, &request("gpt-9", 100, 10, 10)).await.status, 404);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cost_in_cel() {
     let Some(costs) = given("01-request-cost.yaml") else { return };
