@@ -245,6 +245,9 @@ impl Refusal {
                 ratelimit::insert(headers, std::slice::from_ref(&**account), |_| *window);
                 headers.insert("x-should-retry", HeaderValue::from_static("false"));
             }
+            Self::TooManyAccounts(_) => {
+                headers.insert("x-should-retry", HeaderValue::from_static("false"));
+            }
             Self::WrongMethod { allow, .. } => {
                 headers.insert(header::ALLOW, HeaderValue::from_static(allow));
             }

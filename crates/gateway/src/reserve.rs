@@ -255,6 +255,7 @@ impl<'c> Reserving<'c> {
         use quorate_ledger::Refusal as Said;
         if let Said::TooManyAccounts { budget, .. } = refusal {
             self.call.core.metrics.denied(budget);
+            self.call.core.metrics.accounts_capped(budget);
             return Err(Refusal::TooManyAccounts(refusal.to_string()));
         }
         let newer = newer(self.call, &self.plan.policy).await;

@@ -55,6 +55,22 @@ async fn waiting_for_more_than_the_limit_is_pointless() {
 }
 
 #[tokio::test]
+async fn one_subject_too_many_is_told_the_cap() {
+    let capped = HOURLY.replace("  window", "  accountsMax: 1\n  window");
+    let world = World::new(&capped).await;
+    world.provider.plays([answer("200 OK", &chat(10, 20))]);
+    assert_eq!(world.chat("").await.status.as_u16(), 200);
+    let body = chat_request("");
+    let answer = world.ask_bare("/v1/chat/completions", &body, &[("x-user-id", "bob")]).await;
+    assert_eq!((answer.status.as_u16(), answer.error()["code"].as_str()), (429, Some("too_many_accounts")));
+    assert_eq!((answer.header("x-should-retry"), answer.header("retry-after")), (Some("false"), None));
+    let said = answer.error()["message"].as_str().unwrap().to_owned();
+    assert!(said.contains("budget user-hourly: 1 is the most"), "{said}");
+    let counted = "quorate_gateway_accounts_capped_total{budget=\"user-hourly\"}";
+    assert_eq!(world.metric(counted), Some(1.0));
+}
+
+#[tokio::test]
 async fn without_the_cluster_nothing_is_spent() {
     let world = World::new(HOURLY).await;
     world.keeper.set_reachable(false);
