@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     budget::KeeperError,
-    call::Call,
+    call::{Call, Reply},
     cost::Bounds,
     counts::Counts,
     estimate::{self, Output},
@@ -54,6 +54,8 @@ pub(crate) struct Held {
 /// Asks until there is a decision. The plan may become another one: by a tier, or by a newer policy.
 pub(crate) struct Reserving<'c> {
     pub(crate) call: &'c Call,
+    /// Closed when the client is gone: then nobody waits.
+    reply: &'c mut Reply,
     pub(crate) plan: Arc<Plan>,
     /// Which candidates the reservation must have room for; all of a new plan.
     pub(crate) covered: Vec<usize>,
@@ -63,9 +65,9 @@ pub(crate) struct Reserving<'c> {
 }
 
 impl<'c> Reserving<'c> {
-    pub(crate) fn new(call: &'c Call, plan: Arc<Plan>, covered: Vec<usize>) -> Self {
+    pub(crate) fn new(call: &'c Call, reply: &'c mut Reply, plan: Arc<Plan>, covered: Vec<usize>) -> Self {
         let tiers = Tiers::new(&call.model);
-        Self { call, plan, covered, counts: Counts::default(), tiers, waited: Duration::ZERO }
+        Self { call, reply, plan, covered, counts: Counts::default(), tiers, waited: Duration::ZERO }
     }
 
     /// The budgets of the backend that is tried first.
@@ -192,7 +194,7 @@ impl<'c> Reserving<'c> {
                 if !left.is_zero() {
                     // Few looks, however long the wait.
                     let pause = left.min(TIER_PAUSE.max(Duration::from_millis(wait / 8)));
-                    sleep(pause).await;
+                    self.while_wanted(sleep(pause)).await?;
                     self.waited += pause;
                     return Ok(());
                 }
@@ -327,8 +329,27 @@ impl<'c> Reserving<'c> {
         Held { spare: Some(taken), ..held }
     }
 
-    async fn ask(&self, id: ReservationId, charges: Vec<Charge>, wait: Duration) -> Result<Answer, Refusal> {
+    /// Waits as long as somebody wants the answer: the client is there, and the gateway goes on.
+    async fn while_wanted<T>(&mut self, waiting: impl Future<Output = T>) -> Result<T, Refusal> {
         let core = &self.call.core;
+        tokio::select! {
+            done = waiting => Ok(done),
+            () = self.reply.closed() => {
+                core.metrics.hang_ups.inc();
+                Err(Refusal::ClientGone)
+            }
+            () = core.cut.cancelled() => Err(Refusal::Stopping),
+        }
+    }
+
+    async fn ask(
+        &mut self,
+        id: ReservationId,
+        charges: Vec<Charge>,
+        wait: Duration,
+    ) -> Result<Answer, Refusal> {
+        let call = self.call;
+        let core = &call.core;
         if core.spare.is_lost()
             && let Some(taken) = core.spare.take(&self.plan, &charges, core.keeper.now())
         {
@@ -345,7 +366,13 @@ impl<'c> Reserving<'c> {
         };
         let within = Duration::from_millis(core.config.timeouts.reserve_ms) + wait;
         let started = Instant::now();
-        let decided = core.keeper.execute_waiting(command, wait, within).await;
+        let deciding = core.keeper.execute_waiting(command, wait, within);
+        let decided = match wait.is_zero() {
+            true => Ok(deciding.await),
+            false => self.while_wanted(deciding).await,
+        };
+        // It is in the queue, or was granted a moment ago: others wait for that.
+        let decided = decided.inspect_err(|_| settle::abandon(core, tenant.clone(), id))?;
         core.metrics.reserve_seconds.observe(started.elapsed().as_secs_f64());
         let error = match decided {
             Ok(outcome) => return Ok(Answer::Decided(Box::new(outcome))),
