@@ -71,3 +71,23 @@ async fn one_budget_that_fails_closed_closes_for_all() {
     assert_eq!((answer.status.as_u16(), answer.error()["code"].as_str()), (503, Some("budget_unavailable")));
     assert!(world.provider.got().is_empty());
 }
+
+#[tokio::test]
+async fn a_debt_whose_charge_is_not_heard_of_is_charged_once() {
+    let world = world(of_budgets([open("b", 1_000, 100)])).await;
+    world.keeper.set_reachable(false);
+    assert_eq!(world.chat(NAMED).await.status.as_u16(), 200);
+    // The reservation for the debt is made, and nobody hears of it.
+    world.keeper.go_away_after_the_next_reservation();
+    world.keeper.set_reachable(true);
+    world.keeper.until("the debt is held", |ledger| ledger.reservations("default").count() == 1).await;
+    world.keeper.set_reachable(true);
+    world
+        .keeper
+        .until("the debt is charged, and nothing else is held", |ledger| {
+            let account = ledger.account(super::keeper::now(), "default", "b", "alice");
+            account.is_some_and(|account| account.spent == units(30) && account.reserved.is_zero())
+        })
+        .await;
+    assert_eq!(world.metric("quorate_gateway_fail_open_lost_total"), Some(0.0));
+}
