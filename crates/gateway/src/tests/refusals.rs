@@ -301,7 +301,7 @@ async fn a_gateway_without_nodes_says_so_and_a_port_in_use_is_named() {
     let listeners = crate::Gateway::bind(&config).unwrap();
     let gateway = crate::Gateway::start(config.clone(), listeners).unwrap();
     for (address, path, status) in [
-        (gateway.proxy_address(), "/v1/models", 502),
+        (gateway.proxy_address(), "/v1/models", 503),
         (gateway.http_address(), "/healthz", 200),
         (gateway.http_address(), "/readyz", 503),
     ] {
