@@ -8,7 +8,7 @@ pub struct IdentityRules {
     pub tenant: IdentityField,
     pub team: IdentityField,
     pub user: IdentityField,
-    /// Identity headers count only from these addresses. Empty: from everywhere.
+    /// Identity headers count only from these addresses. Empty: from the gateway's own machine (loopback) only.
     pub trusted_sources: Vec<Cidr>,
     /// Whether API keys issued by Quorate are accepted.
     pub keys: bool,
