@@ -128,6 +128,14 @@ impl<'c> Reserving<'c> {
         charges: Vec<Charge>,
     ) -> Result<Option<Held>, Refusal> {
         match outcome {
+            Outcome::Granted(grant) if grant.balances.iter().any(|balance| self.is_otherwise(balance)) => {
+                let held = self.held(id, grant, bounds, output);
+                settle::end(&self.call.core, held, Ending::Release).await;
+                self.counted_otherwise().await.map(|()| None)
+            }
+            Outcome::Denied(denial) if self.is_otherwise(&denial.account) => {
+                self.counted_otherwise().await.map(|()| None)
+            }
             Outcome::Granted(grant) => self.granted(id, grant, bounds, output).await,
             Outcome::Denied(denial) => {
                 if self.changes(&denial).await? {
@@ -260,10 +268,26 @@ impl<'c> Reserving<'c> {
             self.call.core.metrics.accounts_capped(budget);
             return Err(Refusal::TooManyAccounts(refusal.to_string()));
         }
+        let of_clock = matches!(refusal, Said::StaleId { .. } | Said::FutureId { .. });
+        self.plan_anew(of_clock, &refusal.to_string()).await
+    }
+
+    /// The nodes have a policy in which the budget of this name counts something else: what was asked for is no amount
+    /// of it.
+    fn is_otherwise(&self, balance: &Balance) -> bool {
+        let rules = self.plan.matches.iter().map(|found| &found.budget.rule);
+        rules.into_iter().any(|rule| rule.name == balance.budget && rule.unit != balance.unit)
+    }
+
+    async fn counted_otherwise(&mut self) -> Result<(), Refusal> {
+        self.plan_anew(false, "a budget counts in another unit than this gateway knows; upgrade it").await
+    }
+
+    /// Under the policy that the nodes have. `anyway`: also where that is not newer.
+    async fn plan_anew(&mut self, anyway: bool, why: &str) -> Result<(), Refusal> {
         let newer = newer(self.call, &self.plan.policy).await;
-        let changed = newer.version != self.plan.policy.version;
-        if !changed && !matches!(refusal, Said::StaleId { .. } | Said::FutureId { .. }) {
-            return Err(Refusal::ClusterRefused(refusal.to_string()));
+        if newer.version == self.plan.policy.version && !anyway {
+            return Err(Refusal::ClusterRefused(why.to_owned()));
         }
         let who = Plan::who(&self.call.core, &newer, &self.call.asked)?;
         let plan = Plan::make(&newer, &self.call.asked, who, &self.call.model, self.call.draw)?;

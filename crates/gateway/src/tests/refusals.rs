@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use quorate_ledger::Unit;
+use quorate_policy::runtime::Cost;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 
 use super::{
+    policies::{config, of_budgets, of_unit, tokens, units},
     provider::{Step, answer, chat},
     world::{HOURLY, World, chat_request, hourly, http_client},
 };
@@ -118,6 +121,21 @@ async fn a_budget_that_the_cluster_does_not_know_is_asked_for_again_under_the_ne
     });
     assert_eq!(answer.status.as_u16(), 200, "{}", answer.text());
     assert_eq!(world.keeper.account("default", "renamed", "alice").unwrap().spent.units_floor(), 30);
+}
+
+#[tokio::test]
+async fn amounts_of_the_old_policy_are_not_charged_in_the_unit_of_the_new_one() {
+    let world = World::compiled(of_budgets([tokens("b", 1_000)]), |url| config(&[("fake", url)], "")).await;
+    world.provider.plays([answer("200 OK", &chat(10, 20))]);
+    // The same name, and two cost units for each request.
+    let counted = of_unit("b", Unit::Cost, units(100_000), Cost::Number(units(2)));
+    world.keeper.put_policy(&of_budgets([counted.clone()]));
+    let (answer, ()) = tokio::join!(world.chat(""), async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        world.put_policy(2, of_budgets([counted]));
+    });
+    assert_eq!(answer.status.as_u16(), 200, "{}", answer.text());
+    assert_eq!(world.account("b", "alice"), (2, 0));
 }
 
 #[tokio::test]
