@@ -71,7 +71,11 @@ impl Repayer {
         let charges = vec![charge];
         let reserve = Command::Reserve { tenant: tenant.clone(), id, charges, ttl_ms: TTL_MS, wait: false };
         match self.decided(reserve).await {
-            Ok(Outcome::Granted(_)) => {}
+            Ok(Outcome::Granted(grant)) if grant.balances.iter().all(|to| to.unit == debt.account.unit) => {}
+            Ok(Outcome::Granted(_)) => {
+                let _ = self.decided(Command::Release { tenant, id }).await;
+                return self.lost(&debt, "the budget counts in another unit now");
+            }
             Ok(Outcome::Denied(_) | Outcome::Refused(Refusal::StaleId { .. } | Refusal::FutureId { .. })) => {
                 return self.spare.give_back(debt);
             }
@@ -102,9 +106,8 @@ impl Repayer {
                 Ok(outcome) => return Ok(outcome),
                 Err(error) => {
                     tracing::warn!(%error, "a debt is not charged yet");
-                    if matches!(error, KeeperError::Unknown { .. })
-                        || matches!(command, Command::Settle { .. })
-                    {
+                    let made = !matches!(command, Command::Reserve { .. });
+                    if made || matches!(error, KeeperError::Unknown { .. }) {
                         undecided = Undecided::Unknown;
                     }
                 }

@@ -8,7 +8,7 @@ use std::{collections::HashMap, time::Duration};
 
 use parking_lot::Mutex;
 use quorate_ledger::{
-    Amount, Balance, BudgetRule, Charge, Enforcement, Grant, TimestampMs, Window, WindowSpan,
+    Amount, Balance, BudgetRule, Charge, Enforcement, Grant, TimestampMs, Unit, Window, WindowSpan,
 };
 use quorate_policy::runtime::ClusterLoss;
 use tokio::time::Instant;
@@ -26,6 +26,8 @@ pub(crate) struct AccountName {
     pub(crate) tenant: String,
     pub(crate) budget: String,
     pub(crate) subject: String,
+    /// Amounts of another one are no part of this.
+    pub(crate) unit: Unit,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -88,6 +90,7 @@ impl Spare {
                 tenant: plan.who.identity.tenant.clone(),
                 budget: charge.budget.clone(),
                 subject: charge.subject.clone(),
+                unit: rule.unit,
             };
             let window = window(rule, now);
             let used = accounts.get(&account).filter(|local| local.window == window).map(|local| local.used);
@@ -188,7 +191,12 @@ mod tests {
         let spare = Spare::default();
         let window = WindowSpan { start: TimestampMs(0), end: Some(TimestampMs(1_000)) };
         let name = |text: &str| text.to_owned();
-        let account = AccountName { tenant: name("acme"), budget: name("b"), subject: name("alice") };
+        let account = AccountName {
+            tenant: name("acme"),
+            budget: name("b"),
+            subject: name("alice"),
+            unit: Unit::Tokens,
+        };
         let amount = Amount::from_micros(7).unwrap();
         let taken = Taken { lines: vec![Some((account, window, amount))], balances: Vec::new() };
         spare.settle(&taken, Some(&[amount]));

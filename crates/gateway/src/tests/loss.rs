@@ -1,9 +1,10 @@
 //! The budget cluster goes away and comes back.
 
-use quorate_policy::runtime::{Budget, ClusterLoss, CompiledPolicy};
+use quorate_ledger::Unit;
+use quorate_policy::runtime::{Budget, ClusterLoss, CompiledPolicy, Cost};
 
 use super::{
-    policies::{config, of_budgets, tokens, units},
+    policies::{config, of_budgets, of_unit, tokens, units},
     provider::{answer, chat},
     world::World,
 };
@@ -90,4 +91,20 @@ async fn a_debt_whose_charge_is_not_heard_of_is_charged_once() {
         })
         .await;
     assert_eq!(world.metric("quorate_gateway_fail_open_lost_total"), Some(0.0));
+}
+
+#[tokio::test]
+async fn a_debt_is_not_charged_in_another_unit() {
+    let world = world(of_budgets([open("b", 1_000, 100)])).await;
+    world.keeper.set_reachable(false);
+    assert_eq!(world.chat(NAMED).await.status.as_u16(), 200);
+    let counted = of_unit("b", Unit::Cost, units(100_000), Cost::Number(units(2)));
+    world.keeper.put_policy(&of_budgets([counted]));
+    world.keeper.set_reachable(true);
+    let released = |ledger: &quorate_ledger::Ledger| {
+        let tenant = ledger.tenants("").find(|tenant| tenant.name == "default");
+        tenant.is_some_and(|tenant| tenant.granted_total == 1 && tenant.open_reservations == 0)
+    };
+    world.keeper.until("the debt was looked at", released).await;
+    assert_eq!(world.account("b", "alice"), (0, 0));
 }
