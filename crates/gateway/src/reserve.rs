@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use quorate_ledger::{Amount, Balance, Charge, Command, Denial, Grant, Outcome, ReservationId};
+use quorate_ledger::{Amount, Balance, Charge, Command, Denial, Enforcement, Grant, Outcome, ReservationId};
 use tokio::time::{Instant, sleep};
 
 use crate::{
@@ -264,12 +264,27 @@ impl<'c> Reserving<'c> {
     async fn refused(&mut self, refusal: &quorate_ledger::Refusal) -> Result<(), Refusal> {
         use quorate_ledger::Refusal as Said;
         if let Said::TooManyAccounts { budget, .. } = refusal {
-            self.call.core.metrics.denied(budget);
             self.call.core.metrics.accounts_capped(budget);
+            if self.goes_uncounted(budget) {
+                return Ok(());
+            }
+            self.call.core.metrics.denied(budget);
             return Err(Refusal::TooManyAccounts(refusal.to_string()));
         }
         let of_clock = matches!(refusal, Said::StaleId { .. } | Said::FutureId { .. });
         self.plan_anew(of_clock, &refusal.to_string()).await
+    }
+
+    /// A budget that only watches never stops a request: where it has no room for the subject, it does not see it.
+    fn goes_uncounted(&mut self, budget: &str) -> bool {
+        let watches = |found: &quorate_policy::runtime::BudgetMatch| {
+            found.budget.rule.name == budget && found.budget.rule.enforcement == Enforcement::Shadow
+        };
+        let before = self.plan.matches.len();
+        let mut plan = Plan::clone(&self.plan);
+        plan.matches.retain(|found| !watches(found));
+        self.plan = Arc::new(plan);
+        self.plan.matches.len() < before
     }
 
     /// The nodes have a policy in which the budget of this name counts something else: what was asked for is no amount

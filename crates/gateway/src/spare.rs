@@ -108,7 +108,7 @@ impl Spare {
             lines.push((!watches).then_some((account, window, charge.amount)));
         }
         let new = lines.iter().flatten().filter(|(account, ..)| !accounts.contains_key(account)).count();
-        if accounts.len() + new > ACCOUNTS_MAX || lines.iter().all(Option::is_none) {
+        if accounts.len() + new > ACCOUNTS_MAX {
             return None;
         }
         for (account, window, amount) in lines.iter().flatten() {

@@ -1,12 +1,12 @@
 //! The budget cluster goes away and comes back.
 
-use quorate_ledger::Unit;
+use quorate_ledger::{Enforcement, Unit};
 use quorate_policy::runtime::{Budget, ClusterLoss, CompiledPolicy, Cost};
 
 use super::{
     policies::{config, of_budgets, of_unit, tokens, units},
     provider::{answer, chat},
-    world::World,
+    world::{World, chat_request},
 };
 
 const NAMED: &str = r#","max_completion_tokens":20"#;
@@ -107,4 +107,24 @@ async fn a_debt_is_not_charged_in_another_unit() {
     };
     world.keeper.until("the debt was looked at", released).await;
     assert_eq!(world.account("b", "alice"), (0, 0));
+}
+
+#[tokio::test]
+async fn budgets_that_only_watch_close_nothing() {
+    let mut watching = tokens("b", 10);
+    watching.rule.enforcement = Enforcement::Shadow;
+    watching.rule.accounts_max = 1;
+    let world = world(of_budgets([watching, tokens("bound", 1_000)])).await;
+    assert_eq!(world.chat(NAMED).await.status.as_u16(), 200);
+    // It has no room for another subject; the other budget counts it all the same.
+    let body = chat_request(NAMED);
+    let bob = world.ask_bare("/v1/chat/completions", &body, &[("x-user-id", "bob")]).await;
+    assert_eq!(bob.status.as_u16(), 200, "{}", bob.text());
+    assert_eq!((world.account("b", "bob"), world.account("bound", "bob")), ((0, 0), (30, 0)));
+    assert_eq!(world.metric("quorate_gateway_accounts_capped_total{budget=\"b\"}"), Some(1.0));
+    let mut watching = tokens("b", 10);
+    watching.rule.enforcement = Enforcement::Shadow;
+    world.put_policy(2, of_budgets([watching]));
+    world.keeper.set_reachable(false);
+    assert_eq!(world.chat(NAMED).await.status.as_u16(), 200);
 }
