@@ -96,7 +96,7 @@ impl Call {
         }
     }
 
-    pub(crate) async fn run(self, plan: Plan, reply: Reply) {
+    pub(crate) async fn run(self, plan: Plan, mut reply: Reply) {
         let covered = self.usable(&plan);
         if let (true, Some(Err(unusable))) =
             (covered.is_empty(), plan.candidates.first().map(|one| one.backend.as_ref()))
@@ -104,7 +104,8 @@ impl Call {
             // The client may be gone, here and below: then nobody reads the answer.
             return drop(reply.send(Refusal::Unusable(unusable.clone()).response()));
         }
-        let (plan, held) = match Reserving::new(&self, Arc::new(plan), covered).run().await {
+        let reserving = Reserving::new(&self, &mut reply, Arc::new(plan), covered);
+        let (plan, held) = match reserving.run().await {
             Ok(reserved) => reserved,
             Err(refusal) => return drop(reply.send(refusal.response())),
         };
@@ -153,7 +154,7 @@ impl Call {
             tracing::info!(backend = attempt.name(), reason = %failed.refusal, "moving on to the next backend");
             self.core.metrics.fallback(attempt.name());
             drop(attempt);
-            if let Err(refusal) = self.hold_for_next(&mut trail, failed).await {
+            if let Err(refusal) = self.hold_for_next(&mut trail, failed, &mut reply).await {
                 return drop(reply.send(refusal.response()));
             }
         }
@@ -222,7 +223,12 @@ impl Call {
 
     /// A reservation that has room for the next attempt: the one that is there, or a new one. Where that is denied, the
     /// request ends as its last attempt did.
-    async fn hold_for_next(&self, trail: &mut Trail, failed: Failed) -> Result<(), Refusal> {
+    async fn hold_for_next(
+        &self,
+        trail: &mut Trail,
+        failed: Failed,
+        reply: &mut Reply,
+    ) -> Result<(), Refusal> {
         let rests = |index: &usize| trail.plan.candidates.get(*index).is_none_or(|one| self.rests(&one.name));
         let (resting, ready): (Vec<usize>, Vec<usize>) = trail.left.iter().copied().partition(rests);
         let fits = |next: &usize| {
@@ -234,7 +240,7 @@ impl Call {
         }
         self.release(trail.held.take()).await;
         let covered = ready.into_iter().chain(resting).collect();
-        match Reserving::new(self, Arc::clone(&trail.plan), covered).run().await {
+        match Reserving::new(self, reply, Arc::clone(&trail.plan), covered).run().await {
             Ok((plan, held)) => {
                 if !plan.has_candidates_of(&trail.plan) {
                     trail.left = self.usable(&plan);

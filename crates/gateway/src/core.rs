@@ -9,7 +9,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     budget::BudgetKeeper, config::GatewayConfig, error::GatewayError, health::Health, memory::Memory,
-    metrics::Metrics, policy::PolicyReceiver, policy::Sources, repay, spare::Spare, tier::Hints,
+    metrics::Metrics, policy::PolicyReceiver, policy::Sources, repay::Repayer, spare::Spare, tier::Hints,
     upstream::Upstream,
 };
 
@@ -67,7 +67,13 @@ impl Core {
         let health = Health::new(&config.name, &keeper, &tasks, &stop);
         let in_flight = Arc::new(Semaphore::new(config.limits.in_flight_max.min(Semaphore::MAX_PERMITS)));
         let spare = Arc::new(Spare::default());
-        tasks.spawn(repay::run(Arc::clone(&spare), Arc::clone(&keeper), Arc::clone(&metrics), stop.clone()));
+        let repayer = Repayer {
+            spare: Arc::clone(&spare),
+            keeper: Arc::clone(&keeper),
+            metrics: Arc::clone(&metrics),
+            stop: stop.clone(),
+        };
+        tasks.spawn(repayer.run());
         let Followed { policy, keys, providers } = followed;
         Ok(Self {
             config,

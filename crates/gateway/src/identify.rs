@@ -74,6 +74,10 @@ pub(crate) fn identify(
     let rules = active.policy.identity();
     let names = rules.headers().map(str::to_owned);
     let claimed = Claimed { headers, names: &names, trusted: trusts(rules, source) };
+    // Only one would be looked at here, and all could go on to a backend.
+    if headers.get_all(header::AUTHORIZATION).iter().nth(1).is_some() {
+        return Err(Refusal::WrongKey("there are several `authorization` headers; send one".to_owned()));
+    }
     if let Some(key) = presented_key(headers) {
         return by_key(rules, key, keys, now, &claimed);
     }
@@ -147,7 +151,9 @@ fn by_key(
     let record = key.find(keys, now).map_err(|error| Refusal::WrongKey(error.to_string()))?;
     let text = |text: &str| Part::Verified((!text.is_empty()).then(|| text.to_owned()));
     let parts = [text(&record.tenant), text(&record.team), text(&record.user)];
-    let consumed = bearer(claimed.headers).is_some_and(|text| PresentedKey::of(text).is_some());
+    // A key in the other header leaves a token here, which was for this gateway too.
+    let own = |text: &str| PresentedKey::of(text).is_some() || rules.jwt.is_some() && jwt::is_token(text);
+    let consumed = bearer(claimed.headers).is_some_and(own);
     claimed.complete(
         rules,
         parts,

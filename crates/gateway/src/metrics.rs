@@ -47,6 +47,7 @@ pub(crate) struct Metrics {
     requests: Family<RequestLabels, Counter>,
     tokens: Family<Labelled, Counter>,
     denials: Family<BudgetLabel, Counter>,
+    accounts_capped: Family<BudgetLabel, Counter>,
     cost_errors: Family<BudgetLabel, Counter>,
     fallbacks: Family<BackendLabel, Counter>,
     pub(crate) fail_open: Counter,
@@ -98,6 +99,7 @@ impl Metrics {
             requests: Family::default(),
             tokens: Family::default(),
             denials: Family::default(),
+            accounts_capped: Family::default(),
             cost_errors: Family::default(),
             fallbacks: Family::default(),
             fail_open: Counter::default(),
@@ -133,6 +135,11 @@ impl Metrics {
             self.tokens.clone(),
         );
         r.register("denials", "Requests denied, by the budget that was short", self.denials.clone());
+        r.register(
+            "accounts_capped",
+            "Requests denied because their subject would be one account too many, by budget",
+            self.accounts_capped.clone(),
+        );
         r.register(
             "cost_errors",
             "Costs that failed, charged as tokens, by budget",
@@ -217,6 +224,11 @@ impl Metrics {
 
     pub(crate) fn denied(&self, budget: &str) {
         self.denials.get_or_create(&self.budget_label(budget)).inc();
+    }
+
+    /// A subject that would be one account too many.
+    pub(crate) fn accounts_capped(&self, budget: &str) {
+        self.accounts_capped.get_or_create(&self.budget_label(budget)).inc();
     }
 
     /// A cost that failed, and was charged as tokens.

@@ -39,11 +39,12 @@ fn model<'a>(id: &'a str, owned_by: &'a str) -> Model<'a> {
     Model { id, object: "model", created: 0, owned_by }
 }
 
-/// The policy in force, for clients that it lets in; and whether their credentials were meant for this gateway.
-fn admitted(core: &Core, asked: &Asked) -> Result<(Option<Arc<ActivePolicy>>, bool), Refusal> {
-    let Some(policy) = core.policy.borrow().clone() else { return Ok((None, false)) };
+/// The policy in force, for clients that it lets in; and whether their credentials were meant for this gateway. Before it
+/// is known who may ask, nobody may: a backend's own list is asked for with its key.
+fn admitted(core: &Core, asked: &Asked) -> Result<(Arc<ActivePolicy>, bool), Refusal> {
+    let policy = core.policy.borrow().clone().ok_or(Refusal::NoPolicy)?;
     let who = Plan::who(core, &policy, asked)?;
-    Ok((Some(policy), who.consumed))
+    Ok((policy, who.consumed))
 }
 
 /// The models that the policy's routes name.
@@ -65,7 +66,7 @@ fn routed(policy: &ActivePolicy) -> Vec<Model<'_>> {
 /// All models: those of the routes, else those of the config, else those of the backend for any.
 pub(crate) async fn list(core: &Core, asked: &Asked) -> Result<Response<ResponseBody>, Refusal> {
     let (policy, consumed) = admitted(core, asked)?;
-    let mut data = policy.as_ref().map(|policy| routed(policy)).unwrap_or_default();
+    let mut data = routed(&policy);
     let configured = &core.sources.configured;
     if data.is_empty() {
         for backend in configured.all() {
@@ -86,7 +87,7 @@ pub(crate) async fn list(core: &Core, asked: &Asked) -> Result<Response<Response
 pub(crate) async fn one(core: &Core, id: &str, asked: &Asked) -> Result<Response<ResponseBody>, Refusal> {
     let (policy, consumed) = admitted(core, asked)?;
     let configured = &core.sources.configured;
-    if let Some(policy) = policy.filter(|policy| !policy.policy.routes().is_empty()) {
+    if !policy.policy.routes().is_empty() {
         let found = routed(&policy).into_iter().find(|model| model.id == id);
         let known = || models_of_routes(&policy.policy).join(", ");
         return found

@@ -1,7 +1,12 @@
 //! Follows the policy in force: every new document is compiled once, here, and its backends are opened. One that this
 //! gateway cannot read (written for a newer version) leaves the last good one in force.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    fs,
+    io::{self, Read},
+    sync::Arc,
+    time::Duration,
+};
 
 use quorate_policy::runtime::{Budget, CompiledPolicy, JwksSource, SubjectPart};
 use quorate_rpc::{PolicyDocument, WatchHandle};
@@ -78,15 +83,27 @@ fn jwks(source: &JwksSource) -> Result<KeySet, String> {
     match source {
         JwksSource::Inline(text) => KeySet::parse(text).map_err(|error| format!("the policy's JWKS {error}")),
         JwksSource::File(path) => {
-            let text =
-                std::fs::read_to_string(path).map_err(|error| format!("cannot read {path}: {error}"))?;
+            let text = read_file(path).map_err(|error| format!("cannot read {path}: {error}"))?;
             KeySet::parse(&text).map_err(|error| format!("{path} {error}"))
         }
     }
 }
 
+/// The policy names it: what is no file might never end, and no later policy would come into force here.
+fn read_file(path: &str) -> io::Result<String> {
+    let metadata = fs::metadata(path)?;
+    if !metadata.is_file() || metadata.len() > JWKS_BYTES_MAX {
+        return Err(io::Error::other(format!("is no file of at most {JWKS_BYTES_MAX} bytes")));
+    }
+    let mut text = String::new();
+    fs::File::open(path)?.take(JWKS_BYTES_MAX).read_to_string(&mut text)?;
+    Ok(text)
+}
+
 pub(crate) type PolicyReceiver = watch::Receiver<Option<Arc<ActivePolicy>>>;
 
+/// A set of public keys is small.
+const JWKS_BYTES_MAX: u64 = 1 << 20;
 /// How often a JWKS file is looked at again: keys are rotated.
 const REREAD: Duration = Duration::from_secs(60);
 
@@ -143,4 +160,20 @@ async fn compile(document: &Arc<PolicyDocument>, sources: &Arc<Sources>) -> Resu
         Ok(ActivePolicy::new(document.version, policy, &sources))
     };
     tokio::task::spawn_blocking(compiling).await.map_err(|error| format!("compiling failed: {error}"))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_set_is_a_file_of_moderate_size() {
+        let dir = tempfile::tempdir().unwrap();
+        let large = dir.path().join("large.json");
+        fs::write(&large, vec![b' '; JWKS_BYTES_MAX as usize + 1]).unwrap();
+        for path in ["/dev/zero", dir.path().to_str().unwrap(), large.to_str().unwrap()] {
+            let error = jwks(&JwksSource::File(path.to_owned())).unwrap_err();
+            assert!(error.contains(path) && error.contains("no file of at most"), "{error}");
+        }
+    }
 }

@@ -91,6 +91,8 @@ pub(crate) enum Refusal {
     Overloaded,
     #[error("this gateway is stopping; try again, another one will answer")]
     Stopping,
+    #[error("the client left while its request waited for budget")]
+    ClientGone,
     #[error("backend {backend} cannot be reached")]
     BackendUnreachable { backend: String },
     #[error("backend {backend} answered with status {status}")]
@@ -177,6 +179,8 @@ impl Refusal {
             }
             Self::Overloaded => row(StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("overloaded")),
             Self::Stopping => row(StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("stopping")),
+            // Nobody reads it.
+            Self::ClientGone => row(StatusCode::REQUEST_TIMEOUT, invalid, Some("client_gone")),
             Self::BackendUnreachable { .. } => {
                 row(StatusCode::BAD_GATEWAY, "server_error", Some("upstream_unreachable"))
             }
@@ -243,6 +247,9 @@ impl Refusal {
             }
             Self::TierRejects { account, window, .. } => {
                 ratelimit::insert(headers, std::slice::from_ref(&**account), |_| *window);
+                headers.insert("x-should-retry", HeaderValue::from_static("false"));
+            }
+            Self::TooManyAccounts(_) => {
                 headers.insert("x-should-retry", HeaderValue::from_static("false"));
             }
             Self::WrongMethod { allow, .. } => {

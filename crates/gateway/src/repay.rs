@@ -1,9 +1,13 @@
 //! Charges to the cluster what was used while it was away. A debt goes into the window in which it is charged; where
 //! nothing is left there it waits for the next one.
+//!
+//! Each debt is charged once: where it is not known whether a reservation was made for it, the same one is sent again,
+//! under the same id, until the cluster says.
 
 use std::{sync::Arc, time::Duration};
 
-use quorate_ledger::{Amount, Charge, Command, Outcome};
+use quorate_ledger::{Amount, Charge, Command, Outcome, Refusal, TTL_MAX_MS};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -14,89 +18,119 @@ use crate::{
 
 const EVERY: Duration = Duration::from_millis(500);
 const WITHIN: Duration = Duration::from_secs(5);
-/// Long enough for the settlement that follows at once.
-const TTL_MS: u64 = 60_000;
-/// Of the settlement, until its reservation expires.
-const SETTLE_TRIES: usize = 10;
+/// The settlement follows at once, or when the cluster is back. As long as a reservation is open, its id is known, however
+/// old: so one that is refused as stale meanwhile was never made.
+const TTL_MS: u64 = TTL_MAX_MS;
 
-/// Runs until `stop`, and then once more.
-pub(crate) async fn run(
-    spare: Arc<Spare>,
-    keeper: Arc<dyn BudgetKeeper>,
-    metrics: Arc<Metrics>,
-    stop: CancellationToken,
-) {
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = tokio::time::sleep(EVERY) => {}
-        }
-        if !spare.is_lost() {
-            for debt in spare.debts() {
-                repay(&spare, keeper.as_ref(), &metrics, debt).await;
+/// Everything that a debt needs to become a charge.
+pub(crate) struct Repayer {
+    pub(crate) spare: Arc<Spare>,
+    pub(crate) keeper: Arc<dyn BudgetKeeper>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Repayer {
+    /// Runs until `stop`, and then once more.
+    pub(crate) async fn run(self) {
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => {}
+                () = tokio::time::sleep(EVERY) => {}
+            }
+            if !self.spare.is_lost() {
+                for debt in self.spare.debts() {
+                    self.repay(debt).await;
+                }
+            }
+            if self.stop.is_cancelled() {
+                let lost = self.spare.debts().len();
+                if lost > 0 {
+                    self.metrics.fail_open_lost.inc_by(lost as u64);
+                    tracing::error!(
+                        accounts = lost,
+                        "this gateway stops, and what it admitted without the cluster is not charged"
+                    );
+                }
+                return;
             }
         }
-        if stop.is_cancelled() {
-            let lost = spare.debts().len();
-            if lost > 0 {
-                metrics.fail_open_lost.inc_by(lost as u64);
-                tracing::error!(
-                    accounts = lost,
-                    "this gateway stops, and what it admitted without the cluster is not charged"
-                );
+    }
+
+    /// Holds as much as there is and settles all of it: what is used is charged, also beyond a limit.
+    async fn repay(&self, debt: Debt) {
+        let id = self.keeper.new_id();
+        let least = Amount::from_micros(1).unwrap_or(debt.amount);
+        let charge = Charge {
+            budget: debt.account.budget.clone(),
+            subject: debt.account.subject.clone(),
+            amount: debt.amount,
+            at_least: least.min(debt.amount),
+        };
+        let tenant = debt.account.tenant.clone();
+        let charges = vec![charge];
+        let reserve = Command::Reserve { tenant: tenant.clone(), id, charges, ttl_ms: TTL_MS, wait: false };
+        match self.decided(reserve).await {
+            Ok(Outcome::Granted(grant)) if grant.balances.iter().all(|to| to.unit == debt.account.unit) => {}
+            Ok(Outcome::Granted(_)) => {
+                let _ = self.decided(Command::Release { tenant, id }).await;
+                return self.lost(&debt, "the budget counts in another unit now");
             }
-            return;
+            Ok(Outcome::Denied(_) | Outcome::Refused(Refusal::StaleId { .. } | Refusal::FutureId { .. })) => {
+                return self.spare.give_back(debt);
+            }
+            Ok(outcome) => return self.lost(&debt, &format!("{outcome:?}")),
+            Err(Undecided::NotMade) => return self.spare.give_back(debt),
+            Err(Undecided::Unknown) => return self.lost(&debt, "its reservation may have been made"),
         }
+        let settle = Command::Settle { tenant, id, actual: vec![debt.amount] };
+        match self.decided(settle).await {
+            Ok(Outcome::Settled(_)) => {
+                self.metrics.fail_open_charged.inc();
+                let Debt { account, amount, .. } = &debt;
+                tracing::info!(budget = account.budget, tenant = account.tenant, %amount, "charged what was used while the cluster was away");
+            }
+            Ok(outcome) => self.lost(&debt, &format!("{outcome:?}")),
+            // What could be held is charged when it expires.
+            Err(_) => drop(self.metrics.unresolved.inc()),
+        }
+    }
+
+    /// Sends the command until it is decided. Gives up when the gateway stops, and, as long as nothing can have happened,
+    /// at once.
+    async fn decided(&self, command: Command) -> Result<Outcome, Undecided> {
+        let deadline = Instant::now() + Duration::from_millis(TTL_MS);
+        let mut undecided = Undecided::NotMade;
+        loop {
+            match self.keeper.execute(command.clone(), WITHIN).await {
+                Ok(outcome) => return Ok(outcome),
+                Err(error) => {
+                    tracing::warn!(%error, "a debt is not charged yet");
+                    let made = !matches!(command, Command::Reserve { .. });
+                    if made || matches!(error, KeeperError::Unknown { .. }) {
+                        undecided = Undecided::Unknown;
+                    }
+                }
+            }
+            if undecided == Undecided::NotMade || Instant::now() >= deadline {
+                return Err(undecided);
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => return Err(undecided),
+                () = tokio::time::sleep(EVERY) => {}
+            }
+        }
+    }
+
+    fn lost(&self, debt: &Debt, why: &str) {
+        self.metrics.fail_open_lost.inc();
+        let Debt { account, amount, .. } = debt;
+        tracing::error!(budget = account.budget, tenant = account.tenant, %amount, why, "a debt cannot be charged");
     }
 }
 
-/// Holds as much as there is and settles all of it: what is used is charged, also beyond a limit.
-async fn repay(spare: &Spare, keeper: &dyn BudgetKeeper, metrics: &Metrics, debt: Debt) {
-    let id = keeper.new_id();
-    let Debt { account, amount } = &debt;
-    let least = Amount::from_micros(1).unwrap_or(*amount);
-    let charge = Charge {
-        budget: account.budget.clone(),
-        subject: account.subject.clone(),
-        amount: *amount,
-        at_least: least.min(*amount),
-    };
-    let reserve = Command::Reserve {
-        tenant: account.tenant.clone(),
-        id,
-        charges: vec![charge],
-        ttl_ms: TTL_MS,
-        wait: false,
-    };
-    match keeper.execute(reserve, WITHIN).await {
-        Ok(Outcome::Granted(_)) => {}
-        Ok(Outcome::Denied(_)) | Err(KeeperError::Unavailable { .. }) => return spare.give_back(debt),
-        Ok(outcome) => {
-            metrics.fail_open_lost.inc();
-            tracing::error!(budget = account.budget, tenant = account.tenant, ?outcome, %amount, "a debt cannot be charged");
-            return;
-        }
-        Err(KeeperError::Unknown { .. }) => {
-            // If it was made, it must not be charged twice.
-            let release = Command::Release { tenant: account.tenant.clone(), id };
-            // Where this fails too, it expires: charged as held.
-            let _ = keeper.execute(release, WITHIN).await;
-            return spare.give_back(debt);
-        }
-    }
-    let settle = Command::Settle { tenant: account.tenant.clone(), id, actual: vec![*amount] };
-    for _ in 0..SETTLE_TRIES {
-        match keeper.execute(settle.clone(), WITHIN).await {
-            Ok(_) => {
-                metrics.fail_open_charged.inc();
-                tracing::info!(budget = account.budget, tenant = account.tenant, %amount, "charged what was used while the cluster was away");
-                return;
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a debt is not settled yet");
-                tokio::time::sleep(EVERY).await;
-            }
-        }
-    }
-    metrics.unresolved.inc();
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Undecided {
+    NotMade,
+    Unknown,
 }

@@ -2,13 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use quorate_ledger::{Amount, Balance, Charge, Command, Denial, Grant, Outcome, ReservationId};
+use quorate_ledger::{Amount, Balance, Charge, Command, Denial, Enforcement, Grant, Outcome, ReservationId};
 use quorate_policy::runtime::OutputBounds;
 use tokio::time::{Instant, sleep};
 
 use crate::{
     budget::KeeperError,
-    call::Call,
+    call::{Call, Reply},
     cost::Bounds,
     counts::Counts,
     estimate,
@@ -55,6 +55,8 @@ pub(crate) struct Held {
 /// Asks until there is a decision. The plan may become another one: by a tier, or by a newer policy.
 pub(crate) struct Reserving<'c> {
     pub(crate) call: &'c Call,
+    /// Closed when the client is gone: then nobody waits.
+    reply: &'c mut Reply,
     pub(crate) plan: Arc<Plan>,
     /// Which candidates the reservation must have room for; all of a new plan.
     pub(crate) covered: Vec<usize>,
@@ -64,9 +66,9 @@ pub(crate) struct Reserving<'c> {
 }
 
 impl<'c> Reserving<'c> {
-    pub(crate) fn new(call: &'c Call, plan: Arc<Plan>, covered: Vec<usize>) -> Self {
+    pub(crate) fn new(call: &'c Call, reply: &'c mut Reply, plan: Arc<Plan>, covered: Vec<usize>) -> Self {
         let tiers = Tiers::new(&call.model);
-        Self { call, plan, covered, counts: Counts::default(), tiers, waited: Duration::ZERO }
+        Self { call, reply, plan, covered, counts: Counts::default(), tiers, waited: Duration::ZERO }
     }
 
     /// The budgets of the backend that is tried first.
@@ -127,6 +129,14 @@ impl<'c> Reserving<'c> {
         charges: Vec<Charge>,
     ) -> Result<Option<Held>, Refusal> {
         match outcome {
+            Outcome::Granted(grant) if grant.balances.iter().any(|balance| self.is_otherwise(balance)) => {
+                let held = self.held(id, grant, bounds, output);
+                settle::end(&self.call.core, held, Ending::Release).await;
+                self.counted_otherwise().await.map(|()| None)
+            }
+            Outcome::Denied(denial) if self.is_otherwise(&denial.account) => {
+                self.counted_otherwise().await.map(|()| None)
+            }
             Outcome::Granted(grant) => self.granted(id, grant, bounds, output).await,
             Outcome::Denied(denial) => {
                 if self.changes(&denial).await? {
@@ -193,7 +203,7 @@ impl<'c> Reserving<'c> {
                 if !left.is_zero() {
                     // Few looks, however long the wait.
                     let pause = left.min(TIER_PAUSE.max(Duration::from_millis(wait / 8)));
-                    sleep(pause).await;
+                    self.while_wanted(sleep(pause)).await?;
                     self.waited += pause;
                     return Ok(());
                 }
@@ -255,13 +265,45 @@ impl<'c> Reserving<'c> {
     async fn refused(&mut self, refusal: &quorate_ledger::Refusal) -> Result<(), Refusal> {
         use quorate_ledger::Refusal as Said;
         if let Said::TooManyAccounts { budget, .. } = refusal {
+            self.call.core.metrics.accounts_capped(budget);
+            if self.goes_uncounted(budget) {
+                return Ok(());
+            }
             self.call.core.metrics.denied(budget);
             return Err(Refusal::TooManyAccounts(refusal.to_string()));
         }
+        let of_clock = matches!(refusal, Said::StaleId { .. } | Said::FutureId { .. });
+        self.plan_anew(of_clock, &refusal.to_string()).await
+    }
+
+    /// A budget that only watches never stops a request: where it has no room for the subject, it does not see it.
+    fn goes_uncounted(&mut self, budget: &str) -> bool {
+        let watches = |found: &quorate_policy::runtime::BudgetMatch| {
+            found.budget.rule.name == budget && found.budget.rule.enforcement == Enforcement::Shadow
+        };
+        let before = self.plan.matches.len();
+        let mut plan = Plan::clone(&self.plan);
+        plan.matches.retain(|found| !watches(found));
+        self.plan = Arc::new(plan);
+        self.plan.matches.len() < before
+    }
+
+    /// The nodes have a policy in which the budget of this name counts something else: what was asked for is no amount
+    /// of it.
+    fn is_otherwise(&self, balance: &Balance) -> bool {
+        let rules = self.plan.matches.iter().map(|found| &found.budget.rule);
+        rules.into_iter().any(|rule| rule.name == balance.budget && rule.unit != balance.unit)
+    }
+
+    async fn counted_otherwise(&mut self) -> Result<(), Refusal> {
+        self.plan_anew(false, "a budget counts in another unit than this gateway knows; upgrade it").await
+    }
+
+    /// Under the policy that the nodes have. `anyway`: also where that is not newer.
+    async fn plan_anew(&mut self, anyway: bool, why: &str) -> Result<(), Refusal> {
         let newer = newer(self.call, &self.plan.policy).await;
-        let changed = newer.version != self.plan.policy.version;
-        if !changed && !matches!(refusal, Said::StaleId { .. } | Said::FutureId { .. }) {
-            return Err(Refusal::ClusterRefused(refusal.to_string()));
+        if newer.version == self.plan.policy.version && !anyway {
+            return Err(Refusal::ClusterRefused(why.to_owned()));
         }
         let who = Plan::who(&self.call.core, &newer, &self.call.asked)?;
         let plan = Plan::make(&newer, &self.call.asked, who, &self.call.model, self.call.draw)?;
@@ -327,8 +369,27 @@ impl<'c> Reserving<'c> {
         Held { spare: Some(taken), ..held }
     }
 
-    async fn ask(&self, id: ReservationId, charges: Vec<Charge>, wait: Duration) -> Result<Answer, Refusal> {
+    /// Waits as long as somebody wants the answer: the client is there, and the gateway goes on.
+    async fn while_wanted<T>(&mut self, waiting: impl Future<Output = T>) -> Result<T, Refusal> {
         let core = &self.call.core;
+        tokio::select! {
+            done = waiting => Ok(done),
+            () = self.reply.closed() => {
+                core.metrics.hang_ups.inc();
+                Err(Refusal::ClientGone)
+            }
+            () = core.cut.cancelled() => Err(Refusal::Stopping),
+        }
+    }
+
+    async fn ask(
+        &mut self,
+        id: ReservationId,
+        charges: Vec<Charge>,
+        wait: Duration,
+    ) -> Result<Answer, Refusal> {
+        let call = self.call;
+        let core = &call.core;
         if core.spare.is_lost()
             && let Some(taken) = core.spare.take(&self.plan, &charges, core.keeper.now())
         {
@@ -345,7 +406,13 @@ impl<'c> Reserving<'c> {
         };
         let within = Duration::from_millis(core.config.timeouts.reserve_ms) + wait;
         let started = Instant::now();
-        let decided = core.keeper.execute_waiting(command, wait, within).await;
+        let deciding = core.keeper.execute_waiting(command, wait, within);
+        let decided = match wait.is_zero() {
+            true => Ok(deciding.await),
+            false => self.while_wanted(deciding).await,
+        };
+        // It is in the queue, or was granted a moment ago: others wait for that.
+        let decided = decided.inspect_err(|_| settle::abandon(core, tenant.clone(), id))?;
         core.metrics.reserve_seconds.observe(started.elapsed().as_secs_f64());
         let error = match decided {
             Ok(outcome) => return Ok(Answer::Decided(Box::new(outcome))),

@@ -8,7 +8,7 @@ use std::{collections::HashMap, time::Duration};
 
 use parking_lot::Mutex;
 use quorate_ledger::{
-    Amount, Balance, BudgetRule, Charge, Enforcement, Grant, TimestampMs, Window, WindowSpan,
+    Amount, Balance, BudgetRule, Charge, Enforcement, Grant, TimestampMs, Unit, Window, WindowSpan,
 };
 use quorate_policy::runtime::ClusterLoss;
 use tokio::time::Instant;
@@ -26,6 +26,8 @@ pub(crate) struct AccountName {
     pub(crate) tenant: String,
     pub(crate) budget: String,
     pub(crate) subject: String,
+    /// Amounts of another one are no part of this.
+    pub(crate) unit: Unit,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +44,8 @@ struct Local {
 pub(crate) struct Debt {
     pub(crate) account: AccountName,
     pub(crate) amount: Amount,
+    /// The last one in which it grew.
+    window: WindowSpan,
 }
 
 /// What one request holds of the allowance.
@@ -72,7 +76,7 @@ impl Spare {
     /// Takes all amounts, or none: a budget that does not fail open, or one whose allowance is used up.
     pub(crate) fn take(&self, plan: &Plan, charges: &[Charge], now: TimestampMs) -> Option<Taken> {
         let mut accounts = self.accounts.lock();
-        accounts.retain(|_, local| !local.owed.is_zero() || local.window.end.is_none_or(|end| end > now));
+        forget_ended(&mut accounts, now);
         let (mut lines, mut balances) = (Vec::new(), Vec::new());
         for (found, charge) in plan.matches.iter().zip(charges) {
             let rule = &found.budget.rule;
@@ -86,6 +90,7 @@ impl Spare {
                 tenant: plan.who.identity.tenant.clone(),
                 budget: charge.budget.clone(),
                 subject: charge.subject.clone(),
+                unit: rule.unit,
             };
             let window = window(rule, now);
             let used = accounts.get(&account).filter(|local| local.window == window).map(|local| local.used);
@@ -103,7 +108,7 @@ impl Spare {
             lines.push((!watches).then_some((account, window, charge.amount)));
         }
         let new = lines.iter().flatten().filter(|(account, ..)| !accounts.contains_key(account)).count();
-        if accounts.len() + new > ACCOUNTS_MAX || lines.iter().all(Option::is_none) {
+        if accounts.len() + new > ACCOUNTS_MAX {
             return None;
         }
         for (account, window, amount) in lines.iter().flatten() {
@@ -140,16 +145,23 @@ impl Spare {
             .map(|(account, local)| Debt {
                 account: account.clone(),
                 amount: std::mem::take(&mut local.owed),
+                window: local.window,
             })
             .collect()
     }
 
-    /// The debt could not be charged yet.
+    /// The debt could not be charged yet. Its account may have been forgotten meanwhile.
     pub(crate) fn give_back(&self, debt: Debt) {
-        if let Some(local) = self.accounts.lock().get_mut(&debt.account) {
-            local.owed = local.owed.checked_add(debt.amount).unwrap_or(Amount::MAX);
-        }
+        let Debt { account, amount, window } = debt;
+        let ended = Local { window, used: Amount::ZERO, owed: Amount::ZERO };
+        let mut accounts = self.accounts.lock();
+        let local = accounts.entry(account).or_insert(ended);
+        local.owed = local.owed.checked_add(amount).unwrap_or(Amount::MAX);
     }
+}
+
+fn forget_ended(accounts: &mut HashMap<AccountName, Local>, now: TimestampMs) {
+    accounts.retain(|_, local| !local.owed.is_zero() || local.window.end.is_none_or(|end| end > now));
 }
 
 /// The window of an allowance. A sliding one is cut into whole pieces here.
@@ -167,5 +179,31 @@ impl Taken {
     /// As the ledger would have granted it, with the allowance for a limit.
     pub(crate) fn as_granted(&self) -> Grant {
         Grant { deadline: TimestampMs(0), balances: self.balances.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_debt_that_comes_back_after_its_window_is_still_owed() {
+        let spare = Spare::default();
+        let window = WindowSpan { start: TimestampMs(0), end: Some(TimestampMs(1_000)) };
+        let name = |text: &str| text.to_owned();
+        let account = AccountName {
+            tenant: name("acme"),
+            budget: name("b"),
+            subject: name("alice"),
+            unit: Unit::Tokens,
+        };
+        let amount = Amount::from_micros(7).unwrap();
+        let taken = Taken { lines: vec![Some((account, window, amount))], balances: Vec::new() };
+        spare.settle(&taken, Some(&[amount]));
+        let mut debts = spare.debts();
+        forget_ended(&mut spare.accounts.lock(), TimestampMs(2_000));
+        assert!(spare.accounts.lock().is_empty());
+        spare.give_back(debts.remove(0));
+        assert_eq!(spare.debts()[0].amount, amount);
     }
 }

@@ -114,7 +114,7 @@ pub enum Refusal {
     WrongPart { upload: u128, part: u32 },
     #[error("policy is at version {actual}, not {expected}; read it again and repeat the change")]
     VersionConflict { expected: u64, actual: u64 },
-    /// One of the others, as a client was told it over the wire.
+    /// One of the others, where only its text came over the wire.
     #[error("{0}")]
     Told(String),
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _};
-use quorate_ledger::Command;
+use quorate_ledger::{Command, Outcome, Refusal};
+use quorate_replica::{BATCH_MAX_BYTES, size_bound};
 use quorate_rpc::budget::budget_server::Budget;
 use quorate_rpc::budget::{
     Operation, Result as WireResult, SessionRequest, SessionResponse, WatchEvent, WatchRequest,
@@ -52,14 +53,12 @@ impl BudgetService {
         }
         let command = match Command::try_from(operation) {
             Ok(command) => command,
-            Err(error) => {
-                return convert::result(
-                    quorate_ledger::Outcome::Refused(quorate_ledger::Refusal::Invalid(error.to_string())),
-                    0,
-                    0,
-                );
-            }
+            Err(error) => return invalid(error.to_string()),
         };
+        let bytes = size_bound(&command);
+        if bytes > BATCH_MAX_BYTES {
+            return invalid(format!("{bytes} bytes, an operation has at most {BATCH_MAX_BYTES}"));
+        }
         let kind = kind(&command);
         match self.tenants.execute_waiting(command, wait, timeout).await {
             Ok(decided) => {
@@ -89,16 +88,15 @@ impl BudgetService {
                 operation.wait_ms = may_wait.as_ref().map_or(0, |_| operation.wait_ms);
                 self.decide(operation, may_forward).await
             }
-            None => convert::result(
-                quorate_ledger::Outcome::Refused(quorate_ledger::Refusal::Invalid(
-                    "operation is missing".to_owned(),
-                )),
-                0,
-                0,
-            ),
+            None => invalid("operation is missing".to_owned()),
         };
         SessionResponse { sequence: request.sequence, result: Some(result) }
     }
+}
+
+/// Refused here: nothing of it comes into the log.
+fn invalid(problem: String) -> WireResult {
+    convert::result(Outcome::Refused(Refusal::Invalid(problem)), 0, 0)
 }
 
 type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;

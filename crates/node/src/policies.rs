@@ -136,8 +136,8 @@ impl Policies {
     }
 
     /// Where the alerts of a budget go, as the policy or else this node's configuration says. Empty: nowhere.
-    pub fn alert_routes(&self, policy: Option<&InForce>, budget: &str) -> Vec<AlertRoute> {
-        let own = policy.and_then(|policy| policy.alert_routes.get(budget));
+    pub fn alert_routes(&self, policy: &InForce, budget: &str) -> Vec<AlertRoute> {
+        let own = policy.alert_routes.get(budget);
         own.cloned().unwrap_or_else(|| self.default_route.iter().cloned().collect())
     }
 }

@@ -94,7 +94,7 @@ impl Tenants {
         let wait_until = wait_until(wait, timeout);
         let execute = Execute { command, answer, place: Some(place), wait_until, ticket: 0 };
         if handle.actor.cast(Message::Execute(Box::new(execute))).is_err() {
-            self.known.lock().remove(&handle.tenant);
+            self.forget(&handle.tenant, &handle.turnstile);
             return Err(Undecided::NotLeader(None));
         }
         in_time(timeout, async { decided.await.unwrap_or(Err(Undecided::NotLeader(None))) }).await
@@ -114,11 +114,10 @@ impl Tenants {
         let gate = turnstile.clone();
         let retire = move || {
             let Some(registry) = registry.upgrade() else { return true };
-            let mut known = registry.known.lock();
             // A place that is taken means a message that is on its way.
             let quiet = gate.is_empty();
             if quiet {
-                known.remove(&name);
+                registry.forget(&name, &gate);
             }
             quiet
         };
@@ -139,33 +138,53 @@ impl Tenants {
         Ok(handle)
     }
 
+    /// An actor that is over, unless another one has taken its place: a tenant has one.
+    fn forget(&self, tenant: &str, turnstile: &Arc<Turnstile>) {
+        let mut known = self.known.lock();
+        if known.get(tenant).is_some_and(|handle| Arc::ptr_eq(&handle.turnstile, turnstile)) {
+            known.remove(tenant);
+        }
+    }
+
     /// Makes the actors of tenants with deadlines when this node begins to lead, and stops all when it ceases to.
     pub async fn follow_leadership(self: Arc<Self>) {
         let mut status = self.replica.status();
-        let mut led = false;
+        // Of another term there may have been another leader in between.
+        let mut led = None;
         loop {
-            let leads = status.borrow_and_update().role == Role::Leader;
-            if leads && !led {
+            let leads = {
+                let status = status.borrow_and_update();
+                (status.role == Role::Leader).then_some(status.term)
+            };
+            if led.is_some() && leads != led {
+                led = None;
+                self.stop_all();
+            }
+            if leads.is_some() && led.is_none() {
                 // Everything committed before must be applied before its deadlines are known.
-                if self.replica.linearize().await.is_ok() {
-                    led = true;
-                    for (tenant, _) in self.replica.read(|ledger, _| ledger.deadlines()) {
-                        if let Err(error) = self.handle(&tenant).await {
-                            tracing::warn!(%error, %tenant, "its reservations expire when it is next used");
-                        }
-                    }
-                } else {
+                if self.replica.linearize().await.is_err() {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;
                 }
-            }
-            if !leads && led {
-                led = false;
-                self.stop_all();
+                led = leads;
+                self.announce_deadlines().await;
             }
             if status.changed().await.is_err() {
                 self.stop_all();
                 return;
+            }
+        }
+    }
+
+    /// Also to actors that were made for early operations: they have seen only what was applied by then.
+    async fn announce_deadlines(self: &Arc<Self>) {
+        for (tenant, deadline) in self.replica.read(|ledger, _| ledger.deadlines()) {
+            match self.handle(&tenant).await {
+                // One that is gone meanwhile is made anew from the ledger.
+                Ok(handle) => drop(handle.actor.cast(Message::Deadline(deadline))),
+                Err(error) => {
+                    tracing::warn!(%error, %tenant, "its reservations expire when it is next used");
+                }
             }
         }
     }

@@ -45,6 +45,15 @@ impl Waiter {
         }
     }
 
+    /// The same reservation, whether it may wait or not. With other fields under its id, the ledger is to say so.
+    pub fn asks_for(&self, command: &Command) -> bool {
+        let ttl = |command: &Command| match command {
+            Command::Reserve { ttl_ms, .. } => Some(*ttl_ms),
+            _ => None,
+        };
+        self.charges() == charges(command) && ttl(&self.command) == ttl(command)
+    }
+
     fn charges(&self) -> &[Charge] {
         charges(&self.command)
     }
@@ -99,8 +108,9 @@ impl WaitQueue {
         std::mem::take(&mut self.waiters).into_values().collect()
     }
 
+    /// Of those that a look would let go: what is in flight comes back by itself, also after its time.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.waiters.values().map(|waiter| waiter.until).min()
+        self.waiters.values().filter(|waiter| !waiter.in_flight).map(|waiter| waiter.until).min()
     }
 
     /// Those whose turn it is, in their order, with what is to be asked for; they count as in flight from now on.
@@ -296,6 +306,29 @@ mod tests {
         assert!(held(&bench, "a") && !held(&bench, "org") && !held(&bench, "b"));
         assert_eq!(bench.turns(&[("a", 50), ("org", 0)]), [0; 0]);
         assert!(!held(&bench, "a") && held(&bench, "org"), "it waits for the other one now");
+    }
+
+    #[test]
+    fn other_fields_under_its_id_are_another_reservation() {
+        let mut bench = Bench::new();
+        bench.wait(1, &[("a", 50)], 1_000);
+        let mut again = reserve(1, &[("a", 50)]);
+        if let Command::Reserve { wait, .. } = &mut again {
+            *wait = false;
+        }
+        let waiter = &bench.queue.waiters[&1];
+        assert!(waiter.asks_for(&again) && !waiter.asks_for(&reserve(1, &[("a", 51)])));
+    }
+
+    #[test]
+    fn the_deadline_of_one_that_is_in_flight_wakes_nobody() {
+        let mut bench = Bench::new();
+        bench.wait(1, &[("a", 1)], 10);
+        bench.wait(2, &[("b", 1)], 1_000);
+        assert_eq!(bench.turns(&[("a", 1), ("b", 0)]), [1]);
+        assert_eq!(bench.queue.next_deadline(), Some(bench.now + Duration::from_millis(1_000)));
+        bench.queue.take(2);
+        assert_eq!(bench.queue.next_deadline(), None, "a look would find nothing to do");
     }
 
     #[test]

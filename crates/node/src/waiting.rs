@@ -64,11 +64,12 @@ impl State {
             }
             Command::Reserve { id, .. } => {
                 let id = *id;
-                match self.waiting.queue.find(id) {
+                match self.waiting.queue.find(id).filter(|waiter| waiter.asks_for(&execute.command)) {
                     Some(waiter) => {
                         // The same caller again: it keeps its place. Its former self has nobody to tell.
                         waiter.answer = execute.answer;
-                        waiter.until = execute.wait_until.unwrap_or_else(Instant::now);
+                        let until = execute.wait_until.unwrap_or_else(Instant::now);
+                        waiter.until = until.min(good_until(&execute.command));
                         self.look_soon(myself);
                         None
                     }
@@ -253,6 +254,7 @@ impl State {
     }
 
     fn set_timer(&mut self, myself: &ActorRef<Message>) {
+        // Where all are in flight, the decision on the first of them leads to the next look.
         let Some(deadline) = self.waiting.queue.next_deadline() else { return };
         let at = deadline.min(Instant::now() + LOOK_EVERY);
         let set = |(known, timer): &(Instant, JoinHandle<()>)| *known <= at && !timer.is_finished();

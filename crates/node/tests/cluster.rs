@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use quorate_ledger::{Amount, Charge, Command, Outcome, ProviderReport, ProviderState};
+use quorate_ledger::{Amount, Charge, Command, Outcome, ProviderReport, ProviderState, Refusal};
 use quorate_rpc::Client;
 use quorate_rpc::admin::ListAccountsRequest;
 use quorate_testkit::Cluster;
@@ -54,6 +54,36 @@ async fn parallel_reservations_through_every_node_are_exact() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_comes_back_as_itself_and_at_once() {
+    let cluster = Cluster::start(3).await;
+    cluster.apply(&POLICY.replace("  limit", "  accountsMax: 1\n  limit")).await;
+    // Also through a node that does not lead.
+    for client in (0..3).map(|node| cluster.client_at(node)) {
+        client.execute(reserve(&client, 1, 60_000), TIMEOUT).await.unwrap();
+        let refused = |mut command: Command, change: &dyn Fn(&mut Vec<Charge>)| {
+            if let Command::Reserve { charges, .. } = &mut command {
+                change(charges);
+            }
+            let client = client.clone();
+            async move {
+                match client.execute(command, TIMEOUT).await.unwrap().outcome {
+                    Outcome::Refused(refusal) => refusal,
+                    other => panic!("{other:?}"),
+                }
+            }
+        };
+        let other = |charges: &mut Vec<Charge>| charges[0].subject = "bob".into();
+        let expected = Refusal::TooManyAccounts { tenant: "acme".into(), budget: "user".into(), max: 1 };
+        assert_eq!(refused(reserve(&client, 1, 60_000), &other).await, expected);
+        // More than the log takes in one piece: wrong, and no reason to look for another node.
+        let long = |charges: &mut Vec<Charge>| charges[0].subject = "x".repeat(200_000);
+        let refusal = refused(reserve(&client, 1, 60_000), &long).await;
+        assert!(matches!(&refusal, Refusal::Invalid(why) if why.contains("at most")), "{refusal}");
+        assert_eq!(client.stats().retries.load(std::sync::atomic::Ordering::Relaxed), 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_reservation_that_nobody_settles_expires_as_charged() {
     let cluster = cluster().await;
     let client = cluster.client();
@@ -62,6 +92,23 @@ async fn a_reservation_that_nobody_settles_expires_as_charged() {
     let expired = async {
         while account(&client).await != (100, 0) {
             tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(TIMEOUT, expired).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_earlier_leader_granted_expires_in_time() {
+    let mut cluster = cluster().await;
+    let client = cluster.client();
+    client.execute(reserve(&client, 100, 3_000), TIMEOUT).await.unwrap();
+    let leader = cluster.leader().await;
+    cluster.stop(leader).await;
+    // An operation that comes early, and whose own deadline is far away.
+    client.execute(reserve(&client, 50, 600_000), TIMEOUT).await.unwrap();
+    let expired = async {
+        while account(&client).await != (100, 50) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
     tokio::time::timeout(TIMEOUT, expired).await.unwrap();

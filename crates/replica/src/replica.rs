@@ -127,12 +127,16 @@ impl Replica {
         Ok(())
     }
 
-    /// Does this node surely still lead? A quorum has acknowledged it so lately, by the monotonic clock, that no other
-    /// can have been elected. False while it hands the leadership over.
+    /// Does this node surely still lead, and has it applied what earlier leaders acknowledged? A quorum has acknowledged
+    /// it so lately, by the monotonic clock, that no other can have been elected; and an entry of its own term is applied,
+    /// so all before it are (Raft thesis, section 6.4). False while it hands the leadership over.
     pub fn has_lease(&self) -> bool {
         let handing_over = |term| self.inner.transfer_term.load(Ordering::Acquire) == term;
+        let caught_up = |term| self.read(|_, applied| applied.term == term);
         self.leading().is_some_and(|(term, quiet)| {
-            !handing_over(term) && quiet.is_some_and(|quiet| quiet < self.inner.config.lease())
+            !handing_over(term)
+                && quiet.is_some_and(|quiet| quiet < self.inner.config.lease())
+                && caught_up(term)
         })
     }
 

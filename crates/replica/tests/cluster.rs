@@ -221,6 +221,29 @@ async fn a_leader_without_its_peers_has_no_lease_and_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_new_leader_has_no_lease_before_it_has_applied_what_the_old_one_acknowledged() {
+    let mut cluster = Cluster::formed(3).await;
+    cluster.apply(vec![policy()]).await;
+    for _ in 0..3 {
+        let old = cluster.leader().await;
+        let ids = load(&cluster, 3, 1).await;
+        cluster.stop(old).await;
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        // Looked at without a pause: the moment is short.
+        let ledger = loop {
+            let mut running = cluster.nodes.iter().flatten().map(|node| &node.replica);
+            if let Some(leader) = running.find(|replica| replica.has_lease()) {
+                break leader.read(|ledger, _| ledger.clone());
+            }
+            assert!(tokio::time::Instant::now() < deadline, "no lease in time");
+            tokio::task::yield_now().await;
+        };
+        assert_holds(&ledger, &ids);
+        cluster.start(old).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_is_too_large_is_refused_before_the_log() {
     let cluster = Cluster::formed(1).await;
     let leader = cluster.node(cluster.leader().await);

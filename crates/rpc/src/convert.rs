@@ -309,28 +309,7 @@ impl TryFrom<wire::Denied> for Denial {
     }
 }
 
-impl From<Refusal> for wire::Refused {
-    fn from(refusal: Refusal) -> Self {
-        use wire::RefusalReason as Reason;
-        let reason = match &refusal {
-            // The wire has no reason of their own for these yet.
-            Refusal::Invalid(_) | Refusal::Told(_) => Reason::Invalid,
-            Refusal::IdReused { .. } => Reason::IdReused,
-            Refusal::StaleId { .. } => Reason::StaleId,
-            Refusal::FutureId { .. } => Reason::FutureId,
-            Refusal::UnknownReservation { .. } => Reason::UnknownReservation,
-            Refusal::AlreadyResolved { .. } => Reason::AlreadyResolved,
-            Refusal::UnknownBudget { .. } => Reason::UnknownBudget,
-            Refusal::VersionConflict { .. } => Reason::VersionConflict,
-            Refusal::TooManyAccounts { .. } => Reason::TooManyAccounts,
-            Refusal::UnknownKey { .. } => Reason::UnknownKey,
-            Refusal::WrongPart { .. } => Reason::WrongPart,
-        };
-        Self { reason: reason.into(), message: refusal.to_string() }
-    }
-}
-
-/// What a node answered. A refusal comes back as its text.
+/// What a node answered.
 ///
 /// # Errors
 /// A result that is none: no decision, or amounts out of bounds.
@@ -356,7 +335,7 @@ pub fn outcome(kind: wire::result::Kind) -> Result<Outcome, ConvertError> {
         Kind::Released(_) => Outcome::Released,
         Kind::Extended(extended) => Outcome::Extended { deadline: TimestampMs(extended.deadline_ms) },
         Kind::ProviderReported(_) => Outcome::ProviderReported { changed: true },
-        Kind::Refused(refused) => Outcome::Refused(Refusal::Told(refused.message)),
+        Kind::Refused(refused) => Outcome::Refused(refused.try_into()?),
         Kind::Unavailable(unavailable) => return Err(ConvertError::new("unavailable", unavailable.message)),
     })
 }

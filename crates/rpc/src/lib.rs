@@ -29,6 +29,7 @@ mod admin_client;
 mod client;
 pub mod convert;
 mod convert_key;
+mod convert_refusal;
 mod error;
 mod routing;
 mod session;

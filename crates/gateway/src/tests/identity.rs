@@ -180,3 +180,36 @@ async fn a_key_set_that_cannot_be_read_lets_nobody_in() {
     world.put_key(record());
     assert_eq!(ask(&world, &[("x-api-key", KEY)]).await.status.as_u16(), 200, "keys go on working");
 }
+
+#[tokio::test]
+async fn what_proves_an_identity_here_never_goes_to_a_backend() {
+    let world = World::compiled(policy(with_tokens()), |url| {
+        super::policies::config(&[("fake", url)], "").replace("base_url:", "pass_client_key: true, base_url:")
+    })
+    .await;
+    world.provider.plays([answer("200 OK", &chat(10, 20))]);
+    world.put_key(record());
+    let token = format!("Bearer {}", jwt::hs256(jwt::claims()));
+    // The key says who pays; the token beside it is no provider's key either.
+    let both = [("x-api-key", KEY), ("authorization", token.as_str())];
+    assert_eq!(ask(&world, &both).await.status.as_u16(), 200);
+    let got = world.provider.got();
+    assert!(!got[0].head.contains("authorization") && !got[0].head.contains("qk_"), "{}", got[0].head);
+    // Of several, the gateway would look at one and pass on all.
+    let own = format!("Bearer {KEY}");
+    let several = [("authorization", "Bearer sk-other"), ("authorization", own.as_str())];
+    let answer = world.ask("/v1/chat/completions", &chat_request(""), &several).await;
+    assert_eq!(refused(&answer), code(401, "invalid_api_key"));
+    assert_eq!(world.provider.got().len(), 1);
+}
+
+#[tokio::test]
+async fn before_it_is_known_who_may_ask_nobody_is_shown_a_backends_models() {
+    let world = world(explicit(), "").await;
+    world.policies.send_replace(None);
+    for path in ["/v1/models", "/v1/models/gpt-4o"] {
+        let answer = world.ask_bare(path, "", &[("x-api-key", KEY)]).await;
+        assert_eq!(refused(&answer), code(503, "no_policy"), "{path}");
+    }
+    assert!(world.provider.got().is_empty());
+}

@@ -1,7 +1,7 @@
 //! The cluster as the pipeline sees it: a real ledger in memory, that can be made unreachable.
 
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -17,6 +17,11 @@ use crate::budget::{BudgetKeeper, KeeperError};
 pub(crate) struct LedgerKeeper {
     ledger: Mutex<Ledger>,
     reachable: AtomicBool,
+    /// The next reservation is made, nobody hears of it, and then the cluster is away.
+    goes_away: AtomicBool,
+    /// Reservations in the queue.
+    waiting: AtomicUsize,
+    releases: AtomicUsize,
     /// Commands applied so far.
     applied: watch::Sender<u64>,
 }
@@ -27,11 +32,31 @@ pub(crate) fn now() -> TimestampMs {
 
 impl LedgerKeeper {
     pub(crate) fn new() -> Self {
-        Self { ledger: Mutex::default(), reachable: AtomicBool::new(true), applied: watch::Sender::new(0) }
+        Self {
+            ledger: Mutex::default(),
+            reachable: AtomicBool::new(true),
+            goes_away: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
+            releases: AtomicUsize::new(0),
+            applied: watch::Sender::new(0),
+        }
     }
 
     pub(crate) fn set_reachable(&self, reachable: bool) {
         self.reachable.store(reachable, Ordering::SeqCst);
+    }
+
+    pub(crate) fn go_away_after_the_next_reservation(&self) {
+        self.goes_away.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::SeqCst)
+    }
+
+    /// Commands to release something, whatever came of them.
+    pub(crate) fn releases(&self) -> usize {
+        self.releases.load(Ordering::SeqCst)
     }
 
     pub(crate) fn apply(&self, command: &Command) -> Outcome {
@@ -79,6 +104,22 @@ impl LedgerKeeper {
     }
 }
 
+/// Counted as long as somebody waits for the answer.
+struct Waits<'a>(&'a AtomicUsize);
+
+impl<'a> Waits<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 impl BudgetKeeper for LedgerKeeper {
     fn new_id(&self) -> ReservationId {
         ReservationId::from_u128(uuid::Uuid::now_v7().as_u128()).unwrap()
@@ -99,6 +140,10 @@ impl BudgetKeeper for LedgerKeeper {
                     retry_after_ms: 700,
                 });
             }
+            if matches!(command, Command::Release { .. }) {
+                self.releases.fetch_add(1, Ordering::SeqCst);
+            }
+            let _waits = (!wait.is_zero()).then(|| Waits::new(&self.waiting));
             // As the tenant's queue: asked again whenever something has changed, until the time is up.
             loop {
                 applied.borrow_and_update();
@@ -106,6 +151,11 @@ impl BudgetKeeper for LedgerKeeper {
                 let waits = matches!(&outcome, Outcome::Denied(denial) if denial.held_by_reservations);
                 if !waits || tokio::time::timeout_at(until, applied.changed()).await.is_err() {
                     self.applied.send_modify(|applied| *applied += 1);
+                    let reserves = matches!(command, Command::Reserve { .. });
+                    if reserves && self.goes_away.swap(false, Ordering::SeqCst) {
+                        self.set_reachable(false);
+                        return Err(KeeperError::Unknown { message: "the answer got lost".to_owned() });
+                    }
                     return Ok(outcome);
                 }
             }

@@ -1,11 +1,12 @@
 //! The budget cluster goes away and comes back.
 
-use quorate_policy::runtime::{Budget, ClusterLoss, CompiledPolicy};
+use quorate_ledger::{Enforcement, Unit};
+use quorate_policy::runtime::{Budget, ClusterLoss, CompiledPolicy, Cost};
 
 use super::{
-    policies::{config, of_budgets, tokens, units},
+    policies::{config, of_budgets, of_unit, tokens, units},
     provider::{answer, chat},
-    world::World,
+    world::{World, chat_request},
 };
 
 const NAMED: &str = r#","max_completion_tokens":20"#;
@@ -70,4 +71,60 @@ async fn one_budget_that_fails_closed_closes_for_all() {
     let answer = world.chat(NAMED).await;
     assert_eq!((answer.status.as_u16(), answer.error()["code"].as_str()), (503, Some("budget_unavailable")));
     assert!(world.provider.got().is_empty());
+}
+
+#[tokio::test]
+async fn a_debt_whose_charge_is_not_heard_of_is_charged_once() {
+    let world = world(of_budgets([open("b", 1_000, 100)])).await;
+    world.keeper.set_reachable(false);
+    assert_eq!(world.chat(NAMED).await.status.as_u16(), 200);
+    // The reservation for the debt is made, and nobody hears of it.
+    world.keeper.go_away_after_the_next_reservation();
+    world.keeper.set_reachable(true);
+    world.keeper.until("the debt is held", |ledger| ledger.reservations("default").count() == 1).await;
+    world.keeper.set_reachable(true);
+    world
+        .keeper
+        .until("the debt is charged, and nothing else is held", |ledger| {
+            let account = ledger.account(super::keeper::now(), "default", "b", "alice");
+            account.is_some_and(|account| account.spent == units(30) && account.reserved.is_zero())
+        })
+        .await;
+    assert_eq!(world.metric("quorate_gateway_fail_open_lost_total"), Some(0.0));
+}
+
+#[tokio::test]
+async fn a_debt_is_not_charged_in_another_unit() {
+    let world = world(of_budgets([open("b", 1_000, 100)])).await;
+    world.keeper.set_reachable(false);
+    assert_eq!(world.chat(NAMED).await.status.as_u16(), 200);
+    let counted = of_unit("b", Unit::Cost, units(100_000), Cost::Number(units(2)));
+    world.keeper.put_policy(&of_budgets([counted]));
+    world.keeper.set_reachable(true);
+    let released = |ledger: &quorate_ledger::Ledger| {
+        let tenant = ledger.tenants("").find(|tenant| tenant.name == "default");
+        tenant.is_some_and(|tenant| tenant.granted_total == 1 && tenant.open_reservations == 0)
+    };
+    world.keeper.until("the debt was looked at", released).await;
+    assert_eq!(world.account("b", "alice"), (0, 0));
+}
+
+#[tokio::test]
+async fn budgets_that_only_watch_close_nothing() {
+    let mut watching = tokens("b", 10);
+    watching.rule.enforcement = Enforcement::Shadow;
+    watching.rule.accounts_max = 1;
+    let world = world(of_budgets([watching, tokens("bound", 1_000)])).await;
+    assert_eq!(world.chat(NAMED).await.status.as_u16(), 200);
+    // It has no room for another subject; the other budget counts it all the same.
+    let body = chat_request(NAMED);
+    let bob = world.ask_bare("/v1/chat/completions", &body, &[("x-user-id", "bob")]).await;
+    assert_eq!(bob.status.as_u16(), 200, "{}", bob.text());
+    assert_eq!((world.account("b", "bob"), world.account("bound", "bob")), ((0, 0), (30, 0)));
+    assert_eq!(world.metric("quorate_gateway_accounts_capped_total{budget=\"b\"}"), Some(1.0));
+    let mut watching = tokens("b", 10);
+    watching.rule.enforcement = Enforcement::Shadow;
+    world.put_policy(2, of_budgets([watching]));
+    world.keeper.set_reachable(false);
+    assert_eq!(world.chat(NAMED).await.status.as_u16(), 200);
 }

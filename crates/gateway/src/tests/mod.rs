@@ -14,4 +14,5 @@ mod recordings;
 mod refusals;
 mod streams;
 mod tiers;
+mod waiting;
 mod world;

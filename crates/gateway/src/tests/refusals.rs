@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use quorate_ledger::Unit;
+use quorate_policy::runtime::Cost;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 
 use super::{
+    policies::{config, of_budgets, of_unit, tokens, units},
     provider::{Step, answer, chat},
     world::{HOURLY, World, chat_request, hourly, http_client},
 };
@@ -52,6 +55,22 @@ async fn waiting_for_more_than_the_limit_is_pointless() {
         (None, Some("insufficient_quota"))
     );
     assert_eq!(world.alice(), (0, 0));
+}
+
+#[tokio::test]
+async fn one_subject_too_many_is_told_the_cap() {
+    let capped = HOURLY.replace("  window", "  accountsMax: 1\n  window");
+    let world = World::new(&capped).await;
+    world.provider.plays([answer("200 OK", &chat(10, 20))]);
+    assert_eq!(world.chat("").await.status.as_u16(), 200);
+    let body = chat_request("");
+    let answer = world.ask_bare("/v1/chat/completions", &body, &[("x-user-id", "bob")]).await;
+    assert_eq!((answer.status.as_u16(), answer.error()["code"].as_str()), (429, Some("too_many_accounts")));
+    assert_eq!((answer.header("x-should-retry"), answer.header("retry-after")), (Some("false"), None));
+    let said = answer.error()["message"].as_str().unwrap().to_owned();
+    assert!(said.contains("budget user-hourly: 1 is the most"), "{said}");
+    let counted = "quorate_gateway_accounts_capped_total{budget=\"user-hourly\"}";
+    assert_eq!(world.metric(counted), Some(1.0));
 }
 
 #[tokio::test]
@@ -102,6 +121,21 @@ async fn a_budget_that_the_cluster_does_not_know_is_asked_for_again_under_the_ne
     });
     assert_eq!(answer.status.as_u16(), 200, "{}", answer.text());
     assert_eq!(world.keeper.account("default", "renamed", "alice").unwrap().spent.units_floor(), 30);
+}
+
+#[tokio::test]
+async fn amounts_of_the_old_policy_are_not_charged_in_the_unit_of_the_new_one() {
+    let world = World::compiled(of_budgets([tokens("b", 1_000)]), |url| config(&[("fake", url)], "")).await;
+    world.provider.plays([answer("200 OK", &chat(10, 20))]);
+    // The same name, and two cost units for each request.
+    let counted = of_unit("b", Unit::Cost, units(100_000), Cost::Number(units(2)));
+    world.keeper.put_policy(&of_budgets([counted.clone()]));
+    let (answer, ()) = tokio::join!(world.chat(""), async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        world.put_policy(2, of_budgets([counted]));
+    });
+    assert_eq!(answer.status.as_u16(), 200, "{}", answer.text());
+    assert_eq!(world.account("b", "alice"), (2, 0));
 }
 
 #[tokio::test]
@@ -285,7 +319,7 @@ async fn a_gateway_without_nodes_says_so_and_a_port_in_use_is_named() {
     let listeners = crate::Gateway::bind(&config).unwrap();
     let gateway = crate::Gateway::start(config.clone(), listeners).unwrap();
     for (address, path, status) in [
-        (gateway.proxy_address(), "/v1/models", 502),
+        (gateway.proxy_address(), "/v1/models", 503),
         (gateway.http_address(), "/healthz", 200),
         (gateway.http_address(), "/readyz", 503),
     ] {

@@ -11,7 +11,7 @@ pub struct IdentityRules {
     pub tenant: IdentityField,
     pub team: IdentityField,
     pub user: IdentityField,
-    /// Identity headers are believed only from these addresses. Empty: only from the gateway's own machine.
+    /// Identity headers count only from these addresses. Empty: from the gateway's own machine (loopback) only.
     pub trusted_sources: Vec<Cidr>,
     /// Whether API keys issued by Quorate are accepted.
     pub keys: bool,
