@@ -155,3 +155,18 @@ fn a_document_keeps_every_text_as_it_was() {
         assert!(again == one, "{word:?}");
     }
 }
+
+/// YAML bounds the length of a key: one beyond it could be applied, and then read by nobody.
+#[test]
+fn a_key_is_refused_where_the_document_could_not_be_read_again() {
+    let labelled = |key: &str| A.replace("{name: a}", &format!("{{name: a, labels: {{? \"{key}\" : v}}}}"));
+    for (letter, most) in [("k", 1_000), ("\u{e9}", 499), ("\\x01", 99), ("\\\"", 499)] {
+        let one = set(&labelled(&letter.repeat(most)));
+        assert!(ManifestSet::from_document(&one.to_document()).unwrap() == one, "{letter:?}");
+        let text = labelled(&letter.repeat(most + 1));
+        let refused =
+            ManifestSet::parse(&[Source { name: "f.yaml", text: &text }], Mode::Lenient).unwrap_err();
+        assert!(refused.to_string().contains("line 3"), "{refused}");
+        assert!(refused.to_string().contains("at most 1000"), "{refused}");
+    }
+}

@@ -5,10 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
 
 use crate::manifests::yaml::document::Chunk;
+use crate::manifests::yaml::emit::key_bytes;
 use crate::manifests::yaml::{Entry, Node, Place, Scalar, Sort, Value};
 
 /// Manifests of Kubernetes are less than 25 deep.
 const DEPTH_MAX: usize = 64;
+/// Of a key as the document has it: one of more than 1,024 characters could be written there, and not read again
+/// (YAML 1.2.2, section 7.4).
+const KEY_MAX_BYTES: usize = 1_000;
 const TOO_DEEP: &str = "more than 64 levels deep; manifests need fewer";
 
 /// The key of fields from elsewhere.
@@ -171,6 +175,12 @@ impl Draft {
                     let Value::Scalar(scalar) = &node.value else {
                         return Err(flaw(node.at, format!("{} as a key; keys are texts", node.sort_name())));
                     };
+                    if key_bytes(&scalar.text) > KEY_MAX_BYTES {
+                        let message = format!(
+                            "a key that is too long; at most {KEY_MAX_BYTES} bytes, escapes included"
+                        );
+                        return Err(flaw(node.at, message));
+                    }
                     if !seen.insert(scalar.text.clone()) {
                         let message = format!("field {} stands twice in one map", quoted(&scalar.text));
                         return Err(flaw(node.at, message));

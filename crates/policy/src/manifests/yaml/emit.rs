@@ -10,6 +10,15 @@ pub(crate) fn emit(node: &Node) -> String {
     text
 }
 
+/// How long a key becomes.
+pub(crate) fn key_bytes(text: &str) -> usize {
+    key(text).len()
+}
+
+fn key(text: &str) -> String {
+    word(&Scalar::quoted(text))
+}
+
 /// What stands before a node on its line.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Position {
@@ -27,7 +36,7 @@ fn write(text: &mut String, node: &Node, indent: usize, position: Position) {
             sorted.sort_by(|a, b| a.key.cmp(&b.key));
             for (index, entry) in sorted.into_iter().enumerate() {
                 begin_line(text, indent, position, index == 0);
-                text.push_str(&word(&Scalar::quoted(entry.key.as_str())));
+                text.push_str(&key(&entry.key));
                 text.push(':');
                 write(text, &entry.value, indent + 2, Position::Field);
             }
