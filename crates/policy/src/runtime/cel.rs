@@ -16,7 +16,7 @@ use quorate_ledger::Amount;
 use thiserror::Error;
 
 use super::cel_tree::{self, Facts};
-use super::{CostContext, CostError, Usage, cel_arithmetic, cel_samples, corners};
+use super::{CostContext, CostError, TokenKind, Usage, cel_arithmetic, cel_samples, corners};
 
 /// Of the text of an expression.
 pub const EXPRESSION_MAX_BYTES: usize = 2048;
@@ -74,6 +74,11 @@ impl CelCost {
         &self.inner.source
     }
 
+    /// Whether it reads a token count of which this holds.
+    pub(super) fn reads(&self, holds: impl Fn(TokenKind) -> bool) -> bool {
+        self.inner.facts.tokens.iter().copied().any(holds)
+    }
+
     /// What this usage costs, rounded up to a millionth.
     ///
     /// # Errors
@@ -127,8 +132,15 @@ impl VariableResolver for Variables<'_> {
         }
         let text = match variable {
             "model" => self.at.model,
-            "backend" => self.at.backend,
-            "route_name" => self.at.route,
+            "route_name" | "@route_name" => self.at.route,
+            "@backend" => self.at.backend,
+            // The official form. Compared with a name written out, any form will do.
+            "backend" => match self.at.backend.split_once('/') {
+                Some((namespace, name)) => {
+                    return Some(CowVal::owned(CelString::from(format!("{name}.{namespace}"))));
+                }
+                None => self.at.backend,
+            },
             _ => return None,
         };
         Some(CowVal::owned(CelString::from(text)))

@@ -17,6 +17,10 @@ pub(super) const OPERATORS: [(&str, &str, usize); 6] = [
     ("-_", "@negate", 1),
 ];
 
+/// Whether an object has this name, or one of these; and whether it has not.
+pub(super) const NAMED: &str = "@named";
+pub(super) const NOT_NAMED: &str = "@not-named";
+
 /// Shared: it is large and the same for every expression, and there may be thousands of them.
 static STANDARD: LazyLock<Arc<Env>> =
     LazyLock::new(|| Arc::new(Env::default().with_optional_support(false).with_stdlib()));
@@ -31,12 +35,30 @@ pub(super) fn functions(patterns: &[Pattern]) -> Result<Context<'static, 'static
     context.add_function("@divide", |a: Value, b: Value| binary("@divide", a, b)).map_err(declared)?;
     context.add_function("@modulo", |a: Value, b: Value| binary("@modulo", a, b)).map_err(declared)?;
     context.add_function("@negate", |a: Value| binary("@subtract", Value::Int(0), a)).map_err(declared)?;
+    context.add_function(NAMED, |object: Value, name: Value| named(&object, &name)).map_err(declared)?;
+    context.add_function(NOT_NAMED, |object: Value, name: Value| !named(&object, &name)).map_err(declared)?;
     for (number, pattern) in patterns.iter().enumerate() {
         let pattern = pattern.clone();
         let matches = move |text: Arc<String>| pattern.matches(&text);
         context.add_function(&pattern_function(number), matches).map_err(declared)?;
     }
     Ok(context)
+}
+
+/// `object`: `namespace/name`. It answers to that, to the official `name.namespace`, and to the bare name, by which the
+/// manifests themselves refer to it.
+fn named(object: &Value, name: &Value) -> bool {
+    let (Value::String(object), name) = (object, name) else { return false };
+    match name {
+        Value::String(name) => {
+            let (namespace, bare) = object.split_once('/').unwrap_or(("", object));
+            let rest = name.strip_prefix(bare);
+            **name == **object
+                || rest.is_some_and(|rest| rest.is_empty() || rest.strip_prefix('.') == Some(namespace))
+        }
+        Value::List(names) => names.iter().any(|name| named(&Value::String(Arc::clone(object)), name)),
+        _ => false,
+    }
 }
 
 pub(super) fn pattern_function(number: usize) -> String {

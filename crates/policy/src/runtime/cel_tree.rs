@@ -32,6 +32,9 @@ const FUNCTIONS: [&str; 21] = [
     "uint",
 ];
 const TEXT_VARIABLES: [&str; 3] = ["model", "backend", "route_name"];
+/// Those that hold the names of objects, and what stands for them where they are compared: `namespace/name`.
+pub(super) const OBJECT_VARIABLES: [(&str, &str); 2] =
+    [("backend", "@backend"), ("route_name", "@route_name")];
 
 /// What an expression depends on.
 #[derive(Debug, Clone, Default)]
@@ -182,6 +185,15 @@ fn visit_call(call: &mut CallExpr, depth: usize, facts: &mut Facts) -> Result<Sh
     if call.func_name == "matches" {
         return visit_matches(call, depth, facts);
     }
+    if call.target.is_none()
+        && let Some(function) = names_object(call)
+    {
+        function.clone_into(&mut call.func_name);
+        facts.reads_texts = true;
+        // The variable has another name by now.
+        let [_, named] = call.args.as_mut_slice() else { return Ok(Shape::Constant) };
+        return visit(named, depth, facts);
+    }
     if let Some(target) = &mut call.target {
         let target = all([&mut **target].into_iter(), depth, facts)?;
         return Ok(target.max(all(call.args.iter_mut(), depth, facts)?));
@@ -213,6 +225,33 @@ fn visit_call(call: &mut CallExpr, depth: usize, facts: &mut Facts) -> Result<Sh
     };
     operator.clone_into(&mut call.func_name);
     Ok(shape)
+}
+
+/// `backend == "openai.llm"`, `route_name in ["a", "b"]`: what compares an object's name with one written out, whichever
+/// way people write it. The variable comes to stand first.
+fn names_object(call: &mut CallExpr) -> Option<&'static str> {
+    let function = match call.func_name.as_str() {
+        operators::EQUALS | operators::IN => cel_arithmetic::NAMED,
+        operators::NOT_EQUALS => cel_arithmetic::NOT_NAMED,
+        _ => return None,
+    };
+    let is_text = |node: &IdedExpr| matches!(node.expr, Expr::Literal(LiteralValue::String(_)));
+    let [left, right] = call.args.as_mut_slice() else { return None };
+    if call.func_name == operators::IN {
+        let Expr::List(list) = &right.expr else { return None };
+        if !list.elements.iter().all(is_text) {
+            return None;
+        }
+    } else if is_text(left) {
+        std::mem::swap(left, right);
+    }
+    if call.func_name != operators::IN && !is_text(right) {
+        return None;
+    }
+    let Expr::Ident(name) = &mut left.expr else { return None };
+    let (_, ours) = OBJECT_VARIABLES.iter().find(|(known, _)| known == name)?;
+    (*ours).clone_into(name);
+    Some(function)
 }
 
 /// `model.matches("gpt-.*")` or `matches(model, "gpt-.*")`: compiled here, once.
