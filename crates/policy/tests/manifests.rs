@@ -400,3 +400,17 @@ fn the_examples_of_the_documentation_apply() {
         set.compile().unwrap();
     }
 }
+
+#[test]
+fn two_selectors_may_say_the_same() {
+    let user = "{headers: [{name: x-user-id, type: Distinct}]}";
+    let rules = format!(
+        "      rules:\n        - clientSelectors: [{user}, {user}]\n          limit: {{requests: 5, unit: Hour}}\n"
+    );
+    let text = format!(
+        "apiVersion: gateway.envoyproxy.io/v1alpha1\nkind: BackendTrafficPolicy\nmetadata: {{name: p}}\nspec:\n  rateLimit:\n    global:\n{rules}"
+    );
+    assert_eq!(parse(&text, Mode::Strict).unwrap().0.compile().unwrap().0.rules().len(), 1);
+    let refused = refusal(&text.replace(user, "{}"));
+    assert!(refused.contains("selects nothing"), "{refused}");
+}

@@ -1,6 +1,6 @@
 //! Backends from the objects that describe them: API, address, TLS, credentials.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::lower::Lowering;
 use crate::manifests::Kind;
@@ -36,6 +36,12 @@ pub(crate) fn lower(lowering: &mut Lowering<'_>) -> Vec<BackendSpec> {
                 }
             }
             Spec::AiServiceBackend(backend) => {
+                if let (Some(security), None) = (&backend.security, &auth) {
+                    let message = format!(
+                        "there is no BackendSecurityPolicy {security}: requests go there without a key until it is applied"
+                    );
+                    lowering.warn(object, &message);
+                }
                 let Some(endpoint) = endpoint(lowering, object, backend) else { continue };
                 BackendSpec {
                     name,
@@ -62,11 +68,14 @@ fn credentials<'a>(lowering: &mut Lowering<'a>) -> BTreeMap<String, (&'a Object,
     let mut credentials: BTreeMap<String, (&Object, AuthSpec)> = BTreeMap::new();
     for object in lowering.of_kind(Kind::BackendSecurityPolicy) {
         let Spec::Security(security) = &object.spec else { continue };
-        if security.targets.references.is_empty() {
+        let naming = naming(lowering, object);
+        if security.targets.references.is_empty() && naming.is_empty() {
             lowering.warn(object, "has no targetRefs, so it gives no backend its credentials");
         }
-        for target in &security.targets.references {
-            let name = format!("{}/{}", object.key.namespace, target.name);
+        let targets = security.targets.references.iter().map(|target| target.name.as_str());
+        let targets: BTreeSet<&str> = targets.chain(naming).collect();
+        for target in targets {
+            let name = format!("{}/{target}", object.key.namespace);
             if lowering.backend(&name).is_none() {
                 lowering.warn(object, &format!("there is no backend {name} yet"));
             }
@@ -77,6 +86,16 @@ fn credentials<'a>(lowering: &mut Lowering<'a>) -> BTreeMap<String, (&'a Object,
         }
     }
     credentials
+}
+
+/// The backends that name this policy themselves.
+fn naming<'a>(lowering: &Lowering<'a>, policy: &Object) -> Vec<&'a str> {
+    let backends = lowering.of_kind(Kind::AIServiceBackend);
+    let names = |object: &&Object| {
+        let named = matches!(&object.spec, Spec::AiServiceBackend(backend) if backend.security.as_ref() == Some(&policy.key.name));
+        named && object.key.namespace == policy.key.namespace
+    };
+    backends.filter(names).map(|object| object.key.name.as_str()).collect()
 }
 
 /// `None`: its Backend is not there, and a warning says so. Never the provider's public address instead: that would

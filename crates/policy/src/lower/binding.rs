@@ -31,29 +31,27 @@ pub(crate) fn bind(lowering: &mut Lowering<'_>, policy: &Object, targets: &Targe
         let found =
             names(lowering, |object, _| object.key.namespace == *namespace && labels.matches(&object.labels));
         if found.is_empty() {
-            missing.push("a route with the labels of its targetSelectors".to_owned());
+            missing.push("route with the labels of its targetSelectors".to_owned());
         }
         routes.extend(found);
     }
-    if targets.references.is_empty() && targets.labels.is_empty() {
-        missing.push("a target".to_owned());
-    }
+    let no_target = targets.references.is_empty() && targets.labels.is_empty();
     let gateway = targets.references.iter().any(|target| target.kind == "Gateway");
     let apart = gateway || targets.references.len() > 1 || !targets.labels.is_empty();
-    if missing.is_empty() {
+    if missing.is_empty() && !no_target {
         routes.sort();
         routes.dedup();
         return Binding { routes: Some(routes), apart };
     }
     let all = names(lowering, |object, _| object.key.namespace == *namespace);
-    let missing = missing.join(", ");
+    let missing =
+        if no_target { "it has no target".to_owned() } else { format!("there is no {}", missing.join(", ")) };
     if all.is_empty() {
-        let message =
-            format!("there is no {missing}, and no route in namespace {namespace}: it binds every request");
+        let message = format!("{missing}, and no route is in namespace {namespace}: it binds every request");
         lowering.warn(policy, &message);
         return Binding { routes: None, apart };
     }
-    let message = format!("there is no {missing}: it binds every route of namespace {namespace}");
+    let message = format!("{missing}: it binds every route of namespace {namespace}");
     lowering.warn(policy, &message);
     // Nobody knows what the missing route would have taken: what no route takes counts too.
     let routes = all.into_iter().chain([NO_ROUTE.to_owned()]).collect();

@@ -113,15 +113,17 @@ fn bound_backends(lowering: &mut Lowering<'_>, object: &Object, quota: &QuotaPol
     if missing.is_empty() && !targets.is_empty() {
         return Some(targets.into_iter().map(full).collect());
     }
-    let what =
-        if targets.is_empty() { "target".to_owned() } else { format!("backend {}", missing.join(", ")) };
+    let what = if targets.is_empty() {
+        "it has no target".to_owned()
+    } else {
+        format!("there is no backend {}", missing.join(", "))
+    };
     if of_namespace.is_empty() {
-        let message =
-            format!("there is no {what}, and no backend in namespace {namespace}: it binds every request");
+        let message = format!("{what}, and no backend is in namespace {namespace}: it binds every request");
         lowering.warn(object, &message);
         return None;
     }
-    lowering.warn(object, &format!("there is no {what}: it binds every backend of namespace {namespace}"));
+    lowering.warn(object, &format!("{what}: it binds every backend of namespace {namespace}"));
     Some(of_namespace.into_iter().map(full).collect())
 }
 

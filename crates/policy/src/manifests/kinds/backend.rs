@@ -32,6 +32,8 @@ pub(crate) struct AiServiceBackend {
     pub backend: Reference,
     /// Of a Service.
     pub port: Option<u16>,
+    /// The BackendSecurityPolicy of its namespace that it names itself, as early v1alpha1 did.
+    pub security: Option<String>,
     pub header_mutation: HeaderMutation,
     pub body_mutation: BodyMutation,
 }
@@ -97,11 +99,16 @@ impl AiServiceBackend {
         let backend = fields.need("backendRef").and_then(|backend| backend_object(&backend));
         let header_mutation = mutation::headers(&fields);
         let body_mutation = mutation::body(&fields);
+        let security = fields.get("backendSecurityPolicyRef").map(|security| security_object(&security));
         // Of v1alpha1; the timeouts of the route hold.
         fields.without_effect(&["timeouts"]);
         fields.done();
         let (backend, port) = backend?;
-        Some(Self { schema: schema?, backend, port, header_mutation, body_mutation })
+        let security = match security {
+            Some(security) => Some(security?),
+            None => None,
+        };
+        Some(Self { schema: schema?, backend, port, security, header_mutation, body_mutation })
     }
 }
 
@@ -240,6 +247,18 @@ fn backend_object(at: &Cursor<'_>) -> Option<(Reference, Option<u16>)> {
         None => None,
     };
     Some((Reference { kind, namespace, name }, port))
+}
+
+/// `{name, kind, group}`
+fn security_object(at: &Cursor<'_>) -> Option<String> {
+    let fields = at.fields()?;
+    let name = fields.need("name").and_then(|name| values::object_name(&name));
+    fields.get("group").and_then(|group| known_group(&group));
+    if let Some(kind) = fields.get("kind") {
+        known_kind(&kind, &["BackendSecurityPolicy"]);
+    }
+    fields.done();
+    name
 }
 
 /// `https://host:port/prefix`

@@ -30,7 +30,7 @@ enum CostType {
 }
 
 const COSTS_MAX: usize = 36;
-const TYPES: [(&str, CostType); 7] = [
+const TYPES: [(&str, CostType); 8] = [
     ("InputToken", CostType::Tokens(TokenKind::Input)),
     ("OutputToken", CostType::Tokens(TokenKind::Output)),
     ("TotalToken", CostType::Tokens(TokenKind::Total)),
@@ -38,6 +38,8 @@ const TYPES: [(&str, CostType); 7] = [
     ("CacheCreationInputToken", CostType::Tokens(TokenKind::CacheCreationInput)),
     ("ReasoningToken", CostType::Tokens(TokenKind::Reasoning)),
     ("CEL", CostType::Cel),
+    // As v1alpha1 spelled it for a while.
+    ("CachedCreationInputToken", CostType::Tokens(TokenKind::CacheCreationInput)),
 ];
 
 impl RequestCosts {

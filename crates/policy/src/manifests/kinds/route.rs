@@ -35,7 +35,9 @@ impl AiGatewayRoute {
     /// `namespace`: that of the route.
     pub fn read(spec: &Cursor<'_>, namespace: &str) -> Option<Self> {
         let fields = spec.fields()?;
-        let parents = fields.list("parentRefs", PARENTS_MAX).iter().filter_map(parent).collect();
+        // `targetRefs` is the name that early v1alpha1 had for it.
+        let parents = ["parentRefs", "targetRefs"].map(|name| fields.list(name, PARENTS_MAX));
+        let parents = parents.iter().flatten().filter_map(parent).collect();
         let hostnames = fields.list("hostnames", HOSTNAMES_MAX).iter().filter_map(hostname).collect();
         fields.need("rules");
         let rules =

@@ -43,16 +43,17 @@ impl ClientSelector {
     pub fn read_all(fields: &Fields<'_>) -> Self {
         let mut selector = Self::default();
         for one in fields.list("clientSelectors", SELECTORS_MAX) {
-            let before = selector.conditions.len() + selector.subject.len();
             let mistakes = one.report().mistakes();
+            let mut own = Self::default();
             if let Some(fields) = one.fields() {
-                selector.read(&fields);
+                own.read(&fields);
                 fields.done();
             }
-            let is_empty = selector.conditions.len() + selector.subject.len() == before;
-            if is_empty && one.report().mistakes() == mistakes {
+            if own == Self::default() && one.report().mistakes() == mistakes {
                 one.error("selects nothing; give headers, methods, path, sourceCIDR or queryParams");
             }
+            selector.conditions.append(&mut own.conditions);
+            own.subject.into_iter().for_each(|part| selector.subject(part));
         }
         selector
     }
