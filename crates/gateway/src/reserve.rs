@@ -90,7 +90,9 @@ impl<'c> Reserving<'c> {
             if self.plan.matches.is_empty() {
                 return Ok((self.plan, None));
             }
-            if self.call.facts.input.files > 0 && self.plan.matches.iter().any(|found| found.budget.binds()) {
+            if self.call.facts.input.files > 0
+                && self.plan.matches.iter().any(|found| found.budget.bounds_input())
+            {
                 return Err(Refusal::Unbounded);
             }
             if let Some(held) = self.once().await? {
@@ -183,7 +185,13 @@ impl<'c> Reserving<'c> {
             return Ok(Some(held));
         }
         settle::end(core, held, Ending::Release).await;
-        self.follow(verdict, |number| balances.get(number).cloned()).await.map(|()| None)
+        // What was held for this request is given back by now.
+        let balance = |number| {
+            let balance: Balance = balances.get(number).cloned()?;
+            let reserved = balance.reserved.saturating_sub(balance.amount);
+            Some(Balance { reserved, amount: Amount::ZERO, ..balance })
+        };
+        self.follow(verdict, balance).await.map(|()| None)
     }
 
     /// Does what a tier says.

@@ -170,6 +170,29 @@ async fn budgets_that_only_watch_change_nothing() {
     assert_eq!(world.provider.got()[0].body, chat_request("").as_bytes(), "no limit is put in");
 }
 
+/// A limit of requests, or of input tokens, has nothing to say about how long an answer is.
+#[tokio::test]
+async fn budgets_that_count_no_output_leave_it_alone() {
+    let mut requests = of_unit("requests", Unit::Cost, units(2), Cost::Number(Amount::ZERO));
+    requests.request_cost = units(1);
+    let by_weight = of_unit("weight", Unit::Cost, units(1_000), cel("input_tokens * 0.25"));
+    let world = world(of_budgets([requests.clone(), by_weight])).await;
+    assert_eq!(world.chat("").await.status.as_u16(), 200);
+    assert_eq!(world.provider.got()[0].body, chat_request("").as_bytes(), "no limit is put in");
+    assert_eq!((spent(&world, "requests").0, spent(&world, "weight").0), (units(1), micros(2_500_000)));
+    // What a budget names as the largest output holds all the same.
+    (requests.output_default, requests.output_max) = (20, Some(40));
+    world.put_policy(2, of_budgets([requests]));
+    let file = r#","max_completion_tokens":41,"messages":[{"role":"user","content":[{"type":"file","file":{"file_id":"f"}}]}]"#;
+    let body = format!(r#"{{"model":"gpt-4o-mini"{file}}}"#);
+    let refused = world.ask("/v1/chat/completions", &body, &[]).await;
+    assert_eq!(refused.error()["code"].as_str(), Some("output_too_large"), "{}", refused.text());
+    // Nor does a file's unknown size matter.
+    let served = world.ask("/v1/chat/completions", &body.replace("41", "40"), &[]).await;
+    assert_eq!(served.status.as_u16(), 200, "{}", served.text());
+    assert_eq!(world.provider.got().len(), 2);
+}
+
 #[tokio::test]
 async fn who_may_wait_gets_what_others_give_back() {
     let mut budget = tokens("b", 110);

@@ -19,15 +19,18 @@ pub(crate) fn find(budgets: &[Budget]) -> Vec<String> {
 fn of_one(budget: &Budget) -> Vec<String> {
     let mut warnings = Vec::new();
     let name = &budget.rule.name;
-    let below = |tokens: u64| Amount::from_units(tokens).is_ok_and(|amount| budget.rule.limit < amount);
+    let counts_output = budget.rule.unit == Unit::Tokens && budget.cost.counts_output();
+    let below = |tokens: u64| {
+        counts_output && Amount::from_units(tokens).is_ok_and(|amount| budget.rule.limit < amount)
+    };
     if budget.rule.limit.is_zero() {
         warnings.push(format!("budget {name}: the limit is 0, so every request with a cost is denied"));
-    } else if budget.rule.unit == Unit::Tokens && below(budget.output_floor) {
+    } else if below(budget.output_floor) {
         warnings.push(format!(
             "budget {name}: the limit is below output.floor ({} tokens), so a request without max_tokens is always denied",
             budget.output_floor
         ));
-    } else if budget.rule.unit == Unit::Tokens && below(budget.output_default) {
+    } else if below(budget.output_default) {
         warnings.push(format!(
             "budget {name}: the limit is below output.default ({} tokens), so a request without max_tokens takes all that is left",
             budget.output_default

@@ -110,6 +110,11 @@ impl Budget {
         self.rule.enforcement == Enforcement::Reserve
     }
 
+    /// It needs to know how large the input can be.
+    pub fn bounds_input(&self) -> bool {
+        self.binds() && self.cost.counts_input()
+    }
+
     /// What a request with this usage costs here: its answer, and [`Self::request_cost`] on top.
     ///
     /// # Errors

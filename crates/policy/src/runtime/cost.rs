@@ -103,6 +103,27 @@ impl Cost {
     }
 }
 
+impl Cost {
+    /// Whether what is charged depends on the input.
+    pub fn counts_input(&self) -> bool {
+        self.counts(|kind| kind.most(1, 0) > 0)
+    }
+
+    /// Whether what is charged depends on the output.
+    pub fn counts_output(&self) -> bool {
+        self.counts(|kind| kind.most(0, 1) > 0)
+    }
+
+    fn counts(&self, grows: impl Fn(TokenKind) -> bool) -> bool {
+        match self {
+            Self::Tokens(kind) => grows(*kind),
+            Self::Cel(cost) => cost.reads(grows),
+            Self::Dollars => true,
+            Self::Number(_) => false,
+        }
+    }
+}
+
 fn price<'a>(
     at: &CostContext<'_>,
     prices: &'a Prices,

@@ -41,8 +41,10 @@ impl OutputBounds {
         matches: &[BudgetMatch],
     ) -> Result<Self, OutputTooLarge> {
         let answers = answers.max(1);
-        // Those that only count change nothing about a request.
+        // Those that only watch change nothing about a request, nor do those that count no output: only what they name
+        // as its largest holds.
         let binding = || matches.iter().map(|found| &*found.budget).filter(|budget| budget.binds());
+        let counting = || binding().filter(|budget| budget.cost.counts_output());
         let largest = binding().filter_map(|budget| budget.output_max).min().unwrap_or(u64::MAX);
         let shape = (answers, matches.len());
         let mut output = if let Some(named) = named {
@@ -55,15 +57,16 @@ impl OutputBounds {
             }
             Self::whole(named.min(largest), Some(named), true, shape)
         } else {
-            let smallest = binding().map(|budget| budget.output_default).min();
+            let smallest = counting().map(|budget| budget.output_default).min();
             let counted = || matches.iter().map(|found| found.budget.output_default).min();
             let most = smallest.or_else(counted).unwrap_or(0).min(largest).max(1);
-            Self::whole(most.min(default_max), None, smallest.is_some(), shape)
+            let bounded = smallest.is_some() || largest < u64::MAX;
+            Self::whole(most.min(default_max), None, bounded, shape)
         };
         let one = output.most / answers;
         let floor = |budget: &Budget| budget.output_floor.clamp(1, one.max(1)).min(one);
         // The largest floor of all, where it is not above that.
-        let floor_of_all = binding().map(floor).max().unwrap_or(one);
+        let floor_of_all = counting().map(floor).max().unwrap_or(one);
         for (least, found) in output.least.iter_mut().zip(matches) {
             let budget = &found.budget;
             if budget.binds() && named.is_none() {
