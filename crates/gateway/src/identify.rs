@@ -42,16 +42,7 @@ enum Part {
 impl Who {
     /// What selectors see of an identity header. `None`: it is none.
     pub(crate) fn header(&self, name: &str) -> Option<Option<&str>> {
-        let [tenant, team, user] = &self.names;
-        if name == tenant {
-            Some(Some(&self.identity.tenant))
-        } else if name == team {
-            Some(self.identity.team.as_deref())
-        } else if name == user {
-            Some(self.identity.user.as_deref())
-        } else {
-            None
-        }
+        self.identity.header(&self.names, name)
     }
 
     /// Refuses a model that the key may not ask for.
@@ -72,7 +63,7 @@ pub(crate) fn identify(
     source: IpAddr,
 ) -> Result<Who, Refusal> {
     let rules = active.policy.identity();
-    let names = rules.headers().map(str::to_owned);
+    let names = rules.headers();
     let claimed = Claimed { headers, names: &names, trusted: trusts(rules, source) };
     // Only one would be looked at here, and all could go on to a backend.
     if headers.get_all(header::AUTHORIZATION).iter().nth(1).is_some() {

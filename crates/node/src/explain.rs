@@ -4,12 +4,14 @@
 //! As a gateway would decide it, except for what a gateway alone knows: keys and tokens, the exact size of the input,
 //! the health of backends.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use quorate_ledger::{Amount, Charge, Command, Enforcement, Ledger, ReservationId};
 use quorate_policy::runtime::{
-    BackendRef, Budget, BudgetMatch, CompiledPolicy, CostContext, ExplainedBudget, Explanation, Identity,
-    IdentityField, OutputBounds, OutputTooLarge, RequestView, RouteMatch, TierAction, Verdict, tier_at,
+    BackendRef, Budget, BudgetMatch, CompiledPolicy, CostContext, ExplainedBudget, Explanation, HeaderSource,
+    Identity, IdentityField, OutputBounds, OutputTooLarge, RequestView, RouteMatch, TierAction, Verdict,
+    tier_at,
 };
 use quorate_rpc::{admin, budget};
 use tonic::Status;
@@ -57,12 +59,17 @@ impl Reads {
             .map(|header| (header.name.to_ascii_lowercase(), header.value.clone()))
             .collect();
         let mut notes = Vec::new();
-        let identity = identity(&policy.compiled, &request, &headers, &mut notes);
+        let identity = match request.key.as_str() {
+            "" => identity(&policy.compiled, &request, &headers, &mut notes),
+            id => self.identity_of_key(id, &request.model, &mut notes)?,
+        };
+        let names = policy.compiled.identity().headers();
         let host = headers.iter().find(|(name, _)| name == "host").map(|(_, value)| value.as_str());
         let or = |text: &'static str, given: &'_ str| -> String {
             if given.is_empty() { text.to_owned() } else { given.to_owned() }
         };
         let (method, path) = (or("POST", &request.method), or("/v1/chat/completions", &request.path));
+        let seen = Seen { headers: &headers, identity: &identity, names: &names };
         let view = RequestView {
             method: &method,
             path: &path,
@@ -70,14 +77,14 @@ impl Reads {
             host,
             source,
             model: &request.model,
-            headers: &headers,
+            headers: &seen,
             identity: &identity,
         };
         let input = if request.input_tokens == 0 { INPUT_DEFAULT } else { request.input_tokens };
         let Explanation { route, backends, budgets } =
             policy.compiled.explain(&view, input, request.max_tokens.unwrap_or_default());
-        if route.is_none() && !policy.compiled.routes().is_empty() {
-            notes.push("no route matches: where it goes is up to the gateway's own configuration".to_owned());
+        if route.is_none() {
+            notes.push(nowhere(policy.compiled.routes().is_empty()).to_owned());
         }
         let matches = matches(budgets, &mut notes)?;
         let case = Case {
@@ -105,6 +112,52 @@ impl Reads {
         });
         Ok(admin::ExplainRequestResponse { notes, ..response })
     }
+
+    /// Whom the key stands for.
+    fn identity_of_key(&self, id: &str, model: &str, notes: &mut Vec<String>) -> Result<Identity, Status> {
+        let record = self.replica.read(|ledger, _| ledger.key(id).cloned());
+        let record = record.ok_or_else(|| {
+            Status::invalid_argument(format!("key: there is none of id {id}; `quorate keys list` shows them"))
+        })?;
+        if record.revoked_at.is_some() || record.expires_at.is_some_and(|at| at <= now()) {
+            notes.push(format!("key {id} is revoked or has expired: it would be refused"));
+        }
+        if !record.models.is_empty() && !record.models.iter().any(|known| known == model) {
+            notes.push(format!("key {id} may not ask for {model}: it would be refused"));
+        }
+        let part = |text: String| Some(text).filter(|text| !text.is_empty());
+        Ok(Identity {
+            tenant: record.tenant,
+            team: part(record.team),
+            user: part(record.user),
+            key: Some(record.id),
+        })
+    }
+}
+
+/// Headers as a gateway shows them to the policy: those that carry the identity say what is known of it.
+struct Seen<'a> {
+    headers: &'a [(String, String)],
+    identity: &'a Identity,
+    names: &'a [String; 3],
+}
+
+impl HeaderSource for Seen<'_> {
+    fn get(&self, name: &str) -> Option<Cow<'_, str>> {
+        match self.identity.header(self.names, name) {
+            Some(known) => known.map(Cow::Borrowed),
+            None => HeaderSource::get(self.headers, name),
+        }
+    }
+}
+
+/// What becomes of a request that no route takes.
+fn nowhere(no_routes: bool) -> &'static str {
+    if no_routes {
+        "the policy has no routes: where it goes is up to the gateway's own configuration"
+    } else {
+        "no route of the policy takes it: it would be refused (404 model_not_found)"
+    }
 }
 
 /// Those that apply; of the others, why not.
@@ -128,7 +181,7 @@ fn matches(budgets: Vec<ExplainedBudget>, notes: &mut Vec<String>) -> Result<Vec
         notes.push(format!("{} more budgets do not apply", others - OTHERS_MAX));
     }
     if matches.is_empty() {
-        notes.push("no budget applies: it is not counted".to_owned());
+        notes.push("no budget applies: where it is served, it is not counted".to_owned());
     }
     Ok(matches)
 }
@@ -146,16 +199,13 @@ fn identity(
     notes: &mut Vec<String>,
 ) -> Identity {
     let rules = compiled.identity();
-    let from = |given: &str, name: &str, field: &IdentityField| {
-        let header = headers
-            .iter()
-            .find(|(known, _)| known == name)
-            .map(|(_, value)| value.clone())
-            .filter(|value| !value.is_empty());
+    let [of_tenant, of_team, of_user] = rules.headers();
+    let from = |given: &str, field: &IdentityField, name: &str| {
+        let header = headers.iter().find(|(known, _)| known == name);
+        let header = header.map(|(_, value)| value.clone()).filter(|value| !value.is_empty());
         Some(given.to_owned()).filter(|given| !given.is_empty()).or(header).or_else(|| field.default.clone())
     };
-    let [tenant_header, team_header, user_header] = rules.headers();
-    let tenant = from(&request.tenant, tenant_header, &rules.tenant);
+    let tenant = from(&request.tenant, &rules.tenant, &of_tenant);
     if tenant.is_none() {
         notes.push(
             "no tenant: the request names none and the policy has no default; it would be refused".to_owned(),
@@ -166,8 +216,8 @@ fn identity(
     }
     Identity {
         tenant: tenant.unwrap_or_default(),
-        team: from(&request.team, team_header, &rules.team),
-        user: from(&request.user, user_header, &rules.user),
+        team: from(&request.team, &rules.team, &of_team),
+        user: from(&request.user, &rules.user, &of_user),
         key: None,
     }
 }

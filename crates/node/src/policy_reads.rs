@@ -69,7 +69,7 @@ fn budgets(policy: &InForce) -> Vec<admin::BudgetRule> {
         subject: budget.subject.iter().map(ToString::to_string).collect(),
         source: budget.explains.clone(),
         applies_to: policy_words::applies_to(budget),
-        cost: policy_words::cost(&budget.cost),
+        cost: policy_words::cost(budget),
         ..ruled(&budget.rule)
     };
     policy.compiled.all_budgets().iter().map(|budget| rule(budget)).collect()

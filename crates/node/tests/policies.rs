@@ -254,3 +254,62 @@ async fn a_request_that_names_no_output_is_explained_as_a_gateway_decides_it() {
     assert_eq!(reserved, [1_100, 1_100], "{told:?}");
     assert_eq!(told.user, "alice");
 }
+
+/// Whoever it is, the subjects are those that a gateway would charge.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_is_explained_as_who_a_gateway_would_take_it_for() {
+    let cluster = Cluster::start(3).await;
+    let subject = |name: &str, parts: &str| budget(name, 1_000).replace("[{header: x-user-id}]", parts);
+    let policy = [
+        subject("a-header", "[{header: x-user-id}]"),
+        subject("b-user", "[user, team]"),
+        subject("c-tenant", "[{header: x-tenant-id}]"),
+        subject("d-key", "[key]"),
+    ];
+    cluster.apply(&policy.join("---\n")).await;
+    let client = cluster.client();
+    let header = |name: &str, value: &str| Header { name: name.to_owned(), value: value.to_owned() };
+    let request = CreateKeyRequest {
+        tenant: "acme".to_owned(),
+        user: "alice".to_owned(),
+        models: vec!["gpt-4o".to_owned()],
+        ..Default::default()
+    };
+    let id = client.admin().create_key(request).await.unwrap().key.unwrap().id;
+    for (request, subjects) in [
+        (ExplainRequestRequest::default(), ["", " + ", "default", ""]),
+        (
+            ExplainRequestRequest { user: "alice".to_owned(), ..Default::default() },
+            ["alice", "alice + ", "default", ""],
+        ),
+        (
+            ExplainRequestRequest {
+                headers: vec![
+                    header("X-User-Id", "bob"),
+                    header("x-team-id", "red"),
+                    header("x-tenant-id", "t"),
+                ],
+                ..Default::default()
+            },
+            ["bob", "bob + red", "t", ""],
+        ),
+        (
+            ExplainRequestRequest { key: id.clone(), ..Default::default() },
+            ["alice", "alice + ", "acme", id.as_str()],
+        ),
+    ] {
+        let request = ExplainRequestRequest { model: "gpt-4o".to_owned(), ..request };
+        let explained = client.admin().explain_request(request).await.unwrap();
+        let told: Vec<&str> = explained.budgets.iter().map(|budget| budget.subject.as_str()).collect();
+        assert_eq!(told, subjects);
+    }
+    let with_key = |key: &str| ExplainRequestRequest {
+        model: "o3".to_owned(),
+        key: key.to_owned(),
+        ..Default::default()
+    };
+    let notes = client.admin().explain_request(with_key(&id)).await.unwrap().notes;
+    assert!(notes.iter().any(|note| note.contains("may not ask for o3")), "{notes:?}");
+    let error = client.admin().explain_request(with_key("nobody")).await.unwrap_err();
+    assert!(error.to_string().contains("nobody"), "{error}");
+}

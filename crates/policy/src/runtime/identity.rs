@@ -1,9 +1,11 @@
 //! Where tenant, team and user of a request come from. Rules only: the gateway reads headers, keys and tokens.
 
-use super::Cidr;
+use super::{Cidr, Identity};
 
-/// Where clients name themselves if the policy does not say: what gateways before this one have used.
-const HEADERS: [&str; 3] = ["x-tenant-id", "x-team-id", "x-user-id"];
+/// Where clients name themselves if the policy does not say.
+const TENANT_HEADER: &str = "x-tenant-id";
+const TEAM_HEADER: &str = "x-team-id";
+const USER_HEADER: &str = "x-user-id";
 
 /// The default: tenant from header `x-tenant-id`, else `default`; no team and no user.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,7 +13,7 @@ pub struct IdentityRules {
     pub tenant: IdentityField,
     pub team: IdentityField,
     pub user: IdentityField,
-    /// Identity headers count only from these addresses. Empty: from the gateway's own machine (loopback) only.
+    /// Identity headers count only from these addresses. Empty: from the gateway's own machine.
     pub trusted_sources: Vec<Cidr>,
     /// Whether API keys issued by Quorate are accepted.
     pub keys: bool,
@@ -56,19 +58,35 @@ pub enum JwksSource {
 }
 
 impl IdentityRules {
-    /// The headers of tenant, team and user, in this order; in lower case.
-    pub fn headers(&self) -> [&str; 3] {
-        let named = [&self.tenant, &self.team, &self.user].map(|field| field.header.as_deref());
-        let [tenant, team, user] = named;
-        let [default_tenant, default_team, default_user] = HEADERS;
-        [tenant.unwrap_or(default_tenant), team.unwrap_or(default_team), user.unwrap_or(default_user)]
+    /// The headers that carry tenant, team and user.
+    pub fn headers(&self) -> [String; 3] {
+        let name =
+            |field: &IdentityField, usual: &str| field.header.clone().unwrap_or_else(|| usual.to_owned());
+        [name(&self.tenant, TENANT_HEADER), name(&self.team, TEAM_HEADER), name(&self.user, USER_HEADER)]
+    }
+}
+
+impl Identity {
+    /// What selectors and subjects see in a header that carries a part of the identity: what is known, whatever the
+    /// client sent. Outer `None`: it carries none. `headers`: those of [`IdentityRules::headers`].
+    pub fn header(&self, headers: &[String; 3], name: &str) -> Option<Option<&str>> {
+        let [tenant, team, user] = headers;
+        if name == tenant {
+            Some(Some(&self.tenant))
+        } else if name == team {
+            Some(self.team.as_deref())
+        } else if name == user {
+            Some(self.user.as_deref())
+        } else {
+            None
+        }
     }
 }
 
 impl Default for IdentityRules {
     fn default() -> Self {
         let tenant =
-            IdentityField { header: Some("x-tenant-id".to_owned()), default: Some("default".to_owned()) };
+            IdentityField { header: Some(TENANT_HEADER.to_owned()), default: Some("default".to_owned()) };
         Self {
             tenant,
             team: IdentityField::default(),

@@ -7,6 +7,7 @@ use quorate_rpc::admin::{
 };
 
 use crate::command::ClusterOptions;
+use crate::command::keys::id_of_key;
 use crate::output::{Format, OutputOptions, amount, table, time};
 
 /// Example: `quorate explain request --model gpt-4o --header x-user-id=alice`
@@ -52,6 +53,9 @@ struct ExplainRequest {
     team: String,
     #[arg(long, default_value = "")]
     user: String,
+    /// An API key, or its id: as whom it was made for
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "ID", conflicts_with_all = ["tenant", "team", "user"])]
+    key: String,
     /// Answer from what the asked node has applied, which may be old
     #[arg(long)]
     stale: bool,
@@ -84,6 +88,7 @@ impl Explain {
             tenant: asked.tenant,
             team: asked.team,
             user: asked.user,
+            key: id_of_key(&asked.key).to_owned(),
         };
         let answer = asked.cluster.admin().explain_request(request).await?;
         match asked.output.output {
@@ -102,12 +107,12 @@ fn print_tables(answer: &ExplainRequestResponse) {
     println!("tenant          {}", or_dash(&answer.tenant));
     println!("team            {}", or_dash(&answer.team));
     println!("user            {}", or_dash(&answer.user));
-    println!("route           {}", if answer.route.is_empty() { "(none matches)" } else { &answer.route });
+    println!("route           {}", if answer.route.is_empty() { "(none)" } else { &answer.route });
     if !answer.backends.is_empty() {
         println!("\nBackends, in this order\n{}", backends(&answer.backends));
     }
     if answer.budgets.is_empty() {
-        println!("\nNo budget applies: the request passes uncounted");
+        println!("\nNo budget applies");
     } else {
         println!("\nBudgets, charged all or none\n{}", budgets(&answer.budgets));
     }

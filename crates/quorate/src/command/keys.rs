@@ -126,11 +126,7 @@ impl Create {
 
 impl Revoke {
     async fn run(self) -> Result<()> {
-        // `qk_ID_SECRET`: the secret stays here.
-        let id = self
-            .id
-            .strip_prefix("qk_")
-            .map_or(self.id.as_str(), |rest| rest.split_once('_').map_or(rest, |(id, _)| id));
+        let id = id_of_key(&self.id);
         let revoked = self.cluster.admin().revoke_key(RevokeKeyRequest { id: id.to_owned() }).await?;
         let key = revoked.key.unwrap_or_default();
         println!("key {} of tenant {} revoked at {}", key.id, key.tenant, time(key.revoked_at_ms));
@@ -144,6 +140,11 @@ impl List {
         let answer = self.cluster.admin().list_keys(request).await?;
         self.output.print(&answer, || keys(&answer.keys))
     }
+}
+
+/// Of `qk_ID_SECRET`: the secret stays here. An id is itself.
+pub(super) fn id_of_key(key: &str) -> &str {
+    key.strip_prefix("qk_").map_or(key, |rest| rest.split_once('_').map_or(rest, |(id, _)| id))
 }
 
 pub(super) fn keys(keys: &[ApiKey]) -> Table {
