@@ -15,7 +15,7 @@ use crate::{
     tokenizer::Tokenizer,
 };
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Backend {
     /// The value of `x-ai-provider`.
     pub(crate) name: String,

@@ -26,6 +26,8 @@ pub(crate) struct Configured {
     by_model: HashMap<String, usize>,
     /// The first that lists no models.
     any: Option<usize>,
+    /// The first that stands in for what only a policy describes.
+    stand_in: Option<usize>,
 }
 
 impl Configured {
@@ -39,7 +41,8 @@ impl Configured {
             all.push(Arc::new(Backend::open(config)?));
         }
         let any = configs.iter().position(|config| config.models.is_empty());
-        Ok(Self { all, by_model, any })
+        let stand_in = configs.iter().position(|config| config.stand_in);
+        Ok(Self { all, by_model, any, stand_in })
     }
 
     /// Where requests go that no route takes: the first that lists the model, else the first that lists none.
@@ -61,6 +64,13 @@ impl Configured {
         let find = |name: &str| self.all.iter().find(|backend| backend.name == name);
         find(name).or_else(|| find(bare(name)))
     }
+
+    /// The one that serves in the place of this backend of a policy, under its name.
+    fn standing_in(&self, name: &str) -> Option<Arc<Backend>> {
+        let mut backend = Backend::clone(self.all.get(self.stand_in?)?);
+        bare(name).clone_into(&mut backend.name);
+        Some(Arc::new(backend))
+    }
 }
 
 /// `name` of `namespace/name`.
@@ -79,8 +89,9 @@ impl Backends {
     pub(crate) fn of(specs: &[BackendSpec], configured: &Configured, secrets: &Secrets) -> Self {
         let mut by_name = HashMap::with_capacity(specs.len());
         for spec in specs {
-            let opened = match configured.named(&spec.name) {
-                Some(backend) => Ok(Arc::clone(backend)),
+            let own = configured.named(&spec.name).cloned();
+            let opened = match own.or_else(|| configured.standing_in(&spec.name)) {
+                Some(backend) => Ok(backend),
                 None => Backend::described(spec, secrets).map(Arc::new),
             };
             if let Err(unusable) = &opened {
@@ -140,6 +151,25 @@ mod tests {
         assert_eq!(configured.for_model("a").unwrap().name, "b");
         assert_eq!(configured.for_model("z").unwrap().name, "any");
         assert!(Configured::open(&[listed]).unwrap().for_model("z").is_none());
+    }
+
+    #[test]
+    fn a_stand_in_serves_what_only_a_policy_describes() {
+        let mut mock = config("mock", 7);
+        mock.stand_in = true;
+        let configured = Configured::open(&[mock, config("mine", 8)]).unwrap();
+        let secrets = Secrets::open(&SecretsConfig::default()).unwrap();
+        let specs = [spec("ns/openai", ProviderKind::OpenAI), spec("ns/mine", ProviderKind::Cohere)];
+        let backends = Backends::of(&specs, &configured, &secrets);
+        for (name, expected) in [
+            ("ns/openai", "http://127.0.0.1:7/v1/chat/completions"),
+            ("ns/mine", "http://127.0.0.1:8/v1/chat/completions"),
+        ] {
+            assert_eq!(url(&backends, &configured, name).as_deref(), Ok(expected), "{name}");
+            assert_eq!(backends.named(name, &configured).unwrap().name, bare(name));
+        }
+        // A name that nothing describes stays a mistake of the policy.
+        assert!(backends.named("ns/unknown", &configured).is_err());
     }
 
     #[test]

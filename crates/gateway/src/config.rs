@@ -64,6 +64,10 @@ pub struct BackendConfig {
     /// `max_tokens` for all others.
     #[serde(default)]
     pub output_field: Option<OutputField>,
+    /// Serve every backend that the policy describes and that has no entry of its own: for trying policies out against a
+    /// simulated provider. Default: false.
+    #[serde(default)]
+    pub stand_in: bool,
 }
 
 /// Where secrets are looked for, in this order. A policy only names them.

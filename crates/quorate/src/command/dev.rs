@@ -223,11 +223,14 @@ impl Dev {
             stream_usage: true,
             tokenizer: None,
             output_field: None,
+            stand_in: false,
         };
         let backends = if self.openai {
             vec![backend("openai", "https://api.openai.com/v1".to_owned(), Some(OPENAI_KEY))]
         } else {
-            vec![backend("mock", format!("http://{}/v1", addresses.provider), None)]
+            // Whatever backends a policy names: it can be tried out as it is.
+            let mock = backend("mock", format!("http://{}/v1", addresses.provider), None);
+            vec![BackendConfig { stand_in: true, ..mock }]
         };
         Ok(GatewayConfig {
             name: format!("dev-gateway-{number}"),

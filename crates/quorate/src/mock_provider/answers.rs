@@ -8,7 +8,15 @@ const CREATED: u64 = 1_700_000_000;
 
 pub(super) fn usage(plan: &Plan) -> Value {
     let output = plan.output_tokens * plan.choices;
-    json!({"prompt_tokens": plan.input_tokens, "completion_tokens": output, "total_tokens": plan.input_tokens + output})
+    let mut usage = json!({"prompt_tokens": plan.input_tokens, "completion_tokens": output, "total_tokens": plan.input_tokens + output});
+    if plan.cached_tokens > 0 || plan.cache_write_tokens > 0 {
+        usage["prompt_tokens_details"] =
+            json!({"cached_tokens": plan.cached_tokens, "cache_write_tokens": plan.cache_write_tokens});
+    }
+    if plan.reasoning_tokens > 0 {
+        usage["completion_tokens_details"] = json!({"reasoning_tokens": plan.reasoning_tokens});
+    }
+    usage
 }
 
 fn finish_reason(plan: &Plan) -> &'static str {

@@ -52,6 +52,10 @@ pub(super) struct Plan {
     /// The connection breaks after so many chunks.
     pub cut_after: Option<u64>,
     pub no_usage: bool,
+    /// Of the input, and of the output: kinds of tokens that have prices of their own.
+    pub cached_tokens: u64,
+    pub cache_write_tokens: u64,
+    pub reasoning_tokens: u64,
 }
 
 impl Body {
@@ -73,6 +77,9 @@ impl Body {
             retry_after: number("mock_retry_after"),
             cut_after: number("mock_cut_after"),
             no_usage: self.metadata.contains_key("mock_no_usage"),
+            cached_tokens: number("mock_cached_tokens").unwrap_or(0),
+            cache_write_tokens: number("mock_cache_write_tokens").unwrap_or(0),
+            reasoning_tokens: number("mock_reasoning_tokens").unwrap_or(0),
             model: self.model,
         }
     }
