@@ -231,6 +231,19 @@ async fn manifests_come_and_go_as_a_whole() {
     let budgets = deployment.quorate(&["get", "budgets"]).unwrap();
     assert!(budgets.contains("250") && !budgets.contains("300"), "{budgets}");
 
+    // Nor one that only shows where objects meet, which the cluster finds: it has its file and line all the same.
+    let key = "llm_totl_token";
+    let unknown_key = format!(
+        "# one line\napiVersion: gateway.envoyproxy.io/v1alpha1\nkind: BackendTrafficPolicy\nmetadata: {{name: limits}}\nspec: {{rateLimit: {{global: {{rules: [{{limit: {{requests: 9, unit: Day}}, cost: {{response: {{from: Metadata, metadata: {{namespace: io.envoy.ai_gateway, key: {key}}}}}}}}}]}}}}}}\n"
+    );
+    let unknown_key = write("unknown-key.yaml", &unknown_key);
+    for command in ["apply", "diff"] {
+        let refused = deployment.quorate(&[command, "-f", &b, "-f", &unknown_key]).unwrap_err();
+        for word in ["unknown-key.yaml, from line 2", "rules[0].cost.response.metadata.key", key] {
+            assert!(refused.contains(word), "{word:?} is missing in {refused}");
+        }
+    }
+
     let more = write("more.yaml", &budget("a", 300));
     let diff = deployment.quorate(&["diff", "-f", &more]).unwrap();
     assert!(diff.contains("-") && diff.contains("250") && diff.contains("300"), "{diff}");

@@ -30,7 +30,8 @@ impl OutputOptions {
         match self.output {
             Format::Table | Format::Wide => println!("{}", table()),
             Format::Json => println!("{}", serde_json::to_string_pretty(value)?),
-            Format::Yaml => print!("{}", serde_yaml_ng::to_string(value)?),
+            // By way of JSON: YAML here knows no bytes.
+            Format::Yaml => print!("{}", serde_yaml_ng::to_string(&serde_json::to_value(value)?)?),
         }
         Ok(())
     }

@@ -1,8 +1,13 @@
 //! `quorate apply`, `diff` and `delete`: manifests, for the whole fleet or not at all.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context as _, Result};
 use clap::Args;
-use quorate_rpc::admin::{ApplyMode, ApplyPolicyRequest, ApplyPolicyResponse};
+use quorate_policy::manifests::ManifestSet;
+use quorate_rpc::admin::{ApplyMode, ApplyPolicyRequest, ApplyPolicyResponse, GetPolicyRequest};
+use quorate_rpc::{Admin, ClientError};
+use tonic::Code;
 
 use crate::command::ClusterOptions;
 use crate::command::manifest_files::{FileOptions, Manifests};
@@ -71,7 +76,8 @@ impl Apply {
             comment: self.comment,
             ..request(&manifests)
         };
-        let applied = self.cluster.admin().apply_policy(request).await.context("nothing was applied")?;
+        let applied =
+            send(&self.cluster.admin(), &manifests, request).await.context("nothing was applied")?;
         report(&manifests, &applied, self.dry_run);
         Ok(())
     }
@@ -86,7 +92,8 @@ impl Delete {
             comment: self.comment,
             ..request(&manifests)
         };
-        let applied = self.cluster.admin().apply_policy(request).await.context("nothing was deleted")?;
+        let applied =
+            send(&self.cluster.admin(), &manifests, request).await.context("nothing was deleted")?;
         report(&manifests, &applied, self.dry_run);
         Ok(())
     }
@@ -101,10 +108,40 @@ impl Diff {
             mode: mode(self.replace).into(),
             ..request(&manifests)
         };
-        let answer = self.cluster.admin().apply_policy(request).await.context("cannot compare")?;
+        let answer = send(&self.cluster.admin(), &manifests, request).await.context("cannot compare")?;
         print!("{}", answer.diff);
         Ok(())
     }
+}
+
+/// The cluster gets the objects without their files. What it refuses because of how objects fit together is found again
+/// here, where each mistake still has its file and line.
+async fn send(
+    admin: &Admin,
+    manifests: &Manifests,
+    request: ApplyPolicyRequest,
+) -> Result<ApplyPolicyResponse, ClientError> {
+    let mode = request.mode();
+    let refused = match admin.apply_policy(request).await {
+        Err(ClientError::Rejected { code: Code::InvalidArgument, message }) => message,
+        answered => return answered,
+    };
+    let placed = match admin.get_policy(GetPolicyRequest::default()).await {
+        Ok(policy) => mistakes(&policy.document, manifests, mode),
+        Err(_) => None,
+    };
+    Err(ClientError::Rejected { code: Code::InvalidArgument, message: placed.unwrap_or(refused) })
+}
+
+/// `None`: as far as can be seen from here, there is none.
+fn mistakes(in_force: &str, manifests: &Manifests, mode: ApplyMode) -> Option<String> {
+    let base = ManifestSet::from_document(in_force).ok()?;
+    let next = match mode {
+        ApplyMode::Merge => base.apply(&manifests.set).0,
+        ApplyMode::Replace => manifests.set.clone(),
+        ApplyMode::Delete => base.delete(&manifests.set).0,
+    };
+    next.compile().err().map(|errors| errors.to_string())
 }
 
 fn mode(replace: bool) -> ApplyMode {
@@ -139,7 +176,13 @@ pub fn report(manifests: &Manifests, applied: &ApplyPolicyResponse, dry_run: boo
         );
     }
     println!("{}", version_line(applied, dry_run));
-    for warning in manifests.warnings.iter().chain(&applied.warnings) {
+    warn(manifests.warnings.iter().chain(&applied.warnings));
+}
+
+/// Each once: the cluster reads the same objects again, and says the same of them.
+pub fn warn<'a>(warnings: impl Iterator<Item = &'a String>) {
+    let mut said = BTreeSet::new();
+    for warning in warnings.filter(|warning| said.insert(*warning)) {
         eprintln!("warning: {warning}");
     }
 }

@@ -9,7 +9,8 @@ use crate::output::{Format, OutputOptions};
 
 /// Kinds of manifests that say where requests go, and to whom.
 const ROUTES: [&str; 1] = ["AIGatewayRoute"];
-const BACKENDS: [&str; 4] = ["AIBackend", "AIServiceBackend", "Backend", "BackendSecurityPolicy"];
+const BACKENDS: [&str; 5] =
+    ["AIBackend", "AIServiceBackend", "Backend", "BackendTLSPolicy", "BackendSecurityPolicy"];
 /// And those that say what is counted and limited.
 const POLICIES: [&str; 7] = [
     "Budget",
