@@ -244,6 +244,11 @@ async fn manifests_come_and_go_as_a_whole() {
         }
     }
 
+    // Nor does an empty file wipe out the policy.
+    let empty = write("empty.yaml", "# nothing\n---\napiVersion: v1\nkind: Service\nmetadata: {name: s}\n");
+    let refused = deployment.quorate(&["apply", "--replace", "-f", &empty]).unwrap_err();
+    assert!(refused.contains("no object") && refused.contains("Service s is passed over"), "{refused}");
+
     let more = write("more.yaml", &budget("a", 300));
     let diff = deployment.quorate(&["diff", "-f", &more]).unwrap();
     assert!(diff.contains("-") && diff.contains("250") && diff.contains("300"), "{diff}");
@@ -420,5 +425,21 @@ async fn mistakes_in_manifests_name_their_place() {
     assert_eq!(code, Some(1), "{output}");
     for word in ["typo.yaml", "Budjet", "Budget"] {
         assert!(output.contains(word), "{word:?} is missing in {output}");
+    }
+}
+
+/// What a command is for, and its examples.
+#[tokio::test]
+async fn help_is_more_than_a_list_of_flags() {
+    let folder = tempfile::tempdir().unwrap();
+    for (command, word) in [
+        ("apply", "--dry-run"),
+        ("apply", "everything else stays"),
+        ("explain", "--header x-user-id=alice"),
+        ("mock-provider", "mock_input_tokens"),
+        ("rollback", "as a new version"),
+    ] {
+        let (code, output) = support::Process::start(folder.path(), command, &[command, "--help"]).wait();
+        assert!(code == Some(0) && output.contains(word), "{word:?} is missing in {output}");
     }
 }

@@ -196,7 +196,13 @@ fn parse(request: &admin::ApplyPolicyRequest) -> Result<(ManifestSet, Vec<String
         return Err(Status::invalid_argument(format!("more than {FILES_MAX} files; join some of them")));
     }
     let mode = if request.lenient { Mode::Lenient } else { Mode::Strict };
-    ManifestSet::parse(&sources, mode).map_err(|errors| wrong(&errors.to_string()))
+    let (set, warnings) = ManifestSet::parse(&sources, mode).map_err(|errors| wrong(&errors.to_string()))?;
+    if request.mode() == ApplyMode::Replace && set.to_document().is_empty() {
+        return Err(Status::invalid_argument(
+            "the manifests hold no object, so replacing would delete the whole policy; if that is meant, delete its objects",
+        ));
+    }
+    Ok((set, warnings))
 }
 
 fn plan(base: &ManifestSet, named: &ManifestSet, mode: ApplyMode, wants_diff: bool) -> Result<Plan, Status> {

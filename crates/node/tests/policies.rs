@@ -72,7 +72,11 @@ async fn sets_are_merged_replaced_deleted_and_rolled_back_and_nothing_is_done_by
     let stale = ApplyPolicyRequest { expected_version: Some(1), ..files(&[("a.yaml", &budget("a", 1))]) };
     let error = apply(&client, stale).await.unwrap_err();
     assert!(matches!(error, ClientError::Rejected { code: tonic::Code::Aborted, .. }), "{error:?}");
-    // Replace and delete.
+    // Replace and delete. An empty file is a mistake more often than the wish to be rid of every limit.
+    let nothing =
+        ApplyPolicyRequest { mode: ApplyMode::Replace.into(), ..files(&[("empty.yaml", "# nothing\n")]) };
+    let error = apply(&client, nothing).await.unwrap_err().to_string();
+    assert!(error.contains("would delete the whole policy"), "{error}");
     let replaced =
         ApplyPolicyRequest { mode: ApplyMode::Replace.into(), ..files(&[("c.yaml", &budget("c", 300))]) };
     let replaced = apply(&client, replaced).await.unwrap();

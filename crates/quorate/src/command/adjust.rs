@@ -9,6 +9,8 @@ use quorate_rpc::admin::adjust_account_request::Change;
 use crate::command::{ClusterOptions, tables};
 use crate::output::OutputOptions;
 
+/// Top up, reset or re-limit one account
+///
 /// Example: `quorate adjust --tenant acme --budget user-hourly --subject alice --top-up 5000`
 #[derive(Debug, Args)]
 pub struct Adjust {

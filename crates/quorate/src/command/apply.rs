@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use quorate_policy::manifests::ManifestSet;
 use quorate_rpc::admin::{ApplyMode, ApplyPolicyRequest, ApplyPolicyResponse, GetPolicyRequest};
@@ -10,8 +10,10 @@ use quorate_rpc::{Admin, ClientError};
 use tonic::Code;
 
 use crate::command::ClusterOptions;
-use crate::command::manifest_files::{FileOptions, Manifests};
+use crate::command::manifest_files::{FileOptions, Manifests, SENT_AS};
 
+/// Apply manifests to the whole fleet
+///
 /// Adds what is new and changes what is there already, by kind, namespace and name; everything else stays.
 ///
 /// Examples:
@@ -39,6 +41,8 @@ pub struct Apply {
     cluster: ClusterOptions,
 }
 
+/// Delete the objects that manifests name
+///
 /// Deletes the objects that the files name, by kind, namespace and name. What was spent stays readable.
 #[derive(Debug, Args)]
 pub struct Delete {
@@ -54,6 +58,8 @@ pub struct Delete {
     cluster: ClusterOptions,
 }
 
+/// Show what `apply` would change
+///
 /// Shows what `apply` with the same files would change, object by object. Changes nothing.
 #[derive(Debug, Args)]
 pub struct Diff {
@@ -120,17 +126,21 @@ async fn send(
     admin: &Admin,
     manifests: &Manifests,
     request: ApplyPolicyRequest,
-) -> Result<ApplyPolicyResponse, ClientError> {
+) -> Result<ApplyPolicyResponse> {
+    if manifests.set.is_empty() {
+        warn(manifests.warnings.iter());
+        bail!("the files hold no object that is Quorate's");
+    }
     let mode = request.mode();
     let refused = match admin.apply_policy(request).await {
         Err(ClientError::Rejected { code: Code::InvalidArgument, message }) => message,
-        answered => return answered,
+        answered => return Ok(answered?),
     };
     let placed = match admin.get_policy(GetPolicyRequest::default()).await {
         Ok(policy) => mistakes(&policy.document, manifests, mode),
         Err(_) => None,
     };
-    Err(ClientError::Rejected { code: Code::InvalidArgument, message: placed.unwrap_or(refused) })
+    Err(ClientError::Rejected { code: Code::InvalidArgument, message: placed.unwrap_or(refused) }.into())
 }
 
 /// `None`: as far as can be seen from here, there is none.
@@ -176,7 +186,10 @@ pub fn report(manifests: &Manifests, applied: &ApplyPolicyResponse, dry_run: boo
         );
     }
     println!("{}", version_line(applied, dry_run));
-    warn(manifests.warnings.iter().chain(&applied.warnings));
+    // What it says of places is said of the files already.
+    let place = format!("{SENT_AS}, line ");
+    let applied = applied.warnings.iter().filter(|warning| !warning.starts_with(&place));
+    warn(manifests.warnings.iter().chain(applied));
 }
 
 /// Each once: the cluster reads the same objects again, and says the same of them.

@@ -9,6 +9,8 @@ use crate::bench::{Deployment, Load, Place, Plan, Report, Target};
 use crate::command::told_to_stop;
 use crate::output::OutputOptions;
 
+/// Measure throughput, latency and CPU per operation
+///
 /// Without a target: starts a cluster of its own (three nodes, a gateway, a simulated provider; processes on loopback, data
 /// in a temporary folder) and compares everything. Takes about two minutes.
 ///

@@ -8,6 +8,8 @@ use serde::Serialize;
 use crate::command::{ClusterOptions, tables};
 use crate::output::{Format, OutputOptions, table, time, units};
 
+/// Show one tenant in full
+///
 /// Example: `quorate describe tenant acme`
 #[derive(Debug, Args)]
 pub struct Describe {

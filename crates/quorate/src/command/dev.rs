@@ -24,6 +24,8 @@ const OPENAI_KEY: &str = "OPENAI_API_KEY";
 const READY_WITHIN: Duration = Duration::from_secs(20);
 pub const SAMPLE_POLICY: &str = include_str!("../../../../deploy/policy.yaml");
 
+/// Run three nodes, two gateways and a simulated provider on this machine
+///
 /// A second start goes on with the same budgets.
 #[derive(Debug, Args)]
 pub struct Dev {

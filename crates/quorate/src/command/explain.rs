@@ -10,6 +10,8 @@ use crate::command::ClusterOptions;
 use crate::command::keys::id_of_key;
 use crate::output::{Format, OutputOptions, amount, table, time};
 
+/// Show why a request is routed and limited as it is
+///
 /// Example: `quorate explain request --model gpt-4o --header x-user-id=alice`
 #[derive(Debug, Args)]
 pub struct Explain {

@@ -9,6 +9,8 @@ use quorate_gateway::{Gateway, GatewayConfig};
 use crate::command::StopOptions;
 use crate::config::{self, Override, SetOptions};
 
+/// Run a gateway
+///
 /// Stops in good order on SIGTERM and Ctrl-C: answers that are on their way are finished and settled.
 ///
 /// Examples:

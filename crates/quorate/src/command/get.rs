@@ -22,6 +22,8 @@ const POLICIES: [&str; 7] = [
     "Identity",
 ];
 
+/// List nodes, gateways, tenants, budgets, accounts, reservations, providers, manifests, keys, alerts
+///
 /// Examples: `quorate get accounts --tenant acme`, `quorate get nodes -o json`, `quorate get routes -o yaml`
 #[derive(Debug, Args)]
 pub struct Get {
@@ -155,8 +157,8 @@ async fn objects(
     kinds: &[&str],
     consistency: i32,
 ) -> Result<()> {
-    let kinds = kinds.iter().map(|kind| (*kind).to_owned()).collect();
-    let request = admin::ListObjectsRequest { consistency, kinds, ..Default::default() };
+    let wanted = kinds.iter().map(|kind| (*kind).to_owned()).collect();
+    let request = admin::ListObjectsRequest { consistency, kinds: wanted, ..Default::default() };
     let answer = admin.list_objects(request).await?;
     if output.output == Format::Yaml {
         for object in &answer.objects {
@@ -166,7 +168,14 @@ async fn objects(
     }
     let wide = output.output == Format::Wide;
     output.print(&answer, || tables::objects(&answer.objects, wide))?;
-    for warning in &answer.warnings {
+    // Each list with what is said about its own kinds; what is about none is about what is limited.
+    let about = |warning: &str, kinds: &[&str]| {
+        warning.split_once(' ').is_some_and(|(kind, _)| kinds.contains(&kind))
+    };
+    let others = [&ROUTES[..], &BACKENDS[..]].concat();
+    let is_shown =
+        |warning: &&String| about(warning, kinds) || (*kinds == POLICIES && !about(warning, &others));
+    for warning in answer.warnings.iter().filter(is_shown) {
         eprintln!("warning: {warning}");
     }
     Ok(())

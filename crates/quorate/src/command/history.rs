@@ -8,6 +8,8 @@ use crate::command::ClusterOptions;
 use crate::command::apply::version_line;
 use crate::output::{OutputOptions, bytes, table, time};
 
+/// Show earlier versions of the policy, or the audit log
+///
 /// Examples: `quorate history policies`, `quorate history audit`
 #[derive(Debug, Args)]
 pub struct History {
@@ -26,6 +28,8 @@ enum What {
     Audit,
 }
 
+/// Put an earlier version of the policy in force again
+///
 /// Puts an earlier version of the policy in force again, as a new version.
 #[derive(Debug, Args)]
 pub struct Rollback {

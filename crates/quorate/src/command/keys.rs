@@ -11,6 +11,8 @@ use quorate_rpc::budget::ApiKey;
 use crate::command::ClusterOptions;
 use crate::output::{Format, OutputOptions, table, time};
 
+/// Make, revoke and list API keys
+///
 /// Example: `quorate keys create --tenant acme --user alice --expires 90d`
 #[derive(Debug, Args)]
 pub struct Keys {

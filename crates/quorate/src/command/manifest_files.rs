@@ -8,6 +8,9 @@ use clap::Args;
 use quorate_policy::manifests::{ManifestSet, Mode, Source};
 use quorate_rpc::admin::ManifestFile;
 
+/// What the cluster calls the objects that it gets: not by their files.
+pub const SENT_AS: &str = "manifests";
+
 #[derive(Debug, Clone, Args)]
 pub struct FileOptions {
     /// Manifest file, or a folder of them (*.yaml, *.yml, in order of their names); `-` is standard input
@@ -44,7 +47,7 @@ impl FileOptions {
 impl Manifests {
     /// As it goes to the cluster: without Secrets, which stay on the gateways.
     pub fn files(&self) -> Vec<ManifestFile> {
-        vec![ManifestFile { name: "manifests".to_owned(), text: self.set.to_document() }]
+        vec![ManifestFile { name: SENT_AS.to_owned(), text: self.set.to_document() }]
     }
 }
 

@@ -6,6 +6,8 @@ use clap::Args;
 use crate::command::StopOptions;
 use crate::mock_provider::{MockProvider, Settings};
 
+/// Run a simulated provider that speaks the OpenAI API
+///
 /// A request may overrule the settings in its `metadata`: `mock_latency_ms`, `mock_input_tokens`, `mock_cached_tokens` and
 /// `mock_cache_write_tokens` (of the input), `mock_tokens`, `mock_reasoning_tokens` (of the output), `mock_status`,
 /// `mock_retry_after`, `mock_cut_after` (chunks), `mock_chunk_ms`, `mock_no_usage`. What it served: `GET /mock/served`.

@@ -55,41 +55,25 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
     }
 }
 
+/// What each is for, and examples: at its own type.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run three nodes, two gateways and a simulated provider on this machine
     Dev(dev::Dev),
-    /// Run a budget node
     Node(node::RunNode),
-    /// Run a gateway
     Gateway(gateway::RunGateway),
-    /// Run a simulated provider that speaks the OpenAI API
     MockProvider(mock_provider::RunMockProvider),
-    /// Apply manifests to the whole fleet
     Apply(apply::Apply),
-    /// Show what `apply` would change
     Diff(apply::Diff),
-    /// Delete the objects that manifests name
     Delete(apply::Delete),
-    /// Check manifests without a cluster
     Validate(validate::Validate),
-    /// Show why a request is routed and limited as it is
     Explain(explain::Explain),
-    /// List nodes, gateways, tenants, budgets, accounts, reservations, providers, manifests, keys, alerts
     Get(get::Get),
-    /// Show one tenant in full
     Describe(describe::Describe),
-    /// Top up, reset or re-limit one account
     Adjust(adjust::Adjust),
-    /// Make, revoke and list API keys
     Keys(keys::Keys),
-    /// Show earlier versions of the policy, or the audit log
     History(history::History),
-    /// Put an earlier version of the policy in force again
     Rollback(history::Rollback),
-    /// Hand the leadership to another node
     TransferLeader(transfer_leader::TransferLeader),
-    /// Measure throughput, latency and CPU per operation
     Bench(bench::Bench),
 }
 

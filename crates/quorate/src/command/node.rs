@@ -9,6 +9,8 @@ use quorate_node::{Node, NodeConfig};
 use crate::command::StopOptions;
 use crate::config::{self, Override, SetOptions};
 
+/// Run a budget node
+///
 /// Stops in good order on SIGTERM and Ctrl-C: hands the leadership over, answers what is in flight, closes its folder.
 ///
 /// Examples:

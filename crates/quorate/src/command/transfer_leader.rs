@@ -6,6 +6,8 @@ use quorate_rpc::admin::TransferLeadershipRequest;
 
 use crate::command::ClusterOptions;
 
+/// Hand the leadership to another node
+///
 /// Example: `quorate transfer-leader --to 2`
 #[derive(Debug, Args)]
 pub struct TransferLeader {

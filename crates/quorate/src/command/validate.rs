@@ -5,6 +5,8 @@ use clap::Args;
 
 use crate::command::manifest_files::FileOptions;
 
+/// Check manifests without a cluster
+///
 /// Reads, checks and compiles; needs no cluster. Warnings go to standard error.
 #[derive(Debug, Args)]
 pub struct Validate {
