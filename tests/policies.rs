@@ -434,7 +434,7 @@ async fn help_is_more_than_a_list_of_flags() {
     let folder = tempfile::tempdir().unwrap();
     for (command, word) in [
         ("apply", "--dry-run"),
-        ("apply", "everything else stays"),
+        ("apply", "--replace --comment"),
         ("explain", "--header x-user-id=alice"),
         ("mock-provider", "mock_input_tokens"),
         ("rollback", "as a new version"),

@@ -79,7 +79,7 @@ fn expressions_that_cannot_be_costs_are_refused() {
     for (expression, says) in [
         ("", ""),
         ("input_tokens *", ""),
-        ("input_tokns * 2", "there is no variable input_tokns"),
+        ("input_tokns * 2", "there is no variable input_tokns (did you mean input_tokens?); there are"),
         ("request.headers", "there is no field headers"),
         ("'text'", "string"),
         ("input_tokens > 5", "bool"),

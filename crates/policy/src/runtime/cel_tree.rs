@@ -4,6 +4,7 @@ use cel::IdedExpr;
 use cel::common::ast::{CallExpr, EntryExpr, Expr, LiteralValue, operators};
 
 use super::{CelError, Pattern, TokenKind, cel_arithmetic};
+use crate::nearest::nearest;
 
 /// Nodes below one another. Evaluation, and letting go of the tree, take stack for each.
 const DEPTH_MAX: usize = 48;
@@ -30,6 +31,14 @@ const FUNCTIONS: [&str; 21] = [
     "startsWith",
     "string",
     "uint",
+];
+const VARIABLES: [&str; 6] = [
+    "input_tokens",
+    "cached_input_tokens",
+    "cache_creation_input_tokens",
+    "output_tokens",
+    "total_tokens",
+    "reasoning_tokens",
 ];
 const TEXT_VARIABLES: [&str; 3] = ["model", "backend", "route_name"];
 /// Those that hold the names of objects, and what stands for them where they are compared: `namespace/name`.
@@ -156,9 +165,13 @@ fn variable(name: &str, facts: &mut Facts) -> Result<Shape, CelError> {
         facts.reads_texts = true;
         return Ok(Shape::Constant);
     }
+    let known = VARIABLES.iter().chain(&TEXT_VARIABLES).copied();
+    let meant = nearest(name, known.clone()).map(|meant| format!(" (did you mean {meant}?)"));
+    let known: Vec<&str> = known.collect();
     Err(CelError::new(format!(
-        "there is no variable {name}; there are input_tokens, cached_input_tokens, cache_creation_input_tokens, \
-         output_tokens, total_tokens, reasoning_tokens, model, backend and route_name"
+        "there is no variable {name}{}; there are {}",
+        meant.unwrap_or_default(),
+        known.join(", ")
     )))
 }
 
