@@ -3,12 +3,12 @@
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
 use comfy_table::Table;
-use quorate_ledger::Amount;
 use quorate_rpc::admin::adjust_account_request::Change;
 use quorate_rpc::admin::{AdjustAccountRequest, CreateKeyRequest, ListKeysRequest, RevokeKeyRequest};
 use quorate_rpc::budget::ApiKey;
 
 use crate::command::ClusterOptions;
+use crate::command::adjust::micros;
 use crate::output::{Format, OutputOptions, table, time};
 
 /// Make, revoke and list API keys
@@ -189,9 +189,7 @@ fn span_ms(text: &str) -> Result<u64, String> {
 
 fn limit(text: &str) -> Result<(String, u64), String> {
     let (budget, units) = text.rsplit_once('=').ok_or("wanted: BUDGET=UNITS")?;
-    let units: u64 = units.parse().map_err(|_| "wanted: a whole number of units after =".to_owned())?;
-    let micros = Amount::from_units(units).map_err(|error| error.to_string())?.micros();
-    Ok((budget.to_owned(), micros))
+    Ok((budget.to_owned(), micros(units)?))
 }
 
 #[cfg(test)]
@@ -211,6 +209,7 @@ mod tests {
     #[test]
     fn limits_of_keys() {
         assert_eq!(limit("ns/key-daily=5").unwrap(), ("ns/key-daily".to_owned(), 5_000_000));
-        assert!(limit("key-daily").is_err() && limit("a=1.5").is_err());
+        assert_eq!(limit("key-dollars=1.5").unwrap(), ("key-dollars".to_owned(), 1_500_000));
+        assert!(limit("key-daily").is_err() && limit("a=").is_err());
     }
 }
