@@ -109,6 +109,8 @@ async fn what_a_killed_gateway_had_reserved_expires_as_charged() {
     let mut body = request_of_100(false);
     body["metadata"]["mock_latency_ms"] = "60000".into();
     let killed = deployment.gateways.len() - 1;
+    // Its first request waits for the tokenizer, on a busy machine for longer than this gateway gives to a request.
+    deployment.chat(killed, "bob", &request_of_100(false)).await;
     let mut gateway = deployment.gateways.pop().unwrap();
     let held = {
         let request = deployment.chat(killed, "alice", &body);
