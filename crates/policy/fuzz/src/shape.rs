@@ -292,7 +292,7 @@ fn host(u: &mut Unstructured<'_>) -> Result<(String, String)> {
     if bool::arbitrary(u)? {
         host.push('.');
     }
-    if let Some(port) = maybe(u, |u| u16::arbitrary(u))? {
+    if let Some(port) = maybe(u, |u| u.arbitrary::<u16>())? {
         write!(host, ":{port}").unwrap();
     }
     Ok((host, bare))
