@@ -69,6 +69,11 @@ pub fn amount(micros: u64, unit: Unit) -> String {
     }
 }
 
+/// `-` where a cell would be empty.
+pub fn or_dash(text: &str) -> String {
+    if text.is_empty() { "-".to_owned() } else { text.to_owned() }
+}
+
 /// A point in time, UTC; `never` for 0.
 pub fn time(unix_ms: u64) -> String {
     match i64::try_from(unix_ms)

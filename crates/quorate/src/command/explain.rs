@@ -8,7 +8,7 @@ use quorate_rpc::admin::{
 
 use crate::command::ClusterOptions;
 use crate::command::keys::id_of_key;
-use crate::output::{Format, OutputOptions, amount, table, time};
+use crate::output::{Format, OutputOptions, amount, or_dash, table, time};
 
 /// Show why a request is routed and limited as it is
 ///
@@ -104,7 +104,6 @@ impl Explain {
 }
 
 fn print_tables(answer: &ExplainRequestResponse) {
-    let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
     println!("policy version  {}", answer.policy_version);
     println!("tenant          {}", or_dash(&answer.tenant));
     println!("team            {}", or_dash(&answer.team));
@@ -153,7 +152,7 @@ fn budgets(budgets: &[ExplainedBudget]) -> comfy_table::Table {
         let shown = |micros| amount(micros, budget.unit());
         table.add_row([
             budget.name.clone(),
-            if budget.subject.is_empty() { "-".to_owned() } else { budget.subject.clone() },
+            or_dash(&budget.subject),
             shown(budget.limit_micros),
             shown(budget.spent_micros),
             shown(budget.reserved_micros),

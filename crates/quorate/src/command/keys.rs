@@ -9,7 +9,7 @@ use quorate_rpc::budget::ApiKey;
 
 use crate::command::ClusterOptions;
 use crate::command::adjust::micros;
-use crate::output::{Format, OutputOptions, table, time};
+use crate::output::{Format, OutputOptions, or_dash, table, time};
 
 /// Make, revoke and list API keys
 ///
@@ -153,7 +153,6 @@ pub(super) fn keys(keys: &[ApiKey]) -> Table {
     let mut table =
         table(&["ID", "TENANT", "USER", "TEAM", "MODELS", "CREATED", "EXPIRES", "REVOKED", "BY", "COMMENT"]);
     for key in keys {
-        let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
         let models = if key.models.is_empty() { "(every)".to_owned() } else { key.models.join(",") };
         let revoked = if key.revoked_at_ms == 0 { "-".to_owned() } else { time(key.revoked_at_ms) };
         table.add_row([

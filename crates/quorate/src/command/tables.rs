@@ -4,7 +4,7 @@ use comfy_table::Table;
 use quorate_rpc::admin;
 use quorate_rpc::budget::ProviderState;
 
-use crate::output::{amount, bytes, duration, table, time, units};
+use crate::output::{amount, bytes, duration, or_dash, table, time, units};
 
 pub fn nodes(nodes: &[admin::Node]) -> Table {
     let mut table =
@@ -184,8 +184,4 @@ pub fn alerts(alerts: &[admin::Alert]) -> Table {
         ]);
     }
     table
-}
-
-fn or_dash(text: &str) -> String {
-    if text.is_empty() { "-".to_owned() } else { text.to_owned() }
 }
