@@ -59,10 +59,12 @@ pub(crate) fn usage(usage: &Usage) -> Value {
     })
 }
 
-/// For a call that came without one: unique like the answer's own id, in the letters that all dialects allow.
+/// For a call that came without one: unique like the end of the answer's own id, in the letters that all dialects allow,
+/// and short enough to go back to OpenAI.
 pub(crate) fn call_id(answer: &str, at: usize) -> String {
-    let kept = answer.chars().filter(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_'));
-    let kept: String = kept.take(48).collect();
+    let fits = |letter: &char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_');
+    let kept: Vec<char> = answer.chars().filter(fits).collect();
+    let kept: String = kept[kept.len().saturating_sub(24)..].iter().collect();
     format!("call_{kept}_{at}")
 }
 
@@ -104,6 +106,7 @@ pub(crate) fn list<'v>(value: &'v Value, name: &str) -> &'v [Value] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::provider::openai::messages_out::CALL_ID_CHARS_MAX;
 
     #[test]
     fn reasons_to_stop() {
@@ -149,6 +152,6 @@ mod tests {
     #[test]
     fn made_up_ids_suit_every_dialect() {
         assert_eq!(call_id("chatcmpl-1.ä/x", 2), "call_chatcmpl-1x_2");
-        assert!(call_id(&"x".repeat(500), 0).len() < 64);
+        assert!(call_id(&"x".repeat(500), 99_999_999).len() <= CALL_ID_CHARS_MAX);
     }
 }

@@ -67,6 +67,11 @@ pub(crate) fn decode(fields: &mut Fields, rest: &mut Vec<Extra>) -> Result<Said,
         after_tool = role == "tool";
         rest.extend(message.left().map(|(place, value)| harmful(place, value)));
     }
+    if said.turns.is_empty() {
+        // OpenAI answers prompts alone; the other dialects need someone who speaks.
+        let blocks = std::mem::take(&mut said.system);
+        said.turns.push(Turn { role: Role::User, blocks });
+    }
     rest.extend(name.map(|name| Extra {
         name: "messages[].name".to_owned(),
         value: name.into(),
@@ -210,6 +215,12 @@ mod tests {
         assert_eq!(texts, [&Content::Text("a".to_owned()), &Content::Text("b".to_owned())]);
         assert!(said.system[1].cache.is_some() && said.turns.len() == 1);
         assert_eq!((rest[0].name.as_str(), rest[0].harmless), ("messages[].name", true));
+    }
+
+    #[test]
+    fn prompts_alone_are_said_by_the_user() {
+        let (said, _) = read(json!([{"role": "system", "content": "Write a poem."}])).unwrap();
+        assert_eq!((said.system.len(), said.turns.len(), said.turns[0].role), (0, 1, Role::User));
     }
 
     #[test]

@@ -8,6 +8,9 @@ use crate::provider::{
     reply::Unsupported,
 };
 
+/// Of a tool call's id: OpenAI takes no more.
+pub(crate) const CALL_ID_CHARS_MAX: usize = 40;
+
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Message {
     role: &'static str,
@@ -134,7 +137,14 @@ fn tool(
         text = if text.is_empty() { "Error".to_owned() } else { format!("Error: {text}") };
     }
     let content = Some(Said::Text(text));
-    Ok(Message { role: "tool", content, tool_call_id: Some(id.to_owned()), ..Message::default() })
+    Ok(Message { role: "tool", content, tool_call_id: Some(short(id).to_owned()), ..Message::default() })
+}
+
+/// The end of a longer id, which OpenAI would refuse: what makes it unique stands there.
+fn short(id: &str) -> &str {
+    let letters = id.chars().count();
+    let cut = id.char_indices().nth(letters.saturating_sub(CALL_ID_CHARS_MAX));
+    cut.map_or(id, |(start, _)| &id[start..])
 }
 
 /// `None`: nothing is left of it.
@@ -156,7 +166,7 @@ fn assistant(
                 text.push_str(said);
             }
             Content::ToolUse { id, name, input } => message.tool_calls.push(Call {
-                id: id.clone(),
+                id: short(id).to_owned(),
                 r#type: "function",
                 function: Function { name: name.clone(), arguments: input.clone() },
             }),
@@ -264,6 +274,13 @@ mod tests {
             ])
         );
         assert_eq!(dropped, ["messages[].content[].thinking"]);
+    }
+
+    #[test]
+    fn long_ids_keep_their_end() {
+        let id = format!("{}é{}", "x".repeat(50), "y".repeat(39));
+        assert_eq!(short(&id), &id[50..]);
+        assert_eq!((short("call_1"), short("")), ("call_1", ""));
     }
 
     #[test]

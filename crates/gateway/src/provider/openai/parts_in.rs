@@ -33,6 +33,9 @@ pub(crate) fn decode(
         Value::Array(parts) => parts,
         _ => return Err(must(place.to_owned(), "must be a string or a list of parts")),
     };
+    if parts.is_empty() && matches!(speaker, Speaker::System | Speaker::User) {
+        return Err(must(place.to_owned(), "must hold at least one part"));
+    }
     let mut blocks = Vec::with_capacity(parts.len());
     for (at, value) in parts.into_iter().enumerate() {
         let part = Fields::of(value, format!("{place}[{at}]"))?;

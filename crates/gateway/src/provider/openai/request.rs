@@ -106,7 +106,7 @@ mod tests {
                             cache: None,
                         }],
                         tool_choice: choice,
-                        parallel_tools: Some(stream),
+                        parallel_tools: stream.then_some(false),
                         output_limit: limit,
                         temperature: Number::from_f64(f64::from(warmth) / 100.0),
                         top_k,

@@ -17,6 +17,8 @@ use crate::provider::{
 
 /// More are refused by OpenAI.
 const STOPS_MAX: usize = 4;
+/// A longer `user` is refused; Claude Code's are.
+const USER_CHARS_MAX: usize = 64;
 
 #[derive(Serialize)]
 struct Body<'a> {
@@ -98,6 +100,10 @@ pub(crate) fn encode(
     if openai && conversation.top_k.is_some() {
         note(&mut dropped, "top_k");
     }
+    let user = conversation.user.as_deref().filter(|user| !openai || user.chars().count() <= USER_CHARS_MAX);
+    if user.is_none() && conversation.user.is_some() {
+        note(&mut dropped, "metadata.user_id");
+    }
     let limit = conversation.limit(target);
     let tools = !conversation.tools.is_empty();
     let body = Body {
@@ -105,7 +111,8 @@ pub(crate) fn encode(
         messages,
         tools: conversation.tools.iter().map(tool).collect(),
         tool_choice: conversation.tool_choice.as_ref().filter(|_| tools).map(choice),
-        parallel_tool_calls: conversation.parallel_tools.filter(|_| tools),
+        // Yes is the default; some models know no such field.
+        parallel_tool_calls: conversation.parallel_tools.filter(|parallel| tools && !parallel),
         max_completion_tokens: limit.filter(|_| openai),
         max_tokens: limit.filter(|_| !openai),
         temperature: conversation.temperature.as_ref().filter(|_| warm),
@@ -114,7 +121,7 @@ pub(crate) fn encode(
         stop: &conversation.stop,
         response_format: format(&conversation.format),
         reasoning_effort,
-        user: conversation.user.as_deref(),
+        user,
         stream: conversation.stream,
         stream_options: (conversation.stream && stream_usage).then(|| json!({"include_usage": true})),
     };
@@ -302,6 +309,9 @@ mod tests {
         let (_, dropped) =
             sent(&Conversation { rest: vec![extra("service_tier", true)], ..hello() }, "gpt-4o", OPENAI);
         assert_eq!(dropped, ["service_tier"]);
+        let long = Conversation { user: Some("u".repeat(65)), ..hello() };
+        let (body, dropped) = sent(&long, "gpt-4o", OPENAI);
+        assert_eq!((body.get("user"), dropped), (None, vec!["metadata.user_id".to_owned()]));
         let stop = vec!["a".to_owned(); 5];
         let many = Conversation { stop, ..hello() };
         assert_eq!(encode(&many, &target, OPENAI, true).unwrap_err().param, "stop_sequences");

@@ -68,8 +68,8 @@ impl Decoder {
             self.over = true;
             return Ok(vec![Event::Error(error::decode_inside(data))]);
         }
-        let usage = [chunk.get("usage"), chunk.pointer("/x_groq/usage")].into_iter().flatten();
-        let usage = usage.filter_map(|usage| serde_json::from_value::<Usage>(usage.clone()).ok()).last();
+        let mut usage = [chunk.get("usage"), chunk.pointer("/x_groq/usage")].into_iter().flatten();
+        let usage = usage.find_map(|usage| serde_json::from_value::<Usage>(usage.clone()).ok());
         if usage.is_none() && !chunk.get("choices").is_some_and(Value::is_array) {
             return Err(Garbage("a chunk of the stream has no `choices`".to_owned()));
         }
