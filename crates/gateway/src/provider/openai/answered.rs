@@ -42,7 +42,7 @@ pub(crate) fn finish_reason(stop: &Stop, refused: bool) -> &'static str {
 pub(crate) fn usage(usage: &Usage) -> Value {
     let mut prompt = json!({"cached_tokens": usage.cached_input, "audio_tokens": 0});
     if usage.cache_creation_input > 0 {
-        // As OpenRouter names them; OpenAI does not count them.
+        // Of newer SDKs and OpenRouter; where nothing was written it would only be noise.
         prompt["cache_write_tokens"] = usage.cache_creation_input.into();
     }
     json!({

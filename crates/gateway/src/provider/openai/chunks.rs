@@ -16,6 +16,8 @@ pub(crate) struct Encoder {
     model: String,
     /// Tool calls so far: the block of each, and whether a piece of its input has come.
     calls: Vec<(usize, bool)>,
+    /// The blocks of thoughts so far.
+    thoughts: Vec<usize>,
     refused: bool,
     usage: Option<Usage>,
 }
@@ -27,6 +29,7 @@ impl Encoder {
             model: context.model.clone(),
             context,
             calls: Vec::new(),
+            thoughts: Vec::new(),
             refused: false,
             usage: None,
         }
@@ -46,12 +49,14 @@ impl Encoder {
             Event::Open { index, block } => self.open(*index, block, out),
             Event::Text { text, .. } => self.delta(json!({"content": text}), out),
             // Twice, as LiteLLM does: to show, and to gather for the way back.
-            Event::Thinking { text, .. } => {
-                let block = json!({"type": "thinking", "thinking": text});
+            Event::Thinking { index, text } => {
+                let at = self.thought(*index);
+                let block = json!({"index": at, "type": "thinking", "thinking": text});
                 self.delta(json!({"reasoning_content": text, "thinking_blocks": [block]}), out);
             }
-            Event::Signature { signature, .. } => {
-                let block = json!({"type": "thinking", "thinking": "", "signature": signature});
+            Event::Signature { index, signature } => {
+                let at = self.thought(*index);
+                let block = json!({"index": at, "type": "thinking", "thinking": "", "signature": signature});
                 self.delta(json!({"thinking_blocks": [block]}), out);
             }
             Event::Refusal { text, .. } => self.delta(json!({"refusal": text}), out),
@@ -84,11 +89,21 @@ impl Encoder {
                 self.delta(json!({"tool_calls": [call]}), out);
             }
             Opening::RedactedThinking(data) => {
-                self.delta(json!({"thinking_blocks": [{"type": "redacted_thinking", "data": data}]}), out);
+                let at = self.thought(index);
+                let block = json!({"index": at, "type": "redacted_thinking", "data": data});
+                self.delta(json!({"thinking_blocks": [block]}), out);
             }
             Opening::Refusal => self.refused = true,
             Opening::Text | Opening::Thinking => {}
         }
+    }
+
+    /// The place among `thinking_blocks`: the SDKs gather lists by their entries' `index`, and fail without one.
+    fn thought(&mut self, block: usize) -> usize {
+        self.thoughts.iter().position(|known| *known == block).unwrap_or_else(|| {
+            self.thoughts.push(block);
+            self.thoughts.len() - 1
+        })
     }
 
     fn input(&mut self, index: usize, json: &str, out: &mut Vec<u8>) {
