@@ -1,7 +1,8 @@
 //! Which of OpenAI's models think before they answer, and the word for how much.
 //!
-//! Source: OpenAI's guide "Reasoning models" and the reference of `reasoning_effort`: `none` from GPT-5.1 on in place of
-//! `minimal`, `xhigh` from GPT-5.2 on; the o-series knows `low`, `medium` and `high` only.
+//! Source: OpenAI's guide "Reasoning models" and the reference of `reasoning_effort`. The o-series knows `low`, `medium` and
+//! `high`; GPT-5 adds `minimal`; from GPT-5.1 on there is `none` in its place (and is the default), from 5.2 on `xhigh`, from
+//! 5.6 on `max`. Codex models always think.
 
 use crate::provider::conversation::Reasoning;
 
@@ -9,8 +10,11 @@ use crate::provider::conversation::Reasoning;
 enum Family {
     /// The o-series, and the open gpt-oss.
     O,
-    /// GPT-5 and its minor version.
-    Five(u32),
+    Gpt {
+        /// Major and minor.
+        version: (u32, u32),
+        codex: bool,
+    },
 }
 
 fn family(model: &str) -> Option<Family> {
@@ -21,16 +25,16 @@ fn family(model: &str) -> Option<Family> {
     if let Some(series) = name.strip_prefix('o') {
         return series.starts_with(|first: char| first.is_ascii_digit()).then_some(Family::O);
     }
-    let rest = name.strip_prefix("gpt-5")?;
-    if rest.starts_with("-chat") || rest.contains("-chat-") {
+    let mut parts = name.strip_prefix("gpt-")?.split('-');
+    let number = parts.next()?;
+    let (major, minor) = number.split_once('.').unwrap_or((number, "0"));
+    let version = (major.parse().ok()?, minor.parse().ok()?);
+    let variant: Vec<&str> = parts.collect();
+    // Those named `chat` do not think. 35 is how Azure writes 3.5.
+    if !(5..=30).contains(&version.0) || variant.contains(&"chat") {
         return None;
     }
-    let minor: String = match rest.strip_prefix('.') {
-        Some(minor) => minor.chars().take_while(char::is_ascii_digit).collect(),
-        None if rest.is_empty() || rest.starts_with('-') => "0".to_owned(),
-        None => return None,
-    };
-    minor.parse().ok().map(Family::Five)
+    Some(Family::Gpt { version, codex: variant.contains(&"codex") })
 }
 
 pub(crate) fn is_reasoning(model: &str) -> bool {
@@ -41,27 +45,32 @@ pub(crate) fn is_reasoning(model: &str) -> bool {
 pub(crate) fn word(reasoning: &Reasoning, model: &str) -> Result<Option<String>, ()> {
     let Some(family) = family(model) else {
         // A model that does not think does as it was told.
-        return if matches!(reasoning, Reasoning::Off | Reasoning::Adaptive) { Ok(None) } else { Err(()) };
+        return if matches!(reasoning, Reasoning::Off) { Ok(None) } else { Err(()) };
     };
-    let least = match family {
-        Family::O => "low",
-        Family::Five(0) => "minimal",
-        Family::Five(_) => "none",
+    let (version, codex) = match family {
+        Family::O => ((0, 0), false),
+        Family::Gpt { version, codex } => (version, codex),
+    };
+    let (least, little) = match version {
+        (5, 0) if !codex => ("minimal", "minimal"),
+        _ if family == Family::O || codex => ("low", "low"),
+        _ => ("none", "low"),
     };
     let word = match reasoning {
         Reasoning::Off => least,
-        // What these models do where nothing is said.
-        Reasoning::Adaptive => return Ok(None),
+        // The middle, which was the default before `none` was.
+        Reasoning::Adaptive => "medium",
         Reasoning::Budget(tokens) => match tokens {
             0..4_096 => "low",
             4_096..16_384 => "medium",
             _ => "high",
         },
-        Reasoning::Effort(word) => match (word.as_str(), family) {
-            ("minimal", Family::O | Family::Five(1..)) => "low",
-            ("max" | "xhigh", Family::Five(2..)) => "xhigh",
-            ("max" | "xhigh", _) => "high",
-            (word, _) => word,
+        Reasoning::Effort(word) => match word.as_str() {
+            "minimal" => little,
+            "max" if version >= (5, 6) => "max",
+            "max" | "xhigh" if version >= (5, 2) => "xhigh",
+            "max" | "xhigh" => "high",
+            word => word,
         },
     };
     Ok(Some(word.to_owned()))
@@ -82,7 +91,9 @@ mod tests {
             ("openai/gpt-5.1", true),
             ("gpt-5-chat-latest", false),
             ("gpt-5.2-chat-latest", false),
+            ("gpt-6.2-astra", true),
             ("gpt-50", false),
+            ("gpt-35-turbo", false),
             ("gpt-4o", false),
             ("omni-moderation", false),
             ("orca", false),
@@ -101,7 +112,12 @@ mod tests {
             ("gpt-5.1", Reasoning::Off, Ok(Some("none"))),
             ("o3", Reasoning::Off, Ok(Some("low"))),
             ("gpt-4o", Reasoning::Off, Ok(None)),
-            ("gpt-5", Reasoning::Adaptive, Ok(None)),
+            ("gpt-5.1-codex", Reasoning::Off, Ok(Some("low"))),
+            ("gpt-6-sol", Reasoning::Off, Ok(Some("none"))),
+            ("gpt-5.5", Reasoning::Adaptive, Ok(Some("medium"))),
+            ("gpt-4o", Reasoning::Adaptive, Err(())),
+            ("gpt-5.1", effort("minimal"), Ok(Some("low"))),
+            ("gpt-5.6-sol", effort("max"), Ok(Some("max"))),
             ("gpt-5", Reasoning::Budget(1_024), Ok(Some("low"))),
             ("gpt-5", Reasoning::Budget(8_000), Ok(Some("medium"))),
             ("gpt-5", Reasoning::Budget(32_000), Ok(Some("high"))),

@@ -79,7 +79,7 @@ fn of_json(value: &Value) -> Option<Found> {
         Some(error @ Value::Object(_)) => return Some(of_members(error)),
         _ => {}
     }
-    if let Some(detail) = value.get("detail").or_else(|| value.get("details")) {
+    if let Some(detail) = value.get("detail").filter(|_| word(value, "message").is_none()) {
         return Some(of_detail(detail));
     }
     value.is_object().then(|| of_members(value))
@@ -225,6 +225,14 @@ mod tests {
                 None,
             ),
             (r#"{"detail":"Not Found"}"#, "Not Found", "", None, None),
+            (r#"{"message":"m","detail":{"x":1}}"#, "m", "", None, None),
+            (
+                r#"{"error":{"message":"filtered","type":null,"param":"prompt","code":"content_filter","status":400}}"#,
+                "filtered",
+                "",
+                Some("content_filter"),
+                Some("prompt"),
+            ),
             (
                 r#"{"detail":[{"loc":["body","messages",0,"role"],"msg":"field required","type":"value_error"}]}"#,
                 "field required",

@@ -90,9 +90,16 @@ impl Fields {
         self.take(name).map(|value| Fields::of(value, place)).transpose()
     }
 
-    /// LiteLLM's and OpenRouter's `cache_control`: `{"type": "ephemeral", "ttl": "1h"}`.
+    /// LiteLLM's and OpenRouter's `cache_control`: `{"type": "ephemeral", "ttl": "1h"}`, or OpenAI's own
+    /// `prompt_cache_breakpoint`: `{"mode": "explicit", "ttl": "30m"}`.
     pub(crate) fn cache(&mut self) -> Result<Option<Cache>, BadRequest> {
-        let Some(mut control) = self.object("cache_control")? else { return Ok(None) };
+        let own = self.object("prompt_cache_breakpoint")?;
+        let Some(mut control) = self.object("cache_control")? else {
+            let Some(mut own) = own else { return Ok(None) };
+            // OpenAI's lifetimes are the least that is kept; an hour is the longest that others offer.
+            let ttl = own.string("ttl")?.map(|_| "1h".to_owned());
+            return Ok(Some(Cache { ttl }));
+        };
         let kind = control.needed("type")?;
         if kind != "ephemeral" {
             return Err(control.wrong("type", "must be `ephemeral`"));
@@ -159,6 +166,8 @@ mod tests {
         assert_eq!(cache(json!({"type": "ephemeral"})).unwrap(), Some(Cache { ttl: None }));
         let hour = cache(json!({"type": "ephemeral", "ttl": "1h"})).unwrap();
         assert_eq!(hour, Some(Cache { ttl: Some("1h".to_owned()) }));
+        let own = json!({"prompt_cache_breakpoint": {"mode": "explicit", "ttl": "30m"}});
+        assert_eq!(Fields::of(own, "").unwrap().cache().unwrap().unwrap().ttl.as_deref(), Some("1h"));
         assert_eq!(cache(json!({"type": "x"})).unwrap_err().param.as_deref(), Some("cache_control.type"));
     }
 }

@@ -5,7 +5,7 @@ pub(crate) use super::{request_in::decode, request_out::encode};
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::{Number, json};
+    use serde_json::{Number, Value, json};
 
     use super::*;
     use crate::provider::{
@@ -120,6 +120,25 @@ mod tests {
             )
     }
 
+    const AGENT: &[u8] = include_bytes!("../../../golden/openai/agent_request.json");
+
+    /// Puts `by` in the place of the value that is the `at`th below `value`; says whether there are so many.
+    fn put(value: &mut Value, at: &mut usize, by: &Value) -> bool {
+        let below: Vec<&mut Value> = match value {
+            Value::Array(items) => items.iter_mut().collect(),
+            Value::Object(members) => members.values_mut().collect(),
+            _ => return false,
+        };
+        below.into_iter().any(|inner| {
+            if *at == 0 {
+                *inner = by.clone();
+                return true;
+            }
+            *at -= 1;
+            put(inner, at, by)
+        })
+    }
+
     proptest! {
         #[test]
         fn what_was_encoded_is_decoded_again(conversation in conversation()) {
@@ -129,9 +148,21 @@ mod tests {
             prop_assert_eq!(decode(&out.body).unwrap(), conversation);
         }
 
+        /// Any value in the place of any other gives a request or an error that names something.
+        #[test]
+        fn misplaced_values_are_never_a_panic(at in 0usize..100, by in 0usize..7) {
+            let mut body: Value = serde_json::from_slice(AGENT).unwrap();
+            let by = [json!(null), json!(true), json!(-1), json!("x"), json!([]), json!({}), json!([{"type": "text"}])][by].clone();
+            let found = put(&mut body, &mut { at }, &by);
+            prop_assert!(found);
+            if let Err(error) = decode(body.to_string().as_bytes()) {
+                prop_assert!(error.param.is_some_and(|param| !param.is_empty()), "{}", error.message);
+            }
+        }
+
         #[test]
         fn damaged_requests_never_panic(at in 0usize..4000, byte in any::<u8>()) {
-            let mut body = include_bytes!("../../../golden/openai/agent_request.json").to_vec();
+            let mut body = AGENT.to_vec();
             let at = at % body.len();
             body[at] = byte;
             let _ = decode(&body);

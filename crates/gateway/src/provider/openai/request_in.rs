@@ -26,6 +26,7 @@ const ELSEWHERE: &[(&str, bool)] = &[
     ("service_tier", true),
     ("prompt_cache_key", true),
     ("prompt_cache_retention", true),
+    ("prompt_cache_options", true),
     ("prediction", true),
     ("verbosity", true),
     ("cache_control", true),
@@ -34,6 +35,7 @@ const ELSEWHERE: &[(&str, bool)] = &[
     ("logprobs", false),
     ("top_logprobs", false),
     ("audio", false),
+    ("moderation", false),
     ("web_search_options", false),
     // Deprecated; the answer would have to be in their shape too.
     ("functions", false),
