@@ -1,0 +1,229 @@
+//! A stream of events, read; [`Encoder`] writes one.
+//!
+//! Source: Anthropic's page "Streaming Messages": unknown events and deltas are to be passed over.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+pub(crate) use super::stream_out::Encoder;
+use super::{
+    answer::{Piece, explanation, stop},
+    error,
+};
+use crate::provider::reply::{Event, Garbage, Opening};
+
+#[derive(Debug, Deserialize)]
+struct Wire<'a> {
+    r#type: String,
+    message: Option<Value>,
+    index: Option<u64>,
+    #[serde(borrow)]
+    content_block: Option<Piece<'a>>,
+    delta: Option<Value>,
+    usage: Option<Value>,
+    error: Option<Value>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Text,
+    Thinking,
+    Redacted,
+    Tool,
+}
+
+#[derive(Debug)]
+struct Open {
+    index: usize,
+    kind: Kind,
+    /// Input that came with the opening, in case that no pieces follow.
+    input: Option<String>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Decoder {
+    started: bool,
+    /// By the provider's index; `None`: of a kind that is passed over.
+    open: BTreeMap<u64, Option<Open>>,
+    opened: usize,
+    usage: Map<String, Value>,
+    stopped: bool,
+    done: bool,
+}
+
+impl Decoder {
+    pub(crate) fn push(&mut self, _name: &str, data: &[u8]) -> Result<Vec<Event>, Garbage> {
+        let mut events = Vec::new();
+        // `[DONE]` is not of this dialect, but some that speak it end with one.
+        if self.done || data.is_empty() || data == b"[DONE]" {
+            return Ok(events);
+        }
+        let wire: Wire<'_> = serde_json::from_slice(data)
+            .map_err(|error| Garbage(format!("not an Anthropic event: {error}")))?;
+        match wire.r#type.as_str() {
+            "message_start" => self.start(wire.message, &mut events)?,
+            "content_block_start" | "content_block_delta" | "content_block_stop" | "message_delta"
+                if !self.started =>
+            {
+                return Err(Garbage(format!("`{}` before `message_start`", wire.r#type)));
+            }
+            "content_block_start" => self.block_start(wire, &mut events)?,
+            "content_block_delta" => self.block_delta(&wire, &mut events)?,
+            "content_block_stop" => {
+                let index = wire.index.ok_or_else(|| missing("index"))?;
+                let open = self.open.remove(&index);
+                close(open.ok_or_else(|| not_open(index))?, &mut events);
+            }
+            "message_delta" => self.message_delta(wire, &mut events)?,
+            "message_stop" if !self.stopped => {
+                return Err(Garbage("`message_stop` without a `stop_reason`".into()));
+            }
+            "message_stop" => {
+                self.done = true;
+                events.push(Event::Done);
+            }
+            "error" => {
+                self.done = true;
+                events.push(Event::Error(error::decode_event(wire.error.as_ref())));
+            }
+            "ping" => events.push(Event::Ping),
+            _ => {}
+        }
+        Ok(events)
+    }
+
+    pub(crate) fn finish(&mut self) -> Vec<Event> {
+        if self.stopped && !self.done {
+            self.done = true;
+            return vec![Event::Done];
+        }
+        Vec::new()
+    }
+
+    fn start(&mut self, message: Option<Value>, events: &mut Vec<Event>) -> Result<(), Garbage> {
+        let mut message = message.ok_or_else(|| missing("message"))?;
+        if self.started {
+            return Err(Garbage("a second `message_start`".into()));
+        }
+        self.started = true;
+        let word = |name| message.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        events.push(Event::Start { id: word("id"), model: word("model") });
+        self.count(message.get_mut("usage").map(Value::take), events);
+        Ok(())
+    }
+
+    /// Later numbers replace earlier ones: they are cumulative.
+    fn count(&mut self, usage: Option<Value>, events: &mut Vec<Event>) {
+        let Some(Value::Object(usage)) = usage else { return };
+        self.usage.extend(usage.into_iter().filter(|(_, value)| !value.is_null()));
+        if let Ok(usage) = serde_json::from_value(Value::Object(self.usage.clone())) {
+            events.push(Event::Usage(usage));
+        }
+    }
+
+    fn block_start(&mut self, wire: Wire<'_>, events: &mut Vec<Event>) -> Result<(), Garbage> {
+        let at = wire.index.ok_or_else(|| missing("index"))?;
+        let piece = wire.content_block.ok_or_else(|| missing("content_block"))?;
+        if self.open.contains_key(&at) {
+            return Err(Garbage(format!("block {at} is opened twice")));
+        }
+        let index = self.opened;
+        let (kind, block) = match piece.r#type.as_str() {
+            "text" => (Kind::Text, Opening::Text),
+            "thinking" => (Kind::Thinking, Opening::Thinking),
+            "redacted_thinking" => (
+                Kind::Redacted,
+                Opening::RedactedThinking(piece.data.ok_or_else(|| missing("content_block.data"))?),
+            ),
+            "tool_use" => {
+                let id = piece.id.ok_or_else(|| missing("content_block.id"))?;
+                let name = piece.name.ok_or_else(|| missing("content_block.name"))?;
+                (Kind::Tool, Opening::ToolUse { id, name })
+            }
+            _ => {
+                self.open.insert(at, None);
+                return Ok(());
+            }
+        };
+        self.opened += 1;
+        events.push(Event::Open { index, block });
+        let some = |text: Option<String>| text.filter(|text| !text.is_empty());
+        events.extend(some(piece.text).map(|text| Event::Text { index, text }));
+        events.extend(some(piece.thinking).map(|text| Event::Thinking { index, text }));
+        events.extend(some(piece.signature).map(|signature| Event::Signature { index, signature }));
+        let input = piece.input.map(|input| input.get().to_owned()).filter(|input| input != "{}");
+        self.open.insert(at, Some(Open { index, kind, input }));
+        Ok(())
+    }
+
+    fn block_delta(&mut self, wire: &Wire<'_>, events: &mut Vec<Event>) -> Result<(), Garbage> {
+        let at = wire.index.ok_or_else(|| missing("index"))?;
+        let delta = wire.delta.as_ref().ok_or_else(|| missing("delta"))?;
+        let Some(open) = self.open.get_mut(&at).ok_or_else(|| not_open(at))? else { return Ok(()) };
+        let index = open.index;
+        let (name, kind): (_, _) = match delta.get("type").and_then(Value::as_str) {
+            Some("text_delta") => ("text", Kind::Text),
+            Some("thinking_delta") => ("thinking", Kind::Thinking),
+            Some("signature_delta") => ("signature", Kind::Thinking),
+            Some("input_json_delta") => ("partial_json", Kind::Tool),
+            // Citations, and what is to come.
+            Some(_) => return Ok(()),
+            None => return Err(missing("delta.type")),
+        };
+        if kind != open.kind {
+            return Err(Garbage(format!("`delta.{name}` in a block {at} of another kind")));
+        }
+        let text = delta.get(name).and_then(Value::as_str);
+        let text = text.ok_or_else(|| missing(&format!("delta.{name}")))?.to_owned();
+        if !text.is_empty() {
+            events.push(match name {
+                "text" => Event::Text { index, text },
+                "thinking" => Event::Thinking { index, text },
+                "signature" => Event::Signature { index, signature: text },
+                _ => {
+                    open.input = None;
+                    Event::Input { index, json: text }
+                }
+            });
+        }
+        Ok(())
+    }
+
+    fn message_delta(&mut self, wire: Wire<'_>, events: &mut Vec<Event>) -> Result<(), Garbage> {
+        let delta = wire.delta.ok_or_else(|| missing("delta"))?;
+        let word = |name| delta.get(name).and_then(Value::as_str);
+        if let Some(reason) = word("stop_reason").filter(|_| !self.stopped) {
+            self.stopped = true;
+            for open in std::mem::take(&mut self.open).into_values() {
+                close(open, events);
+            }
+            let stop = stop(reason, word("stop_sequence").map(str::to_owned));
+            if let Some(text) = explanation(&stop, delta.get("stop_details")) {
+                let index = self.opened;
+                self.opened += 1;
+                events.push(Event::Open { index, block: Opening::Refusal });
+                events.push(Event::Refusal { index, text });
+                events.push(Event::Close { index });
+            }
+            events.push(Event::Stop(stop));
+        }
+        self.count(wire.usage, events);
+        Ok(())
+    }
+}
+
+fn missing(name: &str) -> Garbage {
+    Garbage(format!("`{name}` is missing"))
+}
+
+fn not_open(index: u64) -> Garbage {
+    Garbage(format!("block {index} is not open"))
+}
+
+fn close(open: Option<Open>, events: &mut Vec<Event>) {
+    let Some(Open { index, input, .. }) = open else { return };
+    events.extend(input.map(|json| Event::Input { index, json }));
+    events.push(Event::Close { index });
+}
