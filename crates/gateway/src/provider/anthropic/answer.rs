@@ -166,3 +166,89 @@ fn block(content: &Content) -> Option<Block<'_>> {
         Content::Image { .. } | Content::Document { .. } | Content::ToolResult { .. } => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn context() -> Context {
+        Context { model: "asked".into(), id: "msg_own".into(), created: 1, usage_asked: false }
+    }
+
+    #[test]
+    fn a_whole_answer() {
+        let reply = decode(include_bytes!("../../../golden/anthropic/answer.json")).unwrap();
+        let expected = Reply {
+            id: "msg_01X".into(),
+            model: "claude-sonnet-4-5-20250929".into(),
+            blocks: vec![
+                Content::Thinking { text: "Hm.".into(), signature: Some("EqoB".into()) },
+                Content::RedactedThinking("EmwK".into()),
+                Content::Text("It rains.".into()),
+                Content::ToolUse {
+                    id: "toolu_01".into(),
+                    name: "weather".into(),
+                    input: r#"{"exact": 1.50}"#.into(),
+                },
+            ],
+            stop: Stop::ToolUse,
+            usage: Some(Usage {
+                input: 94,
+                cached_input: 64,
+                cache_creation_input: 20,
+                output: 50,
+                reasoning: 30,
+                total: 144,
+            }),
+        };
+        assert_eq!(reply, expected);
+        let again = decode(&encode(&reply, &context())).unwrap();
+        // How much of the output was thought has no member of its own in what is written.
+        let usage = again.usage.map(|usage| Usage { reasoning: 30, ..usage });
+        assert_eq!(Reply { usage, ..again }, expected);
+    }
+
+    #[test]
+    fn reasons_to_stop() {
+        for (reason, more, expected, written) in [
+            ("end_turn", "", Stop::End, "end_turn"),
+            ("max_tokens", "", Stop::Length, "max_tokens"),
+            ("model_context_window_exceeded", "", Stop::Length, "max_tokens"),
+            ("tool_use", "", Stop::ToolUse, "tool_use"),
+            (
+                "stop_sequence",
+                r#","stop_sequence":"END""#,
+                Stop::Sequence(Some("END".into())),
+                "stop_sequence",
+            ),
+            ("pause_turn", "", Stop::Pause, "pause_turn"),
+            ("refusal", "", Stop::Refusal, "refusal"),
+            ("of_tomorrow", "", Stop::End, "end_turn"),
+        ] {
+            let body = format!(r#"{{"content":[],"stop_reason":"{reason}"{more}}}"#);
+            let reply = decode(body.as_bytes()).unwrap();
+            assert_eq!((&reply.stop, reply.usage), (&expected, None), "{reason}");
+            let text = String::from_utf8(encode(&reply, &context())).unwrap();
+            assert!(text.contains(&format!(r#""stop_reason":"{written}""#)), "{text}");
+            assert!(text.contains(r#""id":"msg_own""#) && text.contains(r#""model":"asked""#), "{text}");
+        }
+        let refusal =
+            br#"{"content":[],"stop_reason":"refusal","stop_details":{"type":"refusal","explanation":"no"}}"#;
+        assert_eq!(decode(refusal).unwrap().blocks, [Content::Refusal("no".into())]);
+    }
+
+    #[test]
+    fn garbage() {
+        for (body, place) in [
+            ("", "message"),
+            ("<html>", "message"),
+            (r#"{"content":[]}"#, "stop_reason"),
+            (r#"{"content":[{"type":"text"}],"stop_reason":"end_turn"}"#, "content[0].text"),
+            (r#"{"content":[{"type":"tool_use","id":"a"}],"stop_reason":"end_turn"}"#, "content[0].name"),
+            (r#"{"stop_reason":"end_turn"}"#, "content"),
+        ] {
+            let error = decode(body.as_bytes()).unwrap_err();
+            assert!(error.0.contains(place), "{body}: {error}");
+        }
+    }
+}

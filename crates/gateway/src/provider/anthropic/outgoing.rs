@@ -346,3 +346,131 @@ fn document<'a>(source: &'a Source, at: &str) -> Result<WireSource<'a>, Unsuppor
         Source::Text(text) => Ok(plain(Cow::Borrowed(text))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::provider::conversation::{Reasoning, Turn};
+
+    fn hello() -> Conversation {
+        let blocks = vec![Content::Text("hi".into()).into()];
+        Conversation { turns: vec![Turn { role: Role::User, blocks }], ..Conversation::default() }
+    }
+
+    fn sent(conversation: &Conversation, model: &str, output_limit: Option<u64>) -> (Value, Vec<String>) {
+        let out = encode(conversation, &Target { model, output_limit }).unwrap();
+        (serde_json::from_slice(&out.body).unwrap(), out.dropped)
+    }
+
+    #[test]
+    fn thinking_as_the_model_takes_it() {
+        let (old, new) = ("claude-sonnet-4-5", "claude-opus-4-7");
+        for (model, effort, limit, thinking, config, dropped) in [
+            (old, "low", 9000, json!({"type": "enabled", "budget_tokens": 1024}), json!(null), false),
+            (old, "high", 9000, json!({"type": "enabled", "budget_tokens": 6750}), json!(null), true),
+            (old, "high", 1200, json!(null), json!(null), true),
+            (old, "none", 9000, json!(null), json!(null), false),
+            (new, "minimal", 100, json!({"type": "adaptive"}), json!({"effort": "low"}), false),
+            (new, "xhigh", 100, json!({"type": "adaptive"}), json!({"effort": "xhigh"}), false),
+            ("claude-opus-4-6", "xhigh", 100, json!({"type": "adaptive"}), json!({"effort": "high"}), true),
+            (new, "none", 100, json!({"type": "disabled"}), json!(null), false),
+        ] {
+            let reasoning = Some(Reasoning::Effort(effort.into()));
+            let (body, named) = sent(&Conversation { reasoning, ..hello() }, model, Some(limit));
+            assert_eq!((&body["thinking"], &body["output_config"]), (&thinking, &config), "{model} {effort}");
+            assert_eq!(named, vec!["reasoning_effort"; usize::from(dropped)], "{model} {effort}");
+            assert_eq!(body["max_tokens"], limit);
+        }
+        let odd = Conversation { reasoning: Some(Reasoning::Effort("odd".into())), ..hello() };
+        assert!(encode(&odd, &Target { model: old, output_limit: None }).is_err());
+        let budget = Conversation { reasoning: Some(Reasoning::Budget(5000)), ..hello() };
+        assert_eq!(sent(&budget, old, Some(2000)).0["thinking"]["budget_tokens"], 1999);
+        // A tool's answer without the thoughts before it, and a forced tool: no thinking.
+        let tool_use = Content::ToolUse { id: "a".into(), name: "f".into(), input: "{}".into() };
+        let mut history = Conversation { reasoning: Some(Reasoning::Budget(5000)), ..hello() };
+        history.turns.push(Turn { role: Role::Assistant, blocks: vec![tool_use.into()] });
+        let (body, named) = sent(&history, old, Some(9000));
+        assert_eq!((&body["thinking"], named), (&json!(null), vec!["reasoning_effort".to_owned()]));
+    }
+
+    #[test]
+    fn sampling() {
+        let number = |value: f64| Number::from_f64(value);
+        for (model, temperature, top_p, thinks, expected, dropped) in [
+            ("claude-3-haiku-20240307", 1.5, 0.5, false, json!([1, 0.5, 5]), "temperature"),
+            ("claude-sonnet-4-5", 0.2, 0.5, false, json!([0.2, null, 5]), "top_p"),
+            ("claude-opus-4-7", 0.2, 0.5, false, json!([null, null, null]), "temperature top_k top_p"),
+            ("claude-3-7-sonnet-20250219", 0.2, 0.96, true, json!([null, 0.96, null]), "temperature top_k"),
+        ] {
+            let reasoning = thinks.then_some(Reasoning::Budget(2000));
+            let (temperature, top_p) = (number(temperature), number(top_p));
+            let given = Conversation { temperature, top_p, top_k: Some(5), reasoning, ..hello() };
+            let (body, named) = sent(&given, model, None);
+            assert_eq!(json!([body["temperature"], body["top_p"], body["top_k"]]), expected, "{model}");
+            assert_eq!(named.join(" "), dropped, "{model}");
+            assert_eq!(body["max_tokens"], OUTPUT_LIMIT_DEFAULT);
+        }
+    }
+
+    #[test]
+    fn turns_merge_and_results_come_first() {
+        let text = |text: &str| Block::from(Content::Text(text.into()));
+        let result = |id: &str| {
+            Block::from(Content::ToolResult { id: id.into(), blocks: vec![text("")], is_error: false })
+        };
+        let thought = Content::Thinking { text: "t".into(), signature: None };
+        let turn = |role, blocks| Turn { role, blocks };
+        let turns = vec![
+            turn(Role::User, vec![text("a"), text(" ")]),
+            turn(Role::Assistant, vec![thought.into()]),
+            turn(Role::User, vec![text("b")]),
+            turn(Role::User, vec![result("c:1")]),
+        ];
+        let (body, named) = sent(&Conversation { turns, ..Conversation::default() }, "m", None);
+        assert_eq!(
+            body["messages"],
+            json!([{"role": "user", "content": [
+                {"type": "tool_result", "tool_use_id": "c_1"},
+                {"type": "text", "text": "a"},
+                {"type": "text", "text": "b"},
+            ]}])
+        );
+        assert_eq!(named, ["reasoning_content"]);
+        let empty = Conversation { turns: vec![turn(Role::User, vec![text("")])], ..Conversation::default() };
+        assert!(encode(&empty, &Target { model: "m", output_limit: None }).is_err());
+    }
+
+    #[test]
+    fn json_mode_files_and_refusals() {
+        let (body, named) = sent(&Conversation { format: Format::Json, ..hello() }, "m", None);
+        assert_eq!(
+            (&body["system"][0]["text"], named),
+            (&json!(JSON_MODE), vec!["response_format".to_owned()])
+        );
+        let file = |media_type: &str, data: &str| Source::Base64 {
+            media_type: media_type.into(),
+            data: data.into(),
+        };
+        let with = |content: Content| {
+            let mut conversation = hello();
+            conversation.turns[0].blocks.push(content.into());
+            encode(&conversation, &Target { model: "m", output_limit: None })
+        };
+        let document = |source| Content::Document { source, name: None };
+        let picture = |source| Content::Image { source, detail: None };
+        let text = with(document(file("text/csv", "YSxi"))).unwrap();
+        assert!(String::from_utf8(text.body).unwrap().contains(r#""media_type":"text/plain","data":"a,b""#));
+        for content in [
+            document(file("text/csv", "!")),
+            document(file("application/zip", "")),
+            picture(file("image/tiff", "")),
+            picture(Source::Text(String::new())),
+        ] {
+            assert_eq!(with(content).unwrap_err().param, "messages[0].content");
+        }
+        let stop = Conversation { stop: vec!["\n".into()], ..hello() };
+        assert_eq!(encode(&stop, &Target { model: "m", output_limit: None }).unwrap_err().param, "stop");
+    }
+}

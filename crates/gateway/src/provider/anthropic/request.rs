@@ -179,3 +179,136 @@ fn cache_last(fields: &mut Fields<'_>, into: &mut Conversation) -> Result<(), Ba
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::provider::conversation::{Block, Cache, Content, Source, Target};
+
+    fn body(fields: &str) -> String {
+        format!(r#"{{"model":"m","max_tokens":9,"messages":[{{"role":"user","content":"hi"}}]{fields}}}"#)
+    }
+
+    #[test]
+    fn a_whole_request_comes_out_as_it_went_in() {
+        let golden = include_bytes!("../../../golden/anthropic/request.json");
+        let conversation = decode(golden).unwrap();
+        assert_eq!(conversation.rest, []);
+        assert_eq!(conversation.system[0].cache, Some(Cache { ttl: Some("1h".into()) }));
+        let target = Target { model: "claude-sonnet-4-5", output_limit: None };
+        let out = encode(&conversation, &target).unwrap();
+        assert_eq!((out.path.as_str(), out.dropped.as_slice()), ("/messages", &[][..]));
+        let value = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap();
+        assert_eq!(value(&out.body), value(golden));
+        assert!(String::from_utf8(out.body.clone()).unwrap().contains(r#""exact": 1.50"#));
+        assert_eq!(decode(&out.body).unwrap(), conversation);
+    }
+
+    #[test]
+    fn thinking_effort_and_choice() {
+        for (fields, reasoning, rest) in [
+            ("", None, 0),
+            (r#","thinking":{"type":"enabled","budget_tokens":2000}"#, Some(Reasoning::Budget(2000)), 0),
+            (r#","thinking":{"type":"disabled"}"#, Some(Reasoning::Off), 0),
+            (r#","thinking":{"type":"adaptive","display":"omitted"}"#, Some(Reasoning::Adaptive), 1),
+            (r#","output_config":{"effort":"low"}"#, Some(Reasoning::Effort("low".into())), 0),
+            (
+                r#","thinking":{"type":"adaptive"},"output_config":{"effort":"max"}"#,
+                Some(Reasoning::Effort("max".into())),
+                0,
+            ),
+            (r#","thinking":{"type":"disabled"},"output_config":{"effort":"low"}"#, Some(Reasoning::Off), 1),
+        ] {
+            let conversation = decode(body(fields).as_bytes()).unwrap();
+            assert_eq!((conversation.reasoning, conversation.rest.len()), (reasoning, rest), "{fields}");
+        }
+        let choice = r#","tool_choice":{"type":"tool","name":"f","disable_parallel_tool_use":true}"#;
+        let conversation = decode(body(choice).as_bytes()).unwrap();
+        assert_eq!(conversation.tool_choice, Some(ToolChoice::Named("f".into())));
+        assert_eq!(conversation.parallel_tools, Some(false));
+        let cached = decode(body(r#","cache_control":{"type":"ephemeral"}"#).as_bytes()).unwrap();
+        assert_eq!(cached.turns[0].blocks[0].cache, Some(Cache::default()));
+    }
+
+    #[test]
+    fn fields_of_this_dialect_alone() {
+        for (fields, name, harmless) in [
+            (r#","service_tier":"auto""#, "service_tier", true),
+            (r#","metadata":{"x":1}"#, "metadata.x", true),
+            (r#","container":"c""#, "container", false),
+            (r#","inference_geo":"eu""#, "inference_geo", false),
+            (r#","of_tomorrow":1"#, "of_tomorrow", false),
+            (
+                r#","tools":[{"name":"a","input_schema":{},"defer_loading":true}]"#,
+                "tools[0].defer_loading",
+                false,
+            ),
+        ] {
+            let conversation = decode(body(fields).as_bytes()).unwrap();
+            let rest: Vec<_> =
+                conversation.rest.iter().map(|extra| (extra.name.as_str(), extra.harmless)).collect();
+            assert_eq!(rest, [(name, harmless)]);
+            let target = Target { model: "m", output_limit: None };
+            match encode(&conversation, &target) {
+                Ok(out) => assert!(harmless && out.dropped == [name]),
+                Err(error) => assert!(!harmless && error.param == name, "{error}"),
+            }
+        }
+        assert_eq!(decode(body(r#","container":null"#).as_bytes()).unwrap().rest, []);
+    }
+
+    #[test]
+    fn errors_name_the_place() {
+        let block = |block: &str| {
+            format!(r#"{{"model":"m","max_tokens":9,"messages":[{{"role":"user","content":[{block}]}}]}}"#)
+        };
+        let at = "messages[0].content[0]";
+        for (body, place) in [
+            (r#"{"max_tokens":9,"messages":[]}"#.to_owned(), "model".to_owned()),
+            (r#"{"model":"m","messages":[]}"#.into(), "max_tokens".into()),
+            (r#"{"model":"m","max_tokens":-1,"messages":[]}"#.into(), "max_tokens".into()),
+            (r#"{"model":"m","max_tokens":1,"messages":[]}"#.into(), "messages".into()),
+            (r#"{"model":"m","max_tokens":1,"messages":[1]}"#.into(), "messages[0]".into()),
+            (
+                r#"{"model":"m","max_tokens":1,"messages":[{"role":"tool","content":""}]}"#.into(),
+                "messages[0].role".into(),
+            ),
+            (block("7"), at.into()),
+            (block("{}"), format!("{at}.type")),
+            (block(r#"{"type":"server_tool_use"}"#), format!("{at}.type")),
+            (block(r#"{"type":"search_result"}"#), format!("{at}.type")),
+            (block(r#"{"type":"text","text":1}"#), format!("{at}.text")),
+            (
+                block(r#"{"type":"image","source":{"type":"file","file_id":"f"}}"#),
+                format!("{at}.source.type"),
+            ),
+            (block(r#"{"type":"tool_use","id":"a","name":"b","input":[]}"#), format!("{at}.input")),
+            (
+                block(r#"{"type":"tool_result","tool_use_id":"a","content":[{"type":"tool_use"}]}"#),
+                format!("{at}.content[0].type"),
+            ),
+            (super::tests::body(r#","system":[{"type":"image"}]"#), "system[0].type".into()),
+            (
+                super::tests::body(r#","tools":[{"type":"web_search_20250305","name":"w"}]"#),
+                "tools[0].type".into(),
+            ),
+            (super::tests::body(r#","thinking":{"type":"enabled"}"#), "thinking.budget_tokens".into()),
+            (super::tests::body(r#","tool_choice":{"type":"x"}"#), "tool_choice.type".into()),
+        ] {
+            let error = decode(body.as_bytes()).unwrap_err();
+            assert_eq!(error.param.as_deref(), Some(place.as_str()), "{body}: {error}");
+            assert!(error.message.contains(&place), "{error}");
+        }
+        assert!(decode(b"[]").is_err() && decode(b"\xff").is_err() && decode(b"").is_err());
+        let deep = format!(r#"{{"a":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+        assert!(decode(deep.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn documents_of_blocks_become_text() {
+        let body = br#"{"model":"m","max_tokens":9,"messages":[{"role":"user","content":[{"type":"document",
+            "source":{"type":"content","content":[{"type":"text","text":"a"},{"type":"text","text":"b"}]}}]}]}"#;
+        let expected: Block = Content::Document { source: Source::Text("a\n\nb".into()), name: None }.into();
+        assert_eq!(decode(body).unwrap().turns[0].blocks, [expected]);
+    }
+}

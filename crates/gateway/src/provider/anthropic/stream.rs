@@ -227,3 +227,159 @@ fn close(open: Option<Open>, events: &mut Vec<Event>) {
     events.extend(input.map(|json| Event::Input { index, json }));
     events.push(Event::Close { index });
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::provider::{
+        reply::{Context, Stop},
+        sse::{self, Splitter},
+        usage::Usage,
+    };
+
+    const GOLDEN: &[u8] = include_bytes!("../../../golden/anthropic/stream.sse");
+
+    fn events(pieces: &[&[u8]]) -> Vec<Event> {
+        let (mut splitter, mut decoder, mut events) =
+            (Splitter::new(1 << 20), Decoder::default(), Vec::new());
+        for piece in pieces {
+            splitter.push(piece);
+            while let Some(event) = splitter.next_event().unwrap() {
+                if let Some(data) = sse::data(&event) {
+                    events.extend(decoder.push("", &data).unwrap());
+                }
+            }
+        }
+        events.extend(decoder.finish());
+        events
+    }
+
+    fn usage(output: u64, reasoning: u64) -> Event {
+        let total = 94 + output;
+        Event::Usage(Usage {
+            input: 94,
+            cached_input: 64,
+            cache_creation_input: 20,
+            output,
+            reasoning,
+            total,
+        })
+    }
+
+    #[test]
+    fn a_whole_stream() {
+        let expected = vec![
+            Event::Start { id: "msg_01X".into(), model: "claude-sonnet-4-5-20250929".into() },
+            usage(1, 0),
+            Event::Open { index: 0, block: Opening::Thinking },
+            Event::Ping,
+            Event::Thinking { index: 0, text: "Hm.".into() },
+            Event::Signature { index: 0, signature: "EqoB".into() },
+            Event::Close { index: 0 },
+            Event::Open { index: 1, block: Opening::Text },
+            Event::Text { index: 1, text: "Es regnet für immer.".into() },
+            Event::Close { index: 1 },
+            Event::Open {
+                index: 2,
+                block: Opening::ToolUse { id: "toolu_01".into(), name: "weather".into() },
+            },
+            Event::Input { index: 2, json: "{\"place\": \"Be".into() },
+            Event::Input { index: 2, json: "rn\"}".into() },
+            Event::Close { index: 2 },
+            Event::Open { index: 3, block: Opening::ToolUse { id: "toolu_02".into(), name: "now".into() } },
+            Event::Close { index: 3 },
+            Event::Stop(Stop::ToolUse),
+            usage(50, 30),
+            Event::Done,
+        ];
+        assert_eq!(events(&[GOLDEN]), expected);
+        for cut in 0..=GOLDEN.len() {
+            let (head, tail) = GOLDEN.split_at(cut);
+            assert_eq!(events(&[head, tail]), expected, "{cut}");
+        }
+        assert_eq!(events(&GOLDEN.chunks(1).collect::<Vec<_>>()), expected);
+    }
+
+    #[test]
+    fn what_is_written_reads_the_same() {
+        let given = events(&[GOLDEN]);
+        let context = Context { model: "m".into(), id: "i".into(), created: 0, usage_asked: false };
+        let (mut encoder, mut out) = (Encoder::new(context), Vec::new());
+        for event in &given {
+            encoder.encode(event, &mut out);
+        }
+        let plain = |events: Vec<Event>| -> Vec<Event> {
+            events.into_iter().filter(|event| !matches!(event, Event::Usage(_))).collect()
+        };
+        let again = events(&[&out]);
+        let last = again.iter().rev().find(|event| matches!(event, Event::Usage(_)));
+        assert_eq!(last, Some(&usage(50, 0)));
+        assert_eq!(plain(again), plain(given));
+    }
+
+    const START: &str = r#"{"type":"message_start","message":{"id":"a","model":"m"}}"#;
+
+    fn of(lines: &[&str]) -> Result<Vec<Event>, Garbage> {
+        let (mut decoder, mut events) = (Decoder::default(), Vec::new());
+        for line in lines {
+            events.extend(decoder.push("", line.as_bytes())?);
+        }
+        events.extend(decoder.finish());
+        Ok(events)
+    }
+
+    #[test]
+    fn ends() {
+        let stop =
+            r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":3}}"#;
+        // Cut off before the end: no `Done`. Cut off after the stop: whole.
+        assert!(!of(&[START]).unwrap().contains(&Event::Done));
+        assert_eq!(of(&[START, stop]).unwrap().last(), Some(&Event::Done));
+        let error = r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#;
+        let events = of(&[START, error, stop, "[DONE]"]).unwrap();
+        let Some(Event::Error(error)) = events.last() else { panic!("{events:?}") };
+        assert_eq!((error.status, error.kind.as_str()), (529, "overloaded_error"));
+        let refusal = r#"{"type":"message_delta","delta":{"stop_reason":"refusal","stop_details":{"explanation":"no"}}}"#;
+        assert!(of(&[START, refusal]).unwrap().contains(&Event::Refusal { index: 0, text: "no".into() }));
+        // Input that came whole with its opening.
+        let open = r#"{"type":"content_block_start","index":0,"content_block":{"type":"tool_use","id":"t","name":"n","input":{"a":1}}}"#;
+        let close = r#"{"type":"content_block_stop","index":0}"#;
+        let input = Event::Input { index: 0, json: r#"{"a":1}"#.into() };
+        assert_eq!(of(&[START, open, close]).unwrap()[2], input);
+    }
+
+    #[test]
+    fn garbage() {
+        let open = r#"{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}"#;
+        for lines in [
+            &["nonsense"][..],
+            &["{}"],
+            &[open],
+            &[START, START],
+            &[START, open, open],
+            &[START, r#"{"type":"content_block_stop","index":4}"#],
+            &[START, r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"x"}}"#],
+            &[
+                START,
+                open,
+                r#"{"type":"content_block_delta","index":0,"delta":{"type":"input_json_delta","partial_json":"x"}}"#,
+            ],
+            &[START, open, r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta"}}"#],
+            &[START, r#"{"type":"message_stop"}"#],
+        ] {
+            assert!(of(lines).is_err(), "{lines:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics(lines in proptest::collection::vec("[ -~]{0,40}|\\{\"type\":\"(message_start|content_block_start|content_block_delta|message_delta|error)\",\"(message|index|delta|error)\":(0|\\{\\}|\"x\"|null)\\}", 0..8)) {
+            let mut decoder = Decoder::default();
+            for line in &lines {
+                let _ = decoder.push("", line.as_bytes());
+            }
+        }
+    }
+}
