@@ -10,6 +10,8 @@ pub(crate) mod fields;
 pub(crate) mod model;
 pub(crate) mod outgoing;
 pub(crate) mod request;
+#[cfg(test)]
+mod round_trip;
 pub(crate) mod stream;
 pub(crate) mod stream_out;
 pub(crate) mod thinking;
