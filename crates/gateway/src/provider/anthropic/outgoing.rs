@@ -281,7 +281,7 @@ fn wire<'a>(block: &'a Block, at: &str, dropped: &mut Vec<String>) -> Result<Opt
         Content::ToolResult { id, blocks, is_error } => {
             let mut content = Vec::new();
             for block in blocks {
-                content.extend(self::wire(block, at, dropped)?);
+                content.extend(wire(block, at, dropped)?);
             }
             Wire {
                 r#type: "tool_result",

@@ -287,13 +287,10 @@ mod tests {
                 block(r#"{"type":"tool_result","tool_use_id":"a","content":[{"type":"tool_use"}]}"#),
                 format!("{at}.content[0].type"),
             ),
-            (super::tests::body(r#","system":[{"type":"image"}]"#), "system[0].type".into()),
-            (
-                super::tests::body(r#","tools":[{"type":"web_search_20250305","name":"w"}]"#),
-                "tools[0].type".into(),
-            ),
-            (super::tests::body(r#","thinking":{"type":"enabled"}"#), "thinking.budget_tokens".into()),
-            (super::tests::body(r#","tool_choice":{"type":"x"}"#), "tool_choice.type".into()),
+            (body(r#","system":[{"type":"image"}]"#), "system[0].type".into()),
+            (body(r#","tools":[{"type":"web_search_20250305","name":"w"}]"#), "tools[0].type".into()),
+            (body(r#","thinking":{"type":"enabled"}"#), "thinking.budget_tokens".into()),
+            (body(r#","tool_choice":{"type":"x"}"#), "tool_choice.type".into()),
         ] {
             let error = decode(body.as_bytes()).unwrap_err();
             assert_eq!(error.param.as_deref(), Some(place.as_str()), "{body}: {error}");
