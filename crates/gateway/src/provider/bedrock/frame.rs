@@ -210,7 +210,7 @@ pub(crate) mod tests {
         #[test]
         fn any_bytes(pieces in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..64), 0..8)) {
             let pieces: Vec<&[u8]> = pieces.iter().map(Vec::as_slice).collect();
-            split(&pieces);
+            let _ = split(&pieces);
         }
 
         #[test]
