@@ -13,6 +13,8 @@ use crate::provider::{
     reply::Unsupported,
 };
 
+const DOCUMENT_TEXT: &str = "The document is attached.";
+
 #[derive(Debug, Serialize)]
 pub(super) struct Message<'a> {
     role: &'static str,
@@ -134,7 +136,7 @@ impl Writer {
             }
         }
         let message = |(role, content)| match role {
-            Role::User => Message { role: "user", content: results_first(content) },
+            Role::User => Message { role: "user", content: beside_documents(results_first(content)) },
             Role::Assistant => Message { role: "assistant", content },
         };
         Ok(messages.into_iter().map(message).collect())
@@ -235,6 +237,16 @@ fn results_first(content: Vec<Piece<'_>>) -> Vec<Piece<'_>> {
     }
     results.append(&mut others);
     results
+}
+
+/// "A text block must be included when using documents": where the user said nothing, this says what there is.
+fn beside_documents(mut content: Vec<Piece<'_>>) -> Vec<Piece<'_>> {
+    let document = content.iter().any(|piece| matches!(piece, Piece::Document(_)));
+    if document && !content.iter().any(|piece| matches!(piece, Piece::Text(_))) {
+        let point = matches!(content.last(), Some(Piece::CachePoint(_)));
+        content.insert(content.len() - usize::from(point), Piece::Text(DOCUMENT_TEXT));
+    }
+    content
 }
 
 fn tool_use_id(id: &str) -> Result<&str, Unsupported> {

@@ -224,6 +224,27 @@ fn what_a_model_does_not_know_is_named() {
 }
 
 #[test]
+fn a_document_never_comes_without_text() {
+    let document = || Content::Document { source: Source::Text("a".to_owned()), name: None };
+    let sent = |blocks| {
+        let conversation = Conversation { turns: vec![turn(Role::User, blocks)], ..Conversation::default() };
+        encoded(&conversation, CLAUDE).0["messages"][0]["content"].clone()
+    };
+    let kinds = |content: Value| -> Vec<String> {
+        content
+            .as_array()
+            .unwrap()
+            .iter()
+            .flat_map(|piece| piece.as_object().unwrap().keys().cloned())
+            .collect()
+    };
+    assert_eq!(kinds(sent(vec![document().into()])), ["document", "text"]);
+    assert_eq!(kinds(sent(vec![cached(document(), None)])), ["document", "text", "cachePoint"]);
+    assert_eq!(kinds(sent(vec![document().into(), text("b")])), ["document", "text"]);
+    assert_eq!(kinds(sent(vec![text(" "), image("image/png", "a")])), ["image"]);
+}
+
+#[test]
 fn thinking_takes_no_sampling_and_no_forced_tool() {
     let thinks = Conversation {
         reasoning: Some(Reasoning::Budget(2000)),
