@@ -7,7 +7,6 @@ use crate::provider::{bedrock, reply::ApiError};
 pub fn hold(bytes: &[u8]) {
     let _ = bedrock::answer::decode(bytes);
     says_something(&bedrock::error::decode(500, "", bytes));
-    let _ = bedrock::invoke::body(bytes, &[]);
 }
 
 fn says_something(error: &ApiError) {
