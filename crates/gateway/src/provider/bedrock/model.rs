@@ -39,6 +39,26 @@ pub(super) fn claude_version(model: &str) -> Option<(u32, u32)> {
     Some((major, numbers.next().flatten().unwrap_or(0)))
 }
 
+/// Which sampling parameters a model takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sampling {
+    All,
+    /// Temperature or top-p, not both: Claude from 4.1 on.
+    One,
+    /// Claude from 4.7 on, and any that thinks.
+    None,
+}
+
+impl Sampling {
+    pub(super) fn of(model: &str) -> Self {
+        match (Family::of(model), claude_version(model)) {
+            (Family::Anthropic, Some(version)) if version >= (4, 7) => Self::None,
+            (Family::Anthropic, Some(version)) if version >= (4, 1) => Self::One,
+            _ => Self::All,
+        }
+    }
+}
+
 /// `/model/{model}/{operation}`, the model percent-encoded whole: the signature is over these very bytes.
 pub(super) fn path(model: &str, operation: &str) -> String {
     let mut path = String::with_capacity(model.len() + operation.len() + 16);
@@ -82,6 +102,20 @@ mod tests {
             ("", Family::Other, None),
         ] {
             assert_eq!((Family::of(model), claude_version(model)), (family, version), "{model}");
+        }
+    }
+
+    #[test]
+    fn samplings() {
+        for (model, sampling) in [
+            ("anthropic.claude-opus-4-20250514-v1:0", Sampling::All),
+            ("anthropic.claude-opus-4-1-20250805-v1:0", Sampling::One),
+            ("anthropic.claude-opus-4-6-v1", Sampling::One),
+            ("anthropic.claude-opus-4-7", Sampling::None),
+            ("anthropic.claude-sonnet-5", Sampling::None),
+            ("meta.llama4-maverick-17b-instruct-v1:0", Sampling::All),
+        ] {
+            assert_eq!(Sampling::of(model), sampling, "{model}");
         }
     }
 

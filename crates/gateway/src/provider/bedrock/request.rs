@@ -7,7 +7,7 @@ use serde_json::{Map, Number, Value, json};
 
 use super::{
     content::{Message, Piece, Writer},
-    model::{self, Family},
+    model::{self, Family, Sampling},
     reasoning, tools,
 };
 use crate::provider::{
@@ -68,7 +68,8 @@ pub(crate) fn encode(conversation: &Conversation, target: &Target<'_>) -> Result
 
     let limit = conversation.limit(target);
     let thinking = thinking(conversation, family, target.model, limit, &mut writer)?;
-    let inference_config = inference(conversation, limit, thinking.thinks, &mut writer)?;
+    let sampling = if thinking.thinks { Sampling::None } else { Sampling::of(target.model) };
+    let inference_config = inference(conversation, limit, sampling, &mut writer)?;
     let mut fields = Map::new();
     for (name, value) in thinking.fields {
         fields.insert(name.to_owned(), value);
@@ -78,7 +79,7 @@ pub(crate) fn encode(conversation: &Conversation, target: &Target<'_>) -> Result
     }
     if let Some(top_k) = conversation.top_k {
         match family {
-            Family::Anthropic if thinking.thinks => writer.dropped("top_k"),
+            Family::Anthropic if sampling == Sampling::None => writer.dropped("top_k"),
             Family::Anthropic => drop(fields.insert("top_k".to_owned(), json!(top_k))),
             Family::Nova => drop(fields.insert("inferenceConfig".to_owned(), json!({"topK": top_k}))),
             Family::OpenAi | Family::Other => {
@@ -168,15 +169,16 @@ fn thinking(
 fn inference<'a>(
     conversation: &'a Conversation,
     limit: Option<u64>,
-    thinks: bool,
+    sampling: Sampling,
     writer: &mut Writer,
 ) -> Result<Inference<'a>, Unsupported> {
     if limit == Some(0) {
         return Err(refused("max_tokens", "must be at least 1 on Bedrock".to_owned()));
     }
-    let mut sampled = |name: &'static str, value: &'a Option<Number>| {
+    // No client can rely on how a model draws: what it does not take is left out.
+    let mut sampled = |name: &'static str, value: &'a Option<Number>, taken: bool| {
         let Some(value) = value else { return Ok(None) };
-        if thinks {
+        if !taken {
             writer.dropped(name);
             return Ok(None);
         }
@@ -185,10 +187,12 @@ fn inference<'a>(
         }
         Ok(Some(value))
     };
+    let temperature = sampled("temperature", &conversation.temperature, sampling != Sampling::None)?;
+    let alone = sampling == Sampling::All || (sampling == Sampling::One && temperature.is_none());
     Ok(Inference {
         max_tokens: limit,
-        temperature: sampled("temperature", &conversation.temperature)?,
-        top_p: sampled("top_p", &conversation.top_p)?,
+        temperature,
+        top_p: sampled("top_p", &conversation.top_p, alone)?,
         stop_sequences: conversation
             .stop
             .iter()

@@ -128,7 +128,7 @@ fn whole() -> Conversation {
 fn a_whole_request() {
     let outgoing = encode(&whole(), &Target { model: CLAUDE, output_limit: Some(2000) }).unwrap();
     assert_eq!(outgoing.path, "/model/us.anthropic.claude-sonnet-4-5-20250929-v1%3A0/converse-stream");
-    assert_eq!(outgoing.dropped, ["seed"]);
+    assert_eq!(outgoing.dropped, ["seed", "top_p"]);
     let body = String::from_utf8(outgoing.body).unwrap();
     // Numbers stay as they were written.
     assert!(body.contains(r#""input":{"city": "Köln", "days": 1.50}"#), "{body}");
@@ -273,6 +273,33 @@ fn thinking_takes_no_sampling_and_no_forced_tool() {
     assert_eq!(dropped, ["reasoning_effort"]);
     assert_eq!(body.get("additionalModelRequestFields"), None);
     assert_eq!(body["toolConfig"]["toolChoice"], json!({"any": {}}));
+}
+
+#[test]
+fn newer_claudes_take_fewer_sampling_parameters() {
+    let both = || Conversation {
+        temperature: Number::from_f64(0.5),
+        top_p: Number::from_f64(0.5),
+        top_k: Some(5),
+        ..hi()
+    };
+    for (conversation, model, sent, left_out) in [
+        (
+            both(),
+            "anthropic.claude-3-7-sonnet-20250219-v1:0",
+            json!({"temperature": 0.5, "topP": 0.5}),
+            vec![],
+        ),
+        (both(), CLAUDE, json!({"temperature": 0.5}), vec!["top_p"]),
+        (Conversation { temperature: None, ..both() }, CLAUDE, json!({"topP": 0.5}), vec![]),
+        (both(), "anthropic.claude-opus-4-8", Value::Null, vec!["temperature", "top_p", "top_k"]),
+    ] {
+        let (body, dropped) = encoded(&conversation, model);
+        assert_eq!(
+            (&body["inferenceConfig"], dropped),
+            (&sent, left_out.into_iter().map(str::to_owned).collect())
+        );
+    }
 }
 
 #[test]
