@@ -134,6 +134,7 @@ mod tests {
             endpoint: None,
             path_prefix: None,
             schema_version: None,
+            tls: None,
             auth: None,
         }
     }

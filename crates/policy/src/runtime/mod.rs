@@ -30,7 +30,7 @@ mod route_table;
 mod subject;
 mod tier;
 
-pub use backend::{AuthSpec, BackendSpec, Endpoint, ProviderKind, SecretRef};
+pub use backend::{AuthSpec, BackendSpec, Endpoint, ProviderKind, SecretRef, TlsSpec};
 pub use budget::{Budget, BudgetMatch, ClusterLoss, NO_ROUTE, WhenShort};
 pub use cel::{CelCost, CelError, EXPRESSION_MAX_BYTES};
 pub use cidr::{Cidr, CidrError};
