@@ -5,7 +5,6 @@ use std::{sync::Arc, time::Duration};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Response};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
@@ -18,6 +17,7 @@ use crate::{
     ratelimit,
     refusal::Refusal,
     reserve::{self, Held},
+    upstream::UpstreamBody,
 };
 
 /// Half an answer longer than this is charged as reserved instead of being counted.
@@ -27,7 +27,7 @@ const COUNTED_BYTES_MAX: usize = 1 << 20;
 pub(crate) async fn relay(
     attempt: &Attempt<'_>,
     held: Option<Held>,
-    response: Response<Incoming>,
+    response: Response<UpstreamBody>,
 ) -> Response<ResponseBody> {
     let (parts, mut body) = response.into_parts();
     let mut read = BytesMut::new();
@@ -71,7 +71,7 @@ pub(crate) async fn relay(
 /// Reads to the end, within every deadline and bound.
 async fn collect(
     attempt: &Attempt<'_>,
-    body: &mut Incoming,
+    body: &mut UpstreamBody,
     read: &mut BytesMut,
     share: &mut Share,
 ) -> Result<(), Refusal> {

@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
-use hyper::body::Incoming;
 use quorate_ledger::{ProviderState, Settlement};
 use tokio::time::Instant;
 
@@ -23,7 +22,7 @@ use crate::{
     reserve::Held,
     settle::{self, Ending},
     tokenizer::Tokenizer,
-    upstream::SendError,
+    upstream::{SendError, UpstreamBody},
 };
 
 #[derive(Debug)]
@@ -58,7 +57,7 @@ impl Attempt<'_> {
         &self,
         held: Option<&Held>,
         reply: &mut Reply,
-    ) -> Option<Result<Response<Incoming>, SendError>> {
+    ) -> Option<Result<Response<UpstreamBody>, SendError>> {
         let facts = &self.call.facts;
         let (core, model) = (self.core(), self.candidate.model.as_str());
         let output_limit = held.and_then(|held| held.output_limit);

@@ -12,11 +12,19 @@ use crate::{backend::Backend, config::BackendConfig, error::GatewayError, secret
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum Unusable {
     #[error(
-        "backend {backend} is of kind {kind}, which this gateway does not speak; it speaks OpenAI and Anthropic's OpenAI-compatible API"
+        "backend {backend} is of kind {kind}, which this gateway does not speak; it speaks OpenAI, AzureOpenAI, Anthropic, AWSBedrock and AWSAnthropic"
     )]
     NotSpoken { backend: String, kind: &'static str },
     #[error("backend {backend} cannot be used: {problem}")]
     Wrong { backend: String, problem: String },
+}
+
+impl Unusable {
+    /// The reason is in the log: it may speak of accounts.
+    pub(crate) fn no_credentials(backend: String) -> Self {
+        let problem = "this gateway could not get credentials for it; its log says why".to_owned();
+        Self::Wrong { backend, problem }
+    }
 }
 
 /// The backends of the config.

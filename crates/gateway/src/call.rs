@@ -9,12 +9,12 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Response, StatusCode, header};
-use hyper::body::Incoming;
 use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     answered,
     attempt::Attempt,
+    backends::Unusable,
     body::ResponseBody,
     core::Core,
     plan::Plan,
@@ -24,7 +24,7 @@ use crate::{
     reserve::{Held, Reserving},
     settle::{self, Ending},
     streamed,
-    upstream::SendError,
+    upstream::{SendError, UpstreamBody},
 };
 
 /// Where no route says how many priorities there are.
@@ -203,6 +203,17 @@ impl Call {
                 attempt.failed("unreachable");
                 return Failed { refusal: Refusal::BackendUnreachable { backend }, charged: false };
             }
+            // Nobody else needs to know: it is well, only not for this gateway at this moment.
+            SendError::Busy => {
+                trail.number -= 1;
+                return Failed { refusal: Refusal::BackendBusy { backend }, charged: false };
+            }
+            SendError::NoCredentials(_) => {
+                return Failed {
+                    refusal: Refusal::Unusable(Unusable::no_credentials(backend)),
+                    charged: false,
+                };
+            }
             SendError::Unanswered(_) => (Refusal::BackendDied { backend }, Some("died")),
             SendError::TimedOut => (Refusal::BackendTimeout { backend }, Some("timeout")),
             SendError::CutOff => (Refusal::Stopping, None),
@@ -260,7 +271,7 @@ impl Call {
         &self,
         attempt: Attempt<'_>,
         held: Option<Held>,
-        response: Response<Incoming>,
+        response: Response<UpstreamBody>,
         reply: Reply,
     ) {
         attempt.sighted(response.status(), response.headers());

@@ -1,10 +1,11 @@
 //! The configuration of one gateway, as read from its file. Every key has a comment; unknown keys are refused.
 
-use std::path::PathBuf;
-
 use serde::Deserialize;
 
-use crate::{error::GatewayError, provider::splice::OutputField, tokenizer::Tokenizer};
+pub use crate::backend_config::{
+    AwsConfig, BackendConfig, BackendLimits, BackendTimeouts, EntraConfig, Provider, Proxy, SecretsConfig,
+};
+use crate::error::GatewayError;
 
 /// One gateway.
 #[derive(Debug, Clone, Deserialize)]
@@ -30,77 +31,6 @@ pub struct GatewayConfig {
     pub limits: Limits,
     #[serde(default)]
     pub timeouts: Timeouts,
-}
-
-/// One configured endpoint of a provider. Clients can never name another.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BackendConfig {
-    /// Unique; the value of `x-ai-provider` in answers.
-    pub name: String,
-    pub provider: Provider,
-    /// Up to and including the version, for example `https://api.openai.com/v1`.
-    pub base_url: String,
-    /// The environment variable that holds the key. At most one of this and `api_key_file`; neither: no key is sent.
-    #[serde(default)]
-    pub api_key_env: Option<String>,
-    /// The file that holds the key; white space around it is ignored.
-    #[serde(default)]
-    pub api_key_file: Option<PathBuf>,
-    /// The models served here; empty: any.
-    #[serde(default)]
-    pub models: Vec<String>,
-    /// Forward the client's own `authorization` header instead of a key of the gateway. Default: false.
-    #[serde(default)]
-    pub pass_client_key: bool,
-    /// Ask for usage in streams (`stream_options.include_usage`). Default: true; false for servers that refuse it,
-    /// whose streams are then counted with the tokenizer.
-    #[serde(default = "yes")]
-    pub stream_usage: bool,
-    /// How the input is counted when the budget is short. Default: by the model's name, bytes if it is not known.
-    #[serde(default)]
-    pub tokenizer: Option<Tokenizer>,
-    /// The name of the output limit sent upstream. Default: `max_completion_tokens` for the chat models of OpenAI,
-    /// `max_tokens` for all others.
-    #[serde(default)]
-    pub output_field: Option<OutputField>,
-    /// Serve every backend that the policy describes and that has no entry of its own: for trying policies out against a
-    /// simulated provider. Default: false.
-    #[serde(default)]
-    pub stand_in: bool,
-}
-
-/// Where secrets are looked for, in this order. A policy only names them.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct SecretsConfig {
-    /// `DIR/NAMESPACE/NAME/KEY`, then `DIR/NAME/KEY`, as Kubernetes mounts a Secret. Default: /etc/quorate/secrets.
-    pub dir: PathBuf,
-    /// Then the variable of this prefix, `NAME_KEY` in upper case. Default: `QUORATE_SECRET_`.
-    pub env_prefix: String,
-    /// Then files of `kind: Secret` manifests.
-    pub files: Vec<PathBuf>,
-}
-
-impl Default for SecretsConfig {
-    fn default() -> Self {
-        Self {
-            dir: PathBuf::from("/etc/quorate/secrets"),
-            env_prefix: "QUORATE_SECRET_".to_owned(),
-            files: Vec::new(),
-        }
-    }
-}
-
-fn yes() -> bool {
-    true
-}
-
-/// Which API a backend speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-pub enum Provider {
-    /// OpenAI's, or a server compatible with it.
-    OpenAI,
 }
 
 /// Bounds on what one gateway holds.
@@ -215,14 +145,8 @@ impl GatewayConfig {
             if self.backends[..index].iter().any(|other| other.name == backend.name) {
                 return wrong(&format!("{key}.name"), "another backend has this name");
             }
-            if backend.api_key_env.is_some() && backend.api_key_file.is_some() {
-                return wrong(&key, "name api_key_env or api_key_file, not both");
-            }
-            if backend.pass_client_key && (backend.api_key_env.is_some() || backend.api_key_file.is_some()) {
-                return wrong(
-                    &key,
-                    "with pass_client_key the gateway has no key of its own; remove one of the two",
-                );
+            if let Err(message) = backend.check() {
+                return wrong(&key, message);
             }
         }
         self.check_numbers()

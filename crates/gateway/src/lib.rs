@@ -5,12 +5,15 @@
 
 mod answered;
 mod attempt;
+mod auth;
 mod backend;
+mod backend_config;
 mod backends;
 mod body;
 mod budget;
 mod call;
 mod config;
+mod connector;
 mod core;
 mod cost;
 mod counts;
@@ -24,6 +27,7 @@ mod io;
 mod jwt;
 mod jwt_ring;
 mod keys;
+mod link;
 mod lower;
 mod memory;
 mod metrics;
@@ -48,10 +52,14 @@ mod streamed;
 #[cfg(test)]
 mod tests;
 mod tier;
+mod tls;
 mod tokenizer;
 mod upstream;
 
-pub use config::{BackendConfig, GatewayConfig, Limits, Provider, SecretsConfig, Timeouts};
+pub use config::{
+    AwsConfig, BackendConfig, BackendLimits, BackendTimeouts, EntraConfig, GatewayConfig, Limits, Provider,
+    Proxy, SecretsConfig, Timeouts,
+};
 pub use error::GatewayError;
 pub use gateway::{Gateway, GatewayListeners};
 pub use provider::splice::OutputField;

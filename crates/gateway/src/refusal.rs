@@ -93,6 +93,8 @@ pub(crate) enum Refusal {
     Stopping,
     #[error("the client left while its request waited for budget")]
     ClientGone,
+    #[error("backend {backend} is at its limit of requests at once; try again shortly")]
+    BackendBusy { backend: String },
     #[error("backend {backend} cannot be reached")]
     BackendUnreachable { backend: String },
     #[error("backend {backend} answered with status {status}")]
@@ -177,7 +179,9 @@ impl Refusal {
             Self::ClusterRefused(_) => {
                 row(StatusCode::INTERNAL_SERVER_ERROR, "server_error", Some("budget_refused"))
             }
-            Self::Overloaded => row(StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("overloaded")),
+            Self::BackendBusy { .. } | Self::Overloaded => {
+                row(StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("overloaded"))
+            }
             Self::Stopping => row(StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("stopping")),
             // Nobody reads it.
             Self::ClientGone => row(StatusCode::REQUEST_TIMEOUT, invalid, Some("client_gone")),
@@ -220,7 +224,7 @@ impl Refusal {
             Self::Denied { denial, .. } => denial.retry_after_ms?,
             Self::TierRejects { account, .. } => account.resets_at?.since(ratelimit::now()).max(1),
             Self::ClusterUnavailable { retry_after_ms } => (*retry_after_ms).max(1000),
-            Self::NoPolicy | Self::Overloaded | Self::Stopping => 1000,
+            Self::NoPolicy | Self::Overloaded | Self::BackendBusy { .. } | Self::Stopping => 1000,
             _ => return None,
         };
         Some(Duration::from_millis(ms))

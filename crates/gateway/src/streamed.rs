@@ -10,7 +10,6 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Response, header};
 use http_body::Frame;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use tokio::{
     sync::mpsc,
     time::{Instant, timeout, timeout_at},
@@ -30,6 +29,7 @@ use crate::{
     ratelimit,
     refusal::Refusal,
     reserve::{self, Held},
+    upstream::UpstreamBody,
 };
 
 /// Frames on their way to one client.
@@ -53,7 +53,7 @@ enum End {
 pub(crate) async fn relay(
     attempt: &Attempt<'_>,
     held: Option<Held>,
-    response: Response<Incoming>,
+    response: Response<UpstreamBody>,
     reply: Reply,
 ) {
     let (parts, mut upstream) = response.into_parts();
@@ -100,7 +100,7 @@ struct Pump<'c> {
 }
 
 impl Pump<'_> {
-    async fn run(&mut self, upstream: &mut Incoming) -> End {
+    async fn run(&mut self, upstream: &mut UpstreamBody) -> End {
         let idle = self.attempt.stream_idle();
         let backend = || self.attempt.name().to_owned();
         loop {
@@ -171,7 +171,7 @@ impl Pump<'_> {
         matches!(timeout(within, self.frames.send(frame)).await, Ok(Ok(())))
     }
 
-    async fn finish(mut self, end: End, held: Option<Held>, mut upstream: Incoming, trailers: bool) {
+    async fn finish(mut self, end: End, held: Option<Held>, mut upstream: UpstreamBody, trailers: bool) {
         let why = match &end {
             End::Complete(_) => {
                 // The connection goes back to the pool once its body has been read to the end.

@@ -3,6 +3,7 @@
 mod bounds;
 mod charging;
 mod costs;
+mod credentials;
 mod fallback;
 mod identity;
 mod keeper;
@@ -14,5 +15,6 @@ mod recordings;
 mod refusals;
 mod streams;
 mod tiers;
+mod upstream;
 mod waiting;
 mod world;

@@ -214,24 +214,13 @@ impl Dev {
         addresses: &Addresses,
         listeners: &GatewayListeners,
     ) -> Result<GatewayConfig> {
-        let backend = |name: &str, base_url: String, api_key_env: Option<&str>| BackendConfig {
-            name: name.to_owned(),
-            provider: Provider::OpenAI,
-            base_url,
-            api_key_env: api_key_env.map(str::to_owned),
-            api_key_file: None,
-            models: Vec::new(),
-            pass_client_key: false,
-            stream_usage: true,
-            tokenizer: None,
-            output_field: None,
-            stand_in: false,
-        };
         let backends = if self.openai {
-            vec![backend("openai", "https://api.openai.com/v1".to_owned(), Some(OPENAI_KEY))]
+            let openai = BackendConfig::new("openai", Provider::OpenAI, String::new());
+            vec![BackendConfig { api_key_env: Some(OPENAI_KEY.to_owned()), ..openai }]
         } else {
             // Whatever backends a policy names: it can be tried out as it is.
-            let mock = backend("mock", format!("http://{}/v1", addresses.provider), None);
+            let base_url = format!("http://{}/v1", addresses.provider);
+            let mock = BackendConfig::new("mock", Provider::OpenAI, base_url);
             vec![BackendConfig { stand_in: true, ..mock }]
         };
         Ok(GatewayConfig {
