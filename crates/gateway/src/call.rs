@@ -206,9 +206,11 @@ impl Call {
             // Nobody else needs to know: it is well, only not for this gateway at this moment.
             SendError::Busy => {
                 trail.number -= 1;
+                self.core.metrics.upstream_error(attempt.name(), "busy");
                 return Failed { refusal: Refusal::BackendBusy { backend }, charged: false };
             }
             SendError::NoCredentials(_) => {
+                self.core.metrics.upstream_error(attempt.name(), "no_credentials");
                 return Failed {
                     refusal: Refusal::Unusable(Unusable::no_credentials(backend)),
                     charged: false,

@@ -255,7 +255,11 @@ async fn a_backend_at_its_limit_is_passed_over_and_nobody_is_told_that_it_failed
     world.resolved().await;
     world.provider.plays([answer("200 OK", &chat(10, 20))]);
     assert_eq!(world.chat(NAMED).await.header("x-ai-provider"), Some("first"));
-    assert_eq!(world.metric("quorate_gateway_upstream_errors_total{backend=\"ns/first\""), None);
+    let errors = |kind: &str| {
+        world
+            .metric(&format!("quorate_gateway_upstream_errors_total{{backend=\"ns/first\",kind=\"{kind}\"}}"))
+    };
+    assert_eq!((errors("busy"), errors("unreachable")), (Some(1.0), None));
     // Alone, it is refused for a moment.
     world.put_policy(2, routed([backend("first", 1)], 10_000));
     world.provider.plays([Step::Pause, answer("200 OK", &chat(10, 20))]);

@@ -6,7 +6,10 @@ use std::sync::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, Response};
+use http_body_util::Full;
+use hyper::{server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use parking_lot::Mutex;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::{
@@ -16,6 +19,7 @@ use rustls::{
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional},
     net::{TcpListener, TcpStream},
+    sync::Barrier,
 };
 use tokio_rustls::TlsAcceptor;
 
@@ -42,6 +46,22 @@ fn authority() -> (CertificateParams, KeyPair) {
     (params, KeyPair::generate().unwrap())
 }
 
+/// Answers the first request, and then once `at_once` requests are there at the same time.
+async fn respond_http2(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, at_once: Arc<Barrier>) {
+    let asked = AtomicUsize::new(0);
+    let service = service_fn(move |_| {
+        let at_once = (asked.fetch_add(1, Ordering::Relaxed) > 0).then(|| Arc::clone(&at_once));
+        async move {
+            if let Some(at_once) = at_once {
+                at_once.wait().await;
+            }
+            Ok::<_, std::convert::Infallible>(Response::new(Full::new(Bytes::from_static(b"{}"))))
+        }
+    });
+    let serving = http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service);
+    let _ = serving.await;
+}
+
 async fn respond(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
     let mut read = Vec::new();
     while stream.read_buf(&mut read).await.is_ok_and(|bytes| bytes > 0) {
@@ -58,6 +78,11 @@ async fn respond(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
 
 impl TlsServer {
     async fn start() -> Self {
+        Self::with(None).await
+    }
+
+    /// `http2`: speaks nothing else, as [`respond_http2`].
+    async fn with(http2: Option<Arc<Barrier>>) -> Self {
         let (params, key) = authority();
         let ca = params.self_signed(&key).unwrap();
         let server_key = KeyPair::generate().unwrap();
@@ -66,7 +91,7 @@ impl TlsServer {
             .signed_by(&server_key, &Issuer::new(params, key))
             .unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
+        let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
@@ -75,6 +100,9 @@ impl TlsServer {
                 PrivateKeyDer::try_from(server_key.serialize_der()).unwrap(),
             )
             .unwrap();
+        if http2.is_some() {
+            config.alpn_protocols = vec![b"h2".to_vec()];
+        }
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -83,10 +111,12 @@ impl TlsServer {
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 counted.fetch_add(1, Ordering::Relaxed);
-                let acceptor = acceptor.clone();
+                let (acceptor, http2) = (acceptor.clone(), http2.clone());
                 tokio::spawn(async move {
-                    if let Ok(stream) = acceptor.accept(stream).await {
-                        respond(stream).await;
+                    match (acceptor.accept(stream).await, http2) {
+                        (Ok(stream), None) => respond(stream).await,
+                        (Ok(stream), Some(at_once)) => respond_http2(stream, at_once).await,
+                        (Err(_), _) => {}
                     }
                 });
             }
@@ -212,6 +242,26 @@ async fn backends_with_the_same_settings_share_connections_and_others_do_not() {
     assert_eq!(get(&upstream, &kept).await.unwrap(), 200);
     assert_eq!(get(&upstream, &kept).await.unwrap(), 200);
     assert!((2..=4).contains(&server.connections.load(Ordering::Relaxed)));
+}
+
+#[tokio::test]
+async fn requests_share_a_connection_of_http2() {
+    const AT_ONCE: usize = 4;
+    let server = TlsServer::with(Some(Arc::new(Barrier::new(AT_ONCE)))).await;
+    let url = format!("https://127.0.0.1:{}", server.port);
+    let backend = Arc::new(backend(&url, &format!(", tls_server_name: {NAME}, {}", server.ca())));
+    let upstream = Arc::new(upstream());
+    assert_eq!(get(&upstream, &backend).await.unwrap(), 200);
+    let asking: Vec<_> = (0..AT_ONCE)
+        .map(|_| {
+            let (backend, upstream) = (Arc::clone(&backend), Arc::clone(&upstream));
+            tokio::spawn(async move { get(&upstream, &backend).await.unwrap() })
+        })
+        .collect();
+    for one in asking {
+        assert_eq!(one.await.unwrap(), 200);
+    }
+    assert_eq!(server.connections.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test]
