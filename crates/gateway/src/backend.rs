@@ -8,7 +8,10 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Uri, uri};
 use http_body_util::Full;
-use quorate_policy::runtime::{BackendSpec, ProviderKind, TlsSpec};
+use quorate_policy::{
+    is_forbidden,
+    runtime::{AuthSpec, BackendSpec, ProviderKind, TlsSpec},
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
 use crate::{
@@ -123,7 +126,7 @@ impl Backend {
     fn of_policy(spec: &BackendSpec, secrets: &Secrets, env: &Env) -> Result<Self, String> {
         let kind = spec.provider;
         let named_region = match &spec.auth {
-            Some(quorate_policy::runtime::AuthSpec::Aws { region, .. }) => Some(region.as_str()),
+            Some(AuthSpec::Aws { region, .. }) => Some(region.as_str()),
             _ => None,
         };
         let base_url = match &spec.endpoint {
@@ -299,17 +302,6 @@ fn address(base_url: &str) -> Result<(uri::Scheme, uri::Authority, String), Stri
     Ok((scheme, authority, path.trim_end_matches('/').to_owned()))
 }
 
-/// Link-local and unspecified addresses: where clouds keep their metadata services, and never a provider.
-pub(crate) fn is_forbidden(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => v4.is_link_local() || v4.is_unspecified(),
-        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
-            Some(v4) => is_forbidden(IpAddr::V4(v4)),
-            None => v6.is_unicast_link_local() || v6.is_unspecified(),
-        },
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -332,15 +324,6 @@ mod tests {
             "/v1",
         ] {
             assert!(Backend::open(&config(bad)).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn forbidden_addresses() {
-        for (address, forbidden) in
-            [("169.254.1.1", true), ("::ffff:169.254.1.1", true), ("fe80::1", true), ("127.0.0.1", false)]
-        {
-            assert_eq!(is_forbidden(address.parse().unwrap()), forbidden, "{address}");
         }
     }
 

@@ -25,10 +25,11 @@ use hyper_util::{
     },
     rt::TokioIo,
 };
+use quorate_policy::is_forbidden;
 use tokio::net::TcpStream;
 use tower_service::Service;
 
-use crate::{backend::is_forbidden, config::Proxy, tls::Tls};
+use crate::{config::Proxy, tls::Tls};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type Tcp = HttpConnector<SafeResolver>;

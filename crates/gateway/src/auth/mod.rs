@@ -14,7 +14,7 @@ use std::{fmt, sync::Arc};
 use bytes::Bytes;
 use http::{HeaderName, Request, header};
 use http_body_util::Full;
-use quorate_policy::runtime::{AuthSpec, ProviderKind};
+use quorate_policy::runtime::{AuthSpec, ProviderKind, SecretRef};
 
 pub(crate) use fetch::Fetch;
 
@@ -109,7 +109,7 @@ impl Auth {
         secrets: &Secrets,
         env: &Env,
     ) -> Result<Self, String> {
-        let find = |secret: &quorate_policy::runtime::SecretRef| {
+        let find = |secret: &SecretRef| {
             secrets.find(SecretName { namespace: &secret.namespace, name: &secret.name, key: &secret.key })
         };
         let unfit = |what: &str| {

@@ -11,6 +11,7 @@ use http_body_util::Full;
 use hyper::{server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use parking_lot::Mutex;
+use quorate_policy::runtime::{Endpoint, ProviderKind, SecretRef, TlsSpec};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::{
     ServerConfig,
@@ -23,11 +24,15 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use super::provider::{FakeProvider, answer};
+use super::{
+    policies::spec,
+    provider::{FakeProvider, Step, answer},
+};
 use crate::{
     auth::Env,
     backend::Backend,
-    config::{BackendConfig, Timeouts},
+    config::{BackendConfig, SecretsConfig, Timeouts},
+    secrets::Secrets,
     upstream::{SendError, Upstream},
 };
 
@@ -228,6 +233,30 @@ async fn an_authority_and_a_name_of_ones_own() {
 }
 
 #[tokio::test]
+async fn a_policy_names_the_authority_and_the_name() {
+    let server = TlsServer::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("internal-ca");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::copy(server.ca.path(), folder.join("ca.crt")).unwrap();
+    let secrets = SecretsConfig { dir: dir.path().to_owned(), ..SecretsConfig::default() };
+    let secrets = Secrets::open(&secrets).unwrap();
+    let described = |name: &str, server_name: &str| {
+        let mut spec = spec("b", ProviderKind::OpenAI);
+        spec.endpoint = Some(Endpoint { host: "127.0.0.1".to_owned(), port: server.port, tls: true });
+        let root = SecretRef { namespace: "ns".to_owned(), name: name.to_owned(), key: "ca.crt".to_owned() };
+        spec.tls = Some(TlsSpec { server_name: Some(server_name.to_owned()), roots: vec![root] });
+        Backend::described(&spec, &secrets)
+    };
+    let upstream = upstream();
+    assert_eq!(get(&upstream, &described("internal-ca", NAME).unwrap()).await.unwrap(), 200);
+    let error = not_sent(get(&upstream, &described("internal-ca", "other.internal").unwrap()).await);
+    assert!(error.contains("hostname of a BackendTLSPolicy"), "{error}");
+    let error = described("no-such-ca", NAME).unwrap_err().to_string();
+    assert!(error.contains("ns/no-such-ca, key ca.crt"), "{error}");
+}
+
+#[tokio::test]
 async fn backends_with_the_same_settings_share_connections_and_others_do_not() {
     let server = TlsServer::start().await;
     let url = format!("https://127.0.0.1:{}", server.port);
@@ -313,7 +342,7 @@ async fn the_environments_proxy_is_not_taken_to_this_machine() {
 #[tokio::test]
 async fn a_backends_own_patience() {
     let provider = FakeProvider::start().await;
-    provider.plays([super::provider::Step::UntilClosed]);
+    provider.plays([Step::UntilClosed]);
     let hasty = backend(&provider.base_url, ", timeouts: {first_byte_ms: 50}");
     assert!(matches!(get(&upstream(), &hasty).await, Err(SendError::TimedOut)));
     // Accepts, and never says anything of TLS: the handshake is part of connecting.
