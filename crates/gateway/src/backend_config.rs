@@ -145,6 +145,10 @@ impl BackendConfig {
                 "base_url is missing; name the resource, https://NAME.openai.azure.com",
             ),
             (self.limits.in_flight_max == Some(0), "limits.in_flight_max must be at least 1"),
+            (
+                self.timeouts.connect_ms == Some(0) || self.timeouts.first_byte_ms == Some(0),
+                "timeouts must be at least 1",
+            ),
         ];
         wrongs.into_iter().find(|(wrong, _)| *wrong).map_or(Ok(()), |(_, message)| Err(message))
     }
@@ -302,7 +306,8 @@ mod tests {
                 "provider: AzureOpenAI, base_url: 'https://a', api_key_env: K, entra: {tenant_id: t, client_id: c}",
                 "an API key or entra",
             ),
-            ("provider: OpenAI, limits: {in_flight_max: 0}", "at least 1"),
+            ("provider: OpenAI, limits: {in_flight_max: 0}", "in_flight_max must be at least 1"),
+            ("provider: OpenAI, timeouts: {connect_ms: 0}", "timeouts must be at least 1"),
         ] {
             let error = read(&format!("{{name: b, {text}}}")).unwrap().check().unwrap_err();
             assert!(error.contains(said), "{text}: {error}");

@@ -271,6 +271,49 @@ fn mistakes_in_a_traffic_policy_name_their_place() {
 }
 
 #[test]
+fn mistakes_about_certificates_name_their_place() {
+    let policy = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: BackendTLSPolicy
+metadata: {name: t}
+spec:
+  targetRefs: [{group: gateway.envoyproxy.io, kind: Backend, name: b}]
+  validation:
+    hostname: llm.internal
+    caCertificateRefs: [{kind: ConfigMap, name: ca}]
+---
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: Backend
+metadata: {name: b}
+spec:
+  endpoints: [{fqdn: {hostname: h, port: 8443}}]
+  tls: {caCertificateRefs: [{kind: Secret, name: ca}]}
+";
+    assert!(parse(policy, Mode::Strict).is_ok());
+    for (from, to, place, said) in [
+        ("hostname: llm.internal", "hostname: 'a b'", "spec.validation.hostname", "the name that the"),
+        (
+            "hostname: llm.internal",
+            "hostname: h\n    wellKnownCACertificates: System",
+            "spec.validation.wellKnownCACertificates",
+            "keep one of them",
+        ),
+        (
+            "kind: ConfigMap",
+            "kind: Service",
+            "spec.validation.caCertificateRefs[0].kind",
+            "ConfigMap, Secret",
+        ),
+        ("name: ca}]\n---", "nmae: ca}]\n---", "spec.validation.caCertificateRefs[0]", "name is missing"),
+        ("tls: {", "tls: {insecureSkipVerify: true, ", "spec.tls", "caCertificateRefs"),
+        ("tls: {", "tls: {wellKnownCACertificates: System, ", "spec.tls", "keep one of them"),
+    ] {
+        let error = refusal(&policy.replacen(from, to, 1));
+        assert!(error.contains(place) && error.contains(said), "{to}: {error}");
+    }
+}
+
+#[test]
 fn several_mistakes_are_shown_at_once() {
     let broken = GOOD.replace("window: Hour", "windw: Hour").replace("tokens: 1000", "tokns: 1000");
     let broken = format!("{broken}---\nkind: [\n---\n{}", TRAFFIC.replace("unit: Hour", "unit: Huor"));
