@@ -10,12 +10,12 @@ use crate::secret::SecretText;
 pub(super) const PROVIDER: &str = "quorate";
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// The profile `default` of a secret.
-pub(super) fn parse_secret(secret: &SecretText) -> Result<Credentials, String> {
-    let found = parse(&secret.text, "default").map_err(|error| format!("{}: {error}", secret.place))?;
+/// A profile of a secret.
+pub(super) fn parse_secret(secret: &SecretText, profile: &str) -> Result<Credentials, String> {
+    let found = parse(&secret.text, profile).map_err(|error| format!("{}: {error}", secret.place))?;
     found.ok_or_else(|| {
         format!(
-            "{} has no profile [default] with aws_access_key_id and aws_secret_access_key; wanted is a credentials file",
+            "{} has no profile [{profile}] with aws_access_key_id and aws_secret_access_key; wanted is a credentials file",
             secret.place
         )
     })
@@ -120,7 +120,7 @@ aws_access_key_id = HALF
     #[test]
     fn a_secret_that_is_no_file_of_credentials_is_named_and_not_shown() {
         let secret = SecretText { text: "hush".to_owned(), place: "file f".to_owned() };
-        let error = parse_secret(&secret).unwrap_err();
+        let error = parse_secret(&secret, "default").unwrap_err();
         assert!(error.contains("file f") && !error.contains("hush"), "{error}");
     }
 }

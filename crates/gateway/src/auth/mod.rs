@@ -120,9 +120,12 @@ impl Auth {
             None => Ok(Self::Open),
             Some(AuthSpec::ApiKey { secret }) => Self::key(kind, &find(secret)?),
             Some(AuthSpec::Aws { .. }) if !is_aws(kind) => unfit("AWSCredentials"),
-            Some(AuthSpec::Aws { region: named, secret }) => {
+            Some(AuthSpec::Aws { region: named, secret, profile }) => {
                 let source = match secret {
-                    Some(secret) => aws::Source::Fixed(aws_file::parse_secret(&find(secret)?)?),
+                    Some(secret) => {
+                        let profile = profile.as_deref().unwrap_or("default");
+                        aws::Source::Fixed(aws_file::parse_secret(&find(secret)?, profile)?)
+                    }
                     None => {
                         let instance = secrets.aws_instance;
                         aws::Source::Surroundings { env: env.clone(), profile: None, instance }

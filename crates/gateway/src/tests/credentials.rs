@@ -241,7 +241,7 @@ async fn an_application_of_entra_gets_one_token_for_all() {
 #[tokio::test]
 async fn credentials_of_a_policy() {
     let dir = tempfile::tempdir().unwrap();
-    let profiles = "[default]\naws_access_key_id = AKIDSECRET\naws_secret_access_key = hush\n";
+    let profiles = "[gateway]\naws_access_key_id = AKIDSECRET\naws_secret_access_key = hush\n";
     for (name, key, value) in
         [("aws", "credentials", profiles), ("azure", "apiKey", "sk-azure"), ("junk", "credentials", "hush")]
     {
@@ -264,8 +264,11 @@ async fn credentials_of_a_policy() {
         spec.auth = Some(auth);
         Backend::described(&spec, &secrets)
     };
-    let aws =
-        |name| AuthSpec::Aws { region: "us-west-2".to_owned(), secret: Some(secret(name, "credentials")) };
+    let aws = |name| AuthSpec::Aws {
+        region: "us-west-2".to_owned(),
+        secret: Some(secret(name, "credentials")),
+        profile: Some("gateway".to_owned()),
+    };
     let bedrock = described(ProviderKind::AWSBedrock, aws("aws")).unwrap();
     assert_eq!(send(&bedrock).await.unwrap(), 200);
     let authorization = shown(&provider, "authorization").unwrap();
@@ -279,7 +282,7 @@ async fn credentials_of_a_policy() {
     assert!(provider.got()[1].head.contains("?api-version=2024-10-21 "));
     let gcp = AuthSpec::Gcp { project: "p".to_owned(), region: "r".to_owned(), secret: None };
     for (kind, auth, said) in [
-        (ProviderKind::AWSBedrock, aws("junk"), "no profile [default]"),
+        (ProviderKind::AWSBedrock, aws("junk"), "no profile [gateway]"),
         (ProviderKind::AWSBedrock, aws("none"), "missing"),
         (ProviderKind::OpenAI, aws("aws"), "of no use to a backend of kind OpenAI"),
         (ProviderKind::OpenAI, gcp, "GCPCredentials"),

@@ -70,10 +70,12 @@ pub enum AuthSpec {
     ApiKey {
         secret: SecretRef,
     },
-    /// `secret`: a credentials file; `None`: what the gateway's surroundings give.
+    /// `secret`: a credentials file, and the profile in it; `None`: what the gateway's surroundings give.
     Aws {
         region: String,
         secret: Option<SecretRef>,
+        /// `None`: `default`.
+        profile: Option<String>,
     },
     Azure {
         client_id: String,
