@@ -78,13 +78,11 @@ impl<T: Clone> Renewed<T> {
             },
             Found::Nothing => (None, self.fetching.lock().await),
         };
-        if ending.is_none() {
-            // Somebody else may have fetched it meanwhile.
-            match self.look() {
-                Found::Good(value) | Found::Ending(value) => return Ok(value),
-                Found::Failed(error) => return Err(error),
-                Found::Nothing => {}
-            }
+        // Somebody else may have fetched it meanwhile.
+        match self.look() {
+            Found::Good(value) => return Ok(value),
+            Found::Failed(error) => return Err(error),
+            Found::Ending(_) | Found::Nothing => {}
         }
         let fetched = fetch().await;
         let mut state = self.state.lock();
