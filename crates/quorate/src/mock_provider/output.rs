@@ -1,0 +1,173 @@
+//! An answer as bytes: whole or event by event, broken where it was asked to be.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{StreamExt as _, stream};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::Response;
+use hyper::body::{Bytes, Frame};
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use serde_json::Value;
+
+use super::ask::Usage;
+use super::behaviour::{Behaviour, Fault};
+use super::served::{Call, Served};
+
+pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub(super) type AnswerBody = UnsyncBoxBody<Bytes, BoxError>;
+
+pub(super) const SSE: &str = "text/event-stream";
+
+/// A wait that only the other side ends. Bounded, because every wait is.
+const FOREVER: Duration = Duration::from_secs(3_600);
+/// No JSON, and no frame of an event stream.
+const GARBAGE: &[u8] = b"\x00\xff{{garbage ]]\xfe<html>\n\n";
+/// An event, but not of JSON.
+const GARBAGE_EVENT: &[u8] = b"data: {{garbage ]]\n\n";
+
+#[derive(Debug)]
+pub(super) struct Output {
+    pub content_type: &'static str,
+    pub headers: Vec<(&'static str, String)>,
+    pub usage: Usage,
+    pub body: Content,
+}
+
+#[derive(Debug)]
+pub(super) enum Content {
+    Whole(Bytes),
+    /// Each with the tokens it carries.
+    Events(Vec<(Bytes, u64)>),
+}
+
+enum Step {
+    Send(Bytes, u64),
+    Wait,
+    Break,
+}
+
+impl Output {
+    pub fn json(value: &Value, usage: Usage) -> Self {
+        Self::whole("application/json", value.to_string(), usage)
+    }
+
+    pub fn whole(content_type: &'static str, bytes: impl Into<Bytes>, usage: Usage) -> Self {
+        Self { content_type, headers: Vec::new(), usage, body: Content::Whole(bytes.into()) }
+    }
+
+    pub fn events(content_type: &'static str, events: Vec<(Bytes, u64)>, usage: Usage) -> Self {
+        Self { content_type, headers: Vec::new(), usage, body: Content::Events(events) }
+    }
+
+    /// `error`: how this dialect writes an error in a body, or among events.
+    pub fn into_response(
+        self,
+        behaviour: &Behaviour,
+        chunk_ms: u64,
+        error: Bytes,
+        (served, call): (Arc<Served>, Arc<Call>),
+    ) -> Response<AnswerBody> {
+        served.answered(&call, &self.usage);
+        let (body, length) = match self.body {
+            Content::Whole(bytes) if behaviour.fault.is_none() => {
+                served.sent(&call, self.usage.output);
+                (whole(bytes), None)
+            }
+            Content::Whole(bytes) => match broken_whole(bytes, behaviour.fault, error) {
+                Ok(bytes) => (whole(bytes), None),
+                // The declared length is what makes the half of it a half.
+                Err((length, steps)) => (stepwise(steps, 0, served, call), Some(length)),
+            },
+            Content::Events(events) => {
+                let steps = broken_events(events, behaviour, error, garbage(self.content_type));
+                (stepwise(steps, chunk_ms, served, call), None)
+            }
+        };
+        let mut answer = Response::new(body);
+        answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
+        for (name, value) in self.headers {
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                answer.headers_mut().insert(name, value);
+            }
+        }
+        if let Some(length) = length {
+            answer.headers_mut().insert(CONTENT_LENGTH, length.into());
+        }
+        answer
+    }
+}
+
+fn garbage(content_type: &str) -> &'static [u8] {
+    if content_type == SSE { GARBAGE_EVENT } else { GARBAGE }
+}
+
+pub(super) fn whole(bytes: Bytes) -> AnswerBody {
+    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// The bytes to send, or the length to declare and the steps that do not get there.
+fn broken_whole(bytes: Bytes, fault: Option<Fault>, error: Bytes) -> Result<Bytes, (usize, Vec<Step>)> {
+    let length = bytes.len();
+    let half = bytes.slice(..length / 2);
+    match fault {
+        Some(Fault::ErrorInside) => Ok(error),
+        Some(Fault::Garbage) => Ok(Bytes::from_static(GARBAGE)),
+        Some(Fault::EarlyEnd) => Ok(half),
+        Some(Fault::HalfStream) => Err((length, vec![Step::Send(half, 0), Step::Break])),
+        Some(Fault::Stall) => Err((length, vec![Step::Send(half, 0), Step::Wait, Step::Break])),
+        Some(Fault::Hang) | None => Ok(bytes),
+    }
+}
+
+fn broken_events(
+    mut events: Vec<(Bytes, u64)>,
+    behaviour: &Behaviour,
+    error: Bytes,
+    garbage: &'static [u8],
+) -> Vec<Step> {
+    let half = events.len() / 2;
+    let (length, end) = match (behaviour.cut_after, behaviour.fault) {
+        (Some(count), _) => (usize::try_from(count).unwrap_or(usize::MAX), vec![Step::Break]),
+        (None, Some(Fault::HalfStream)) => (half, vec![Step::Break]),
+        (None, Some(Fault::EarlyEnd)) => (half, vec![]),
+        (None, Some(Fault::Stall)) => (half, vec![Step::Wait, Step::Break]),
+        (None, Some(Fault::ErrorInside)) => (half, vec![Step::Send(error, 0)]),
+        (None, Some(Fault::Garbage)) => (half, vec![Step::Send(Bytes::from_static(garbage), 0)]),
+        (None, Some(Fault::Hang) | None) => (usize::MAX, vec![]),
+    };
+    events.truncate(length);
+    events.into_iter().map(|(bytes, tokens)| Step::Send(bytes, tokens)).chain(end).collect()
+}
+
+/// What was served is what left, not what was planned.
+fn stepwise(steps: Vec<Step>, chunk_ms: u64, served: Arc<Served>, call: Arc<Call>) -> AnswerBody {
+    let pause = Duration::from_millis(chunk_ms);
+    let frames = stream::iter(steps)
+        .then(move |step| {
+            if let Step::Send(_, tokens) = &step {
+                served.sent(&call, *tokens);
+            }
+            async move {
+                if !pause.is_zero() {
+                    tokio::time::sleep(pause).await;
+                }
+                match step {
+                    Step::Send(bytes, _) => Some(Ok(Frame::data(bytes))),
+                    Step::Break => Some(Err(BoxError::from("cut off, as asked"))),
+                    Step::Wait => {
+                        tokio::time::sleep(FOREVER).await;
+                        None
+                    }
+                }
+            }
+        })
+        .filter_map(std::future::ready);
+    StreamBody::new(frames).boxed_unsync()
+}
+
+/// Never answers while anybody waits.
+pub(super) async fn hang() {
+    tokio::time::sleep(FOREVER).await;
+}
