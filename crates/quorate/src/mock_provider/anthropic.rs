@@ -67,7 +67,7 @@ pub(super) enum Host {
 pub(super) fn read(body: &Value, host: Host, model: Option<&str>) -> Result<Ask, Refusal> {
     let allowed: &[&str] = if host == Host::Bedrock { &BEDROCK_FIELDS } else { &FIELDS };
     extra(body, allowed, "")?;
-    if host == Host::Bedrock && text(body, "anthropic_version") != Some("bedrock-2023-05-31") {
+    if host == Host::Bedrock && !text(body, "anthropic_version").is_some_and(is_bedrock_version) {
         return Err(Refusal::bad("anthropic_version: Field required, as \"bedrock-2023-05-31\""));
     }
     let model = model.or_else(|| text(body, "model")).ok_or_else(|| required("model"))?;
@@ -104,6 +104,11 @@ pub(super) fn read(body: &Value, host: Host, model: Option<&str>) -> Result<Ask,
     check_thinking(&ask, body)?;
     ask.format = read_format(body)?;
     Ok(ask)
+}
+
+/// `bedrock-2023-05-31`, or a version of Anthropic's own, as newer SDKs send it.
+fn is_bedrock_version(version: &str) -> bool {
+    read::is_date(version.strip_prefix("bedrock-").unwrap_or(version))
 }
 
 fn required(place: &str) -> Refusal {

@@ -7,6 +7,7 @@ use hyper::HeaderMap;
 use super::Settings;
 use super::dialect::{Dialect, Endpoint, Route};
 use super::error::Refusal;
+use super::read;
 use super::sigv4::{self, Signed};
 
 /// # Errors
@@ -33,7 +34,7 @@ pub(super) fn check(route: &Route, settings: &Settings, signed: &Signed<'_>) -> 
                 _ => {}
             }
             match header("anthropic-version") {
-                Some("2023-06-01" | "2023-01-01") => Ok(()),
+                Some(version) if read::is_date(version) => Ok(()),
                 Some(other) => {
                     Err(Refusal::bad(format!("anthropic-version: \"{other}\" is not a valid version")))
                 }
@@ -113,6 +114,7 @@ mod tests {
             ("/v1/chat/completions", &[("authorization", "Bearer k")], Some("k"), 200),
             ("/v1/messages", &[version], None, 200),
             ("/v1/messages", &[], None, 400),
+            ("/v1/messages", &[("anthropic-version", "latest")], None, 400),
             ("/v1/messages", &[version], Some("k"), 401),
             ("/v1/messages", &[version, ("x-api-key", "x")], Some("k"), 401),
             ("/v1/messages", &[version, ("x-api-key", "k")], Some("k"), 200),

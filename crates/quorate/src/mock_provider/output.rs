@@ -24,8 +24,8 @@ pub(super) const SSE: &str = "text/event-stream";
 const FOREVER: Duration = Duration::from_secs(3_600);
 /// No JSON, and no frame of an event stream.
 const GARBAGE: &[u8] = b"\x00\xff{{garbage ]]\xfe<html>\n\n";
-/// An event, but not of JSON.
-const GARBAGE_EVENT: &[u8] = b"data: {{garbage ]]\n\n";
+/// The data of an event, but not JSON.
+const GARBAGE_DATA: &str = "data: {{garbage ]]\n\n";
 
 #[derive(Debug)]
 pub(super) struct Output {
@@ -81,7 +81,7 @@ impl Output {
                 Err((length, steps)) => (stepwise(steps, 0, served, call), Some(length)),
             },
             Content::Events(events) => {
-                let steps = broken_events(events, behaviour, error, garbage(self.content_type));
+                let steps = broken_events(events, behaviour, error, self.content_type == SSE);
                 (stepwise(steps, chunk_ms, served, call), None)
             }
         };
@@ -97,10 +97,6 @@ impl Output {
         }
         answer
     }
-}
-
-fn garbage(content_type: &str) -> &'static [u8] {
-    if content_type == SSE { GARBAGE_EVENT } else { GARBAGE }
 }
 
 pub(super) fn whole(bytes: Bytes) -> AnswerBody {
@@ -121,12 +117,7 @@ fn broken_whole(bytes: Bytes, fault: Option<Fault>, error: Bytes) -> Result<Byte
     }
 }
 
-fn broken_events(
-    mut events: Vec<(Bytes, u64)>,
-    behaviour: &Behaviour,
-    error: Bytes,
-    garbage: &'static [u8],
-) -> Vec<Step> {
+fn broken_events(mut events: Vec<(Bytes, u64)>, behaviour: &Behaviour, error: Bytes, sse: bool) -> Vec<Step> {
     let half = events.len() / 2;
     let (length, end) = match (behaviour.cut_after, behaviour.fault) {
         (Some(count), _) => (usize::try_from(count).unwrap_or(usize::MAX), vec![Step::Break]),
@@ -134,11 +125,21 @@ fn broken_events(
         (None, Some(Fault::EarlyEnd)) => (half, vec![]),
         (None, Some(Fault::Stall)) => (half, vec![Step::Wait, Step::Break]),
         (None, Some(Fault::ErrorInside)) => (half, vec![Step::Send(error, 0)]),
-        (None, Some(Fault::Garbage)) => (half, vec![Step::Send(Bytes::from_static(garbage), 0)]),
+        (None, Some(Fault::Garbage)) => (half, vec![Step::Send(garbage(events.first(), sse), 0)]),
         (None, Some(Fault::Hang) | None) => (usize::MAX, vec![]),
     };
     events.truncate(length);
     events.into_iter().map(|(bytes, tokens)| Step::Send(bytes, tokens)).chain(end).collect()
+}
+
+/// With the name of an event where events have names: clients skip events without one.
+fn garbage(sample: Option<&(Bytes, u64)>, sse: bool) -> Bytes {
+    if !sse {
+        return Bytes::from_static(GARBAGE);
+    }
+    let named = sample.is_some_and(|(bytes, _)| bytes.starts_with(b"event: message_start"));
+    let name = if named { "event: content_block_delta\n" } else { "" };
+    format!("{name}{GARBAGE_DATA}").into()
 }
 
 /// What was served is what left, not what was planned.

@@ -44,6 +44,11 @@ pub(super) fn bounded(value: &Value, key: &str, name: &str, least: f64, most: f6
     }
 }
 
+/// `2023-06-01`: versions of an API are named so.
+pub(super) fn is_date(text: &str) -> bool {
+    jiff::civil::Date::strptime("%Y-%m-%d", text).is_ok()
+}
+
 /// A count of at least one, if the field is there.
 ///
 /// # Errors
