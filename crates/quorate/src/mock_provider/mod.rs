@@ -16,6 +16,8 @@ mod dialect;
 mod error;
 mod event_stream;
 mod job;
+#[cfg(test)]
+mod job_tests;
 mod keys;
 mod openai_chat;
 mod openai_media;
@@ -26,6 +28,8 @@ mod read;
 mod schema;
 mod served;
 mod server;
+#[cfg(test)]
+mod server_tests;
 mod sigv4;
 mod switches;
 

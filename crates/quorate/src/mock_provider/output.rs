@@ -18,6 +18,7 @@ use super::served::{Call, Served};
 pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub(super) type AnswerBody = UnsyncBoxBody<Bytes, BoxError>;
 
+const FLUSH: Duration = Duration::from_millis(10);
 pub(super) const SSE: &str = "text/event-stream";
 
 /// A wait that only the other side ends. Bounded, because every wait is.
@@ -156,7 +157,11 @@ fn stepwise(steps: Vec<Step>, chunk_ms: u64, served: Arc<Served>, call: Arc<Call
                 }
                 match step {
                     Step::Send(bytes, _) => Some(Ok(Frame::data(bytes))),
-                    Step::Break => Some(Err(BoxError::from("cut off, as asked"))),
+                    Step::Break => {
+                        // The connection is dropped with whatever it has not sent yet: let it send that first.
+                        tokio::time::sleep(FLUSH).await;
+                        Some(Err(BoxError::from("cut off, as asked")))
+                    }
                     Step::Wait => {
                         tokio::time::sleep(FOREVER).await;
                         None
