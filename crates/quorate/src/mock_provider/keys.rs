@@ -108,7 +108,8 @@ mod tests {
     fn each_provider_looks_for_its_own_proof() {
         let version = ("anthropic-version", "2023-06-01");
         let chat = "/openai/deployments/d/chat/completions";
-        let table: &[(&str, &[(&'static str, &str)], Option<&str>, u16)] = &[
+        type Row<'a> = (&'a str, &'a [(&'static str, &'a str)], Option<&'a str>, u16);
+        let table: &[Row<'_>] = &[
             ("/v1/chat/completions", &[], None, 200),
             ("/v1/chat/completions", &[], Some("k"), 401),
             ("/v1/chat/completions", &[("authorization", "Bearer k")], Some("k"), 200),

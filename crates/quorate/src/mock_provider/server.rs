@@ -109,10 +109,11 @@ impl Server {
         };
         let Some(route) = route else { return self.control(&head, &bytes) };
         // HTTP/2 has it in the address; signatures have it as a header.
-        if let Some(authority) = head.uri.authority().filter(|_| !head.headers.contains_key(HOST)) {
-            if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
-                head.headers.insert(HOST, host);
-            }
+        if !head.headers.contains_key(HOST)
+            && let Some(authority) = head.uri.authority()
+            && let Ok(host) = HeaderValue::from_str(authority.as_str())
+        {
+            head.headers.insert(HOST, host);
         }
         self.work(&route, &head, &bytes).await
     }
