@@ -51,7 +51,6 @@ const BEDROCK_FIELDS: [&str; 15] = [
     "cache_control",
     "metadata",
 ];
-const CACHE_MARKS_MAX: usize = 4;
 const THINKING_LEAST: u64 = 1_024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,19 +86,11 @@ pub(super) fn read(body: &Value, host: Host, model: Option<&str>) -> Result<Ask,
     if ask.stop.iter().any(|sequence| sequence.trim().is_empty()) {
         return Err(Refusal::bad("stop_sequences: each stop sequence must contain non-whitespace"));
     }
-    let mut marks = 0;
     // In the order in which a cache sees them: tools, system, messages.
-    read_tools(&mut ask, body, &mut marks)?;
-    read_system(&mut ask, body, &mut marks)?;
-    read_messages(&mut ask, body, &mut marks)?;
-    if marks > CACHE_MARKS_MAX {
-        return Err(Refusal::bad(format!(
-            "A maximum of 4 blocks with cache_control may be provided. Found {marks}."
-        )));
-    }
-    if field(body, "cache_control").is_some() {
-        ask.mark_cache();
-    }
+    read_tools(&mut ask, body)?;
+    read_system(&mut ask, body)?;
+    read_messages(&mut ask, body)?;
+    mark(&mut ask, body)?;
     ask.thinking_tokens = read_thinking(body, tokens_max)?;
     check_thinking(&ask, body)?;
     ask.format = read_format(body)?;
@@ -197,7 +188,7 @@ fn read_format(body: &Value) -> Result<Format, Refusal> {
     }
 }
 
-fn read_tools(ask: &mut Ask, body: &Value, marks: &mut usize) -> Result<(), Refusal> {
+fn read_tools(ask: &mut Ask, body: &Value) -> Result<(), Refusal> {
     for (index, tool) in list(body, "tools").iter().enumerate() {
         let place = format!("tools.{index}.");
         // Tools of the server's own have other fields, and are not offered to the simulated model.
@@ -233,7 +224,7 @@ fn read_tools(ask: &mut Ask, body: &Value, marks: &mut usize) -> Result<(), Refu
             }
             ask.tools.push(Tool { name: name.to_owned(), schema: schema.clone() });
         }
-        mark(ask, tool, marks);
+        mark(ask, tool)?;
     }
     let Some(choice) = field(body, "tool_choice") else { return Ok(()) };
     if list(body, "tools").is_empty() {
@@ -262,14 +253,11 @@ fn read_tools(ask: &mut Ask, body: &Value, marks: &mut usize) -> Result<(), Refu
     Ok(())
 }
 
-fn mark(ask: &mut Ask, value: &Value, marks: &mut usize) {
-    if field(value, "cache_control").is_some() {
-        *marks += 1;
-        ask.mark_cache();
-    }
+fn mark(ask: &mut Ask, value: &Value) -> Result<(), Refusal> {
+    if field(value, "cache_control").is_some() { ask.mark_cache() } else { Ok(()) }
 }
 
-fn read_system(ask: &mut Ask, body: &Value, marks: &mut usize) -> Result<(), Refusal> {
+fn read_system(ask: &mut Ask, body: &Value) -> Result<(), Refusal> {
     match field(body, "system") {
         None => Ok(()),
         Some(Value::String(system)) => {
@@ -284,7 +272,7 @@ fn read_system(ask: &mut Ask, body: &Value, marks: &mut usize) -> Result<(), Ref
                     return Err(Refusal::bad("system: text content blocks must be non-empty"));
                 }
                 ask.add_system(said);
-                mark(ask, block, marks);
+                mark(ask, block)?;
             }
             Ok(())
         }
@@ -292,7 +280,7 @@ fn read_system(ask: &mut Ask, body: &Value, marks: &mut usize) -> Result<(), Ref
     }
 }
 
-fn read_messages(ask: &mut Ask, body: &Value, marks: &mut usize) -> Result<(), Refusal> {
+fn read_messages(ask: &mut Ask, body: &Value) -> Result<(), Refusal> {
     let messages = field(body, "messages").ok_or_else(|| required("messages"))?;
     let messages =
         messages.as_array().ok_or_else(|| Refusal::bad("messages: Input should be a valid list"))?;
@@ -337,7 +325,7 @@ fn read_messages(ask: &mut Ask, body: &Value, marks: &mut usize) -> Result<(), R
                 for (at, block) in blocks.iter().enumerate() {
                     let read = read_block(block, assistant, &format!("{place}.content.{at}"))?;
                     ask.push(assistant, read.into_iter().collect());
-                    mark(ask, block, marks);
+                    mark(ask, block)?;
                 }
             }
             _ => return Err(required(&format!("{place}.content"))),

@@ -1,6 +1,12 @@
 //! What a request asks and what the answer is, in words of no dialect. Not how either looks on the wire.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
 use serde_json::Value;
+
+use super::error::Refusal;
+
+const CACHE_MARKS_MAX: usize = 4;
 
 /// A conversation that waits for its next turn.
 #[derive(Debug, Clone, Default)]
@@ -19,8 +25,8 @@ pub(super) struct Ask {
     /// Tokens to think for, if thinking was asked for.
     pub thinking_tokens: u64,
     pub choices: u64,
-    /// The input up to the last mark of a cache: what it says, and its tokens.
-    pub cache: Option<(String, u64)>,
+    /// The input up to each mark of a cache: a hash of what it says, and its tokens.
+    pub cache_marks: Vec<(u64, u64)>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -150,9 +156,18 @@ impl Ask {
     }
 
     /// Marks everything so far as what is to be cached.
-    pub fn mark_cache(&mut self) {
+    ///
+    /// # Errors
+    /// There are as many marks as there may be.
+    pub fn mark_cache(&mut self) -> Result<(), Refusal> {
+        if self.cache_marks.len() == CACHE_MARKS_MAX {
+            return Err(Refusal::bad("A maximum of 4 blocks with cache_control may be provided. Found 5."));
+        }
         let said = format!("{:?}{:?}{:?}{}", self.tools, self.system, self.turns, self.model);
-        self.cache = Some((said, self.input_tokens()));
+        let mut hasher = DefaultHasher::new();
+        said.hash(&mut hasher);
+        self.cache_marks.push((hasher.finish(), self.input_tokens()));
+        Ok(())
     }
 
     pub fn add_system(&mut self, text: &str) {

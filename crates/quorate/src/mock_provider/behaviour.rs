@@ -9,6 +9,9 @@ pub(super) const KEYS: &str = "hang, stall, half-stream, early-end, error-inside
     latency-ms, chunk-ms, tokens, input-tokens, cached-tokens, cache-write-tokens, reasoning-tokens, cut-after, no-usage, \
     filter, remaining-requests, remaining-tokens, reset-s";
 
+/// An hour: every wait ends.
+const WAIT_MS_MAX: u64 = 3_600_000;
+
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Behaviour {
     pub fault: Option<Fault>,
@@ -144,7 +147,8 @@ impl Behaviour {
     }
 
     fn slowed(&self, wait_ms: u64, least_ms: u64) -> u64 {
-        self.slow.map_or(wait_ms, |times| wait_ms.max(least_ms).saturating_mul(times))
+        let wait_ms = self.slow.map_or(wait_ms, |times| wait_ms.max(least_ms).saturating_mul(times));
+        wait_ms.min(WAIT_MS_MAX)
     }
 }
 

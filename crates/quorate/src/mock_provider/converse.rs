@@ -104,8 +104,7 @@ fn mark(ask: &mut Ask, value: &Value) -> Result<(), Refusal> {
     if value["type"] != "default" {
         return Err(missing("cachePoint.type"));
     }
-    ask.mark_cache();
-    Ok(())
+    ask.mark_cache()
 }
 
 fn read_tools(ask: &mut Ask, body: &Value) -> Result<(), Refusal> {

@@ -305,6 +305,11 @@ fn wrong_requests_are_refused_as_the_real_ones_do() {
         (MESSAGES, anthropic(json!([user, result])), "unexpected `tool_use_id`"),
         (MESSAGES, anthropic(json!([user, call, user])), "without `tool_result` blocks"),
         (MESSAGES, anthropic(json!([user, unsigned, user])), "Invalid `signature`"),
+        (
+            MESSAGES,
+            json!({"model": "m", "max_tokens": 9, "messages": [user], "system": vec![json!({"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}}); 5]}),
+            "maximum of 4 blocks",
+        ),
         (INVOKE, json!({"max_tokens": 9, "messages": [user]}), "anthropic_version"),
         (
             INVOKE,

@@ -198,7 +198,7 @@ impl Server {
             self.served.refused(&call, status);
             return refused(&Refusal::asked(status), dialect, &behaviour);
         }
-        let cached = self.cache.look_up(job.ask.cache.as_ref());
+        let cached = self.cache.look_up(&job.ask.cache_marks);
         let output = job.output(&behaviour, self.settings.tokens, cached);
         let chunk_ms = behaviour.chunk_ms(&self.settings);
         let error = if behaviour.fault.is_some() { job.error_inside(&behaviour) } else { Bytes::new() };
