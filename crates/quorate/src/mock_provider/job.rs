@@ -10,7 +10,7 @@ use super::dialect::{Dialect, Endpoint, Route};
 use super::error::Refusal;
 use super::openai_chat::{self, Extras};
 use super::openai_media::{self, Form};
-use super::output::{Output, SSE};
+use super::output::{self, Output, SSE};
 use super::{
     anthropic_answer, brain, converse, converse_answer, event_stream, openai_responses, openai_text, read,
 };
@@ -162,7 +162,7 @@ impl Job {
         } else {
             openai_text::completion_events(reply, extras)
         };
-        let event = |(event, tokens): &(Value, u64)| (Bytes::from(format!("data: {event}\n\n")), *tokens);
+        let event = |(event, tokens): &(Value, u64)| (output::written(b"data: ", event, b"\n\n"), *tokens);
         let mut events: Vec<(Bytes, u64)> = events.iter().map(event).collect();
         events.push((Bytes::from_static(b"data: [DONE]\n\n"), 0));
         Output::events(SSE, events, reply.usage)
@@ -204,7 +204,7 @@ fn read_count(body: &Value, model: &str) -> Result<Ask, Refusal> {
 fn named_events(events: Vec<(Value, u64)>, usage: Usage) -> Output {
     let event = |(event, tokens): &(Value, u64)| {
         let name = read::text(event, "type").unwrap_or("");
-        (Bytes::from(format!("event: {name}\ndata: {event}\n\n")), *tokens)
+        (output::written(format!("event: {name}\ndata: ").as_bytes(), event, b"\n\n"), *tokens)
     };
     Output::events(SSE, events.iter().map(event).collect(), usage)
 }

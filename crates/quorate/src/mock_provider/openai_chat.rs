@@ -347,15 +347,21 @@ pub(super) fn answer(reply: &Reply, extras: Extras) -> Value {
     if !calls.is_empty() {
         message["tool_calls"] = calls.into();
     }
-    let choice = |index: u64| {
-        let mut choice = json!({"index": index, "message": message, "finish_reason": finish_reason(reply), "logprobs": probabilities});
+    let choice = |index: u64, message: Value| {
+        let mut choice = json!({"index": index, "finish_reason": finish_reason(reply)});
+        // Moved, not copied: this is what the benchmark asks for.
+        choice["message"] = message;
+        choice["logprobs"] = probabilities.clone();
         if extras.azure {
             choice["content_filter_results"] = filters();
         }
         choice
     };
-    let choices: Vec<Value> = (0..reply.choices).map(choice).collect();
-    let mut answer = json!({"id": "chatcmpl-mock", "object": "chat.completion", "created": CREATED, "model": reply.model, "choices": choices});
+    let mut choices: Vec<Value> = (1..reply.choices).map(|index| choice(index, message.clone())).collect();
+    choices.insert(0, choice(0, message));
+    let mut answer =
+        json!({"id": "chatcmpl-mock", "object": "chat.completion", "created": CREATED, "model": reply.model});
+    answer["choices"] = choices.into();
     if extras.azure {
         answer["prompt_filter_results"] = json!([{"prompt_index": 0, "content_filter_results": filters()}]);
     }
