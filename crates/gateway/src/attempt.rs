@@ -84,8 +84,13 @@ impl Attempt<'_> {
             () = reply.closed(), if facts.stream => return None,
             () = core.cut.cancelled() => Err(SendError::CutOff),
         };
-        if sent.is_ok() {
-            core.metrics.first_byte(self.name(), began.elapsed().as_secs_f64());
+        if let Ok(response) = &sent {
+            let took = began.elapsed();
+            core.metrics.first_byte(self.name(), took.as_secs_f64());
+            // Refusals come fast.
+            if response.status().is_success() {
+                core.latencies.saw(self.name(), model, took);
+            }
         }
         Some(sent)
     }

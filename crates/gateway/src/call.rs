@@ -16,6 +16,7 @@ use crate::{
     answered,
     attempt::Attempt,
     body::ResponseBody,
+    choosing::Choosing,
     core::Core,
     plan::Plan,
     provider::{Facts, Usage},
@@ -40,8 +41,7 @@ pub(crate) struct Call {
     pub(crate) body: Bytes,
     /// What was asked for.
     pub(crate) model: String,
-    /// Decides among backends of equal priority, the same for the whole request.
-    pub(crate) draw: u64,
+    pub(crate) choosing: Choosing,
     pub(crate) began: Instant,
     /// The end of everything for this request but its settlement.
     pub(crate) deadline: Instant,

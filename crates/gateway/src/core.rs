@@ -8,9 +8,9 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    budget::BudgetKeeper, config::GatewayConfig, error::GatewayError, health::Health, memory::Memory,
-    metrics::Metrics, policy::PolicyReceiver, policy::Sources, repay::Repayer, spare::Spare, tier::Hints,
-    upstream::Upstream,
+    budget::BudgetKeeper, config::GatewayConfig, error::GatewayError, health::Health, latency::Latencies,
+    memory::Memory, metrics::Metrics, policy::PolicyReceiver, policy::Sources, repay::Repayer, spare::Spare,
+    tier::Hints, upstream::Upstream,
 };
 
 /// What the fleet believes of each backend.
@@ -38,6 +38,7 @@ pub(crate) struct Core {
     pub(crate) providers: Providers,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) health: Health,
+    pub(crate) latencies: Arc<Latencies>,
     pub(crate) tier_hints: Hints,
     pub(crate) spare: Arc<Spare>,
     /// Everything that must finish before the gateway may stop: calls and settlements.
@@ -85,6 +86,7 @@ impl Core {
             providers,
             metrics,
             health,
+            latencies: Arc::default(),
             tier_hints: Hints::default(),
             spare,
             tasks,

@@ -14,6 +14,7 @@ use tokio::{
 use crate::{
     body::{self, ResponseBody},
     call::Call,
+    choosing::Choosing,
     core::Core,
     models,
     plan::Plan,
@@ -103,10 +104,10 @@ async fn spend(
         Some(who) if at_first.is_some_and(|before| Arc::ptr_eq(&before, &policy)) => who,
         _ => Plan::who(core, &policy, &asked)?,
     };
-    let draw = rand::random();
-    let plan = Plan::make(&policy, &asked, who, &model, draw)?;
+    let choosing = Choosing::new(core, &facts, &model);
+    let plan = Plan::make(&policy, &asked, who, &model, &choosing)?;
     let deadline = Instant::now() + Duration::from_millis(timeouts.total_ms);
-    let call = Call { core: Arc::clone(core), asked, facts, body, model, draw, began, deadline };
+    let call = Call { core: Arc::clone(core), asked, facts, body, model, choosing, began, deadline };
     let (reply, answer) = oneshot::channel();
     core.tasks.spawn(async move {
         call.run(plan, reply).await;

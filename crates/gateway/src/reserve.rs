@@ -314,14 +314,14 @@ impl<'c> Reserving<'c> {
             return Err(Refusal::ClusterRefused(why.to_owned()));
         }
         let who = Plan::who(&self.call.core, &newer, &self.call.asked)?;
-        let plan = Plan::make(&newer, &self.call.asked, who, &self.call.model, self.call.draw)?;
+        let plan = Plan::make(&newer, &self.call.asked, who, &self.call.model, &self.call.choosing)?;
         self.tiers = Tiers::new(&self.call.model);
         self.take_up(plan);
         Ok(())
     }
 
     fn plan_for(&mut self, model: &str) -> Result<(), Refusal> {
-        let plan = self.plan.for_model(&self.call.asked, model, self.call.draw)?;
+        let plan = self.plan.for_model(&self.call.asked, model, &self.call.choosing)?;
         self.take_up(plan);
         Ok(())
     }

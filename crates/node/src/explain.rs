@@ -9,9 +9,9 @@ use std::net::IpAddr;
 
 use quorate_ledger::{Amount, Charge, Command, Enforcement, Ledger, ReservationId};
 use quorate_policy::runtime::{
-    BackendRef, Budget, BudgetMatch, CompiledPolicy, CostContext, ExplainedBudget, Explanation, HeaderSource,
-    Identity, IdentityField, OutputBounds, OutputTooLarge, RequestView, RouteMatch, TierAction, Verdict,
-    tier_at,
+    Budget, BudgetMatch, CompiledPolicy, CostContext, ExplainedBudget, Explanation, HeaderSource, Identity,
+    IdentityField, OutputBounds, OutputTooLarge, Ranked, RequestView, RouteMatch, Signals, Sticky, Strategy,
+    TierAction, Verdict, tier_at,
 };
 use quorate_rpc::{admin, budget};
 use tonic::Status;
@@ -22,6 +22,8 @@ use crate::policy_words;
 use crate::tenants::now;
 
 const INPUT_DEFAULT: u64 = 1_000;
+/// What a gateway takes for the output of a request that names none, to compare prices.
+const OUTPUT_DEFAULT: u64 = 1_024;
 const HEADERS_MAX: usize = 256;
 /// Budgets that do not apply, of which it is told why.
 const OTHERS_MAX: usize = 50;
@@ -31,6 +33,8 @@ struct Case<'a> {
     compiled: &'a CompiledPolicy,
     identity: &'a Identity,
     model: &'a str,
+    /// The output that the request names.
+    named: Option<u64>,
     contexts: Vec<CostContext<'a>>,
     input: u64,
     output: Result<OutputBounds, OutputTooLarge>,
@@ -81,16 +85,25 @@ impl Reads {
             identity: &identity,
         };
         let input = if request.input_tokens == 0 { INPUT_DEFAULT } else { request.input_tokens };
-        let Explanation { route, backends, budgets } =
-            policy.compiled.explain(&view, input, request.max_tokens.unwrap_or_default());
-        if route.is_none() {
-            notes.push(nowhere(policy.compiled.routes().is_empty()).to_owned());
+        let signals = Signals {
+            draw: 0,
+            conversation: None,
+            input,
+            output: request.max_tokens.unwrap_or(OUTPUT_DEFAULT),
+            prices: policy.compiled.prices(),
+            latency_ms: &|_, _| None,
+        };
+        let Explanation { route, backends, budgets } = policy.compiled.explain(&view, &signals);
+        match &route {
+            Some(found) => notes.extend(routing_notes(found, &view)),
+            None => notes.push(nowhere(policy.compiled.routes().is_empty()).to_owned()),
         }
         let matches = matches(budgets, &mut notes)?;
         let case = Case {
             compiled: &policy.compiled,
             identity: &identity,
             model: &request.model,
+            named: request.max_tokens,
             contexts: contexts(&view, route.as_ref()),
             input,
             output: OutputBounds::of(request.max_tokens, u64::MAX, 1, &matches),
@@ -101,7 +114,11 @@ impl Reads {
             team: identity.team.clone().unwrap_or_default(),
             user: identity.user.clone().unwrap_or_default(),
             route: route.as_ref().map(|found| found.route.name.clone()).unwrap_or_default(),
-            backends: backends.iter().map(|backend| case.backend(backend)).collect(),
+            routing: route.as_ref().map(|found| found.rule.routing.to_string()).unwrap_or_default(),
+            backends: backends
+                .iter()
+                .map(|one| case.backend(one, case.short(ledger, &view, route.as_ref(), one)))
+                .collect(),
             budgets: matches
                 .iter()
                 .enumerate()
@@ -158,6 +175,27 @@ fn nowhere(no_routes: bool) -> &'static str {
     } else {
         "no route of the policy takes it: it would be refused (404 model_not_found)"
     }
+}
+
+/// What only a gateway knows of how backends are chosen.
+fn routing_notes(found: &RouteMatch<'_>, view: &RequestView<'_>) -> Vec<String> {
+    let routing = &found.rule.routing;
+    let mut notes = Vec::new();
+    if routing.strategy == Strategy::LowestLatency {
+        notes.push(
+            "latencies are measured by the gateways; here backends stand as if none were known".to_owned(),
+        );
+    }
+    match &routing.sticky {
+        Some(Sticky::Header(name)) if found.sticky_key(view, None).is_none() => {
+            notes.push(format!("without header {name}, equals are drawn by weight for each request"));
+        }
+        Some(Sticky::Conversation) => {
+            notes.push("which of equals serves a conversation depends on how it begins".to_owned());
+        }
+        _ => {}
+    }
+    notes
 }
 
 /// Those that apply; of the others, why not.
@@ -223,15 +261,46 @@ fn identity(
 }
 
 impl Case<'_> {
-    fn backend(&self, backend: &BackendRef) -> admin::ExplainedBackend {
+    /// `short`: the budget of its own that is.
+    fn backend(&self, ranked: &Ranked<'_>, short: Option<String>) -> admin::ExplainedBackend {
+        let Ranked { backend, rank, reason } = ranked;
         let spec = self.compiled.backend(&backend.backend);
+        let short = short.map(|budget| format!("; passed over: its budget {budget} is short"));
         admin::ExplainedBackend {
             name: backend.backend.clone(),
             provider: spec.map(|spec| spec.provider.name().to_owned()).unwrap_or_default(),
             priority: backend.priority,
             weight: backend.weight,
             model: backend.model_override.clone().unwrap_or_else(|| self.model.to_owned()),
+            rank: u32::try_from(rank + 1).unwrap_or(u32::MAX),
+            reason: format!("{reason}{}", short.unwrap_or_default()),
         }
+    }
+
+    /// The first budget of the backend's own that would deny the request.
+    fn short(
+        &self,
+        ledger: &Ledger,
+        view: &RequestView<'_>,
+        route: Option<&RouteMatch<'_>>,
+        ranked: &Ranked<'_>,
+    ) -> Option<String> {
+        let matches = self.compiled.budgets_on(view, route, Some(&ranked.backend.backend)).ok()?;
+        let case = Case {
+            output: OutputBounds::of(self.named, u64::MAX, 1, &matches),
+            contexts: route.iter().map(|found| found.context(ranked.backend, view.model)).collect(),
+            ..*self
+        };
+        let short = |(number, found): &(usize, &BudgetMatch)| {
+            let account =
+                ledger.account(now(), &self.identity.tenant, &found.budget.rule.name, &found.subject);
+            let available = account.map_or(found.budget.rule.limit, |account| account.available);
+            let asked = case.asked(&found.budget, *number);
+            asked.is_ok_and(|asked| case.verdict(ledger, found, asked, available).starts_with("denied"))
+        };
+        let own = |(_, found): &(usize, &BudgetMatch)| found.budget.is_of_backend();
+        let found = matches.iter().enumerate().filter(own).find(short);
+        found.map(|(_, found)| found.budget.rule.name.clone())
     }
 
     fn budget(

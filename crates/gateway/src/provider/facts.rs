@@ -51,6 +51,8 @@ pub(crate) struct Facts {
     pub(crate) answers: u64,
     /// Measured in bytes: an upper bound of its tokens.
     pub(crate) input: Input,
+    /// A digest of how the conversation begins.
+    pub(crate) conversation: Option<u64>,
     pub(crate) places: Places,
 }
 
@@ -82,6 +84,7 @@ impl Facts {
             output_named,
             answers: fields.prompts.max(1).saturating_mul(per_prompt),
             input,
+            conversation: fields.conversation,
             places: fields.places,
         })
     }
@@ -126,6 +129,7 @@ struct Fields {
     best_of: Option<u64>,
     prompts: u64,
     seen: u16,
+    conversation: Option<u64>,
     places: Places,
 }
 
@@ -181,8 +185,11 @@ impl<'de, F: FnMut(&str) -> u64> Visitor<'de> for Body<'_, '_, F> {
         fields.places.empty = true;
         while let Some(key) = entries.next_key::<Cow<'de, str>>()? {
             fields.places.empty = false;
+            self.tally.conversation.opens(&key);
             self.field(&key, &mut entries, &mut fields)?;
+            self.tally.conversation.closes();
         }
+        fields.conversation = self.tally.conversation.digest();
         Ok(fields)
     }
 }

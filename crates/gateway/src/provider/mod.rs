@@ -4,6 +4,7 @@
 pub(crate) mod answer;
 pub(crate) mod body_mutation;
 pub(crate) mod chunk;
+mod conversation;
 pub(crate) mod error_body;
 pub(crate) mod facts;
 pub(crate) mod splice;

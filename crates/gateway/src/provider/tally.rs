@@ -6,10 +6,13 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::conversation::Conversation;
+
 /// What a body holds, measured by `measure`, which must give an upper bound of the tokens of one piece of text.
 pub(crate) struct Tally<F> {
     measure: F,
     pub(crate) input: Input,
+    pub(crate) conversation: Conversation,
 }
 
 /// The measured input of one request.
@@ -36,7 +39,7 @@ const AUDIO_BYTES_PER_TOKEN: u64 = 32;
 
 impl<F: FnMut(&str) -> u64> Tally<F> {
     pub(crate) fn new(measure: F) -> Self {
-        Self { measure, input: Input::default() }
+        Self { measure, input: Input::default(), conversation: Conversation::default() }
     }
 
     fn text(&mut self, text: &str) {
@@ -59,6 +62,10 @@ pub(crate) enum Place {
     /// `content` of a message: text, or a list of parts.
     Content,
     Part,
+    /// `text` of a part.
+    Text,
+    /// `role` of a message.
+    Role,
     /// `prompt` and `input`: text, token ids, or lists of these.
     Prompt,
     /// `tools`, `functions`: a list of definitions.
@@ -116,15 +123,24 @@ impl<'de, F: FnMut(&str) -> u64> Visitor<'de> for Walk<'_, F> {
     }
 
     fn visit_str<E>(self, text: &str) -> Result<u64, E> {
+        let said = matches!(self.place, Place::Content | Place::Text | Place::Prompt);
         match self.place {
             Place::Audio => self.tally.tokens(text.len() as u64 / AUDIO_BYTES_PER_TOKEN + 1),
-            _ => self.tally.text(text),
+            _ => {
+                self.tally.conversation.text(text, said);
+                self.tally.text(text);
+            }
+        }
+        if self.place == Place::Role {
+            self.tally.conversation.role(text);
         }
         Ok(1)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<u64, A::Error> {
         let Walk { tally, place } = self;
+        // A list is no text and no role.
+        let place = if matches!(place, Place::Text | Place::Role) { Place::Structure } else { place };
         let member = match place {
             Place::Messages => Place::Message,
             Place::Content => Place::Part,
@@ -135,7 +151,10 @@ impl<'de, F: FnMut(&str) -> u64> Visitor<'de> for Walk<'_, F> {
         while let Some(found) = items.next_element_seed(Walk { tally: &mut *tally, place: member })? {
             texts = texts.saturating_add(found);
             match place {
-                Place::Messages => tally.input.messages += 1,
+                Place::Messages => {
+                    tally.input.messages += 1;
+                    tally.conversation.message_ends();
+                }
                 Place::Tools => tally.input.tools += 1,
                 Place::Structure => tally.tokens(1),
                 _ => {}
@@ -204,11 +223,11 @@ impl<F: FnMut(&str) -> u64> Visitor<'_> for Key<'_, F> {
     fn visit_str<E>(self, key: &str) -> Result<Member, E> {
         let known = match (self.place, key) {
             (Place::Message, "content") => Member::Walked(Place::Content),
-            (Place::Message, "role" | "name" | "refusal" | "tool_call_id") => {
-                Member::Walked(Place::Structure)
-            }
+            (Place::Message, "role") => Member::Walked(Place::Role),
+            (Place::Message, "name" | "refusal" | "tool_call_id") => Member::Walked(Place::Structure),
             (Place::Message, "audio") => Member::Walked(Place::Audio),
-            (Place::Part, "text" | "type" | "refusal") => Member::Walked(Place::Structure),
+            (Place::Part, "text") => Member::Walked(Place::Text),
+            (Place::Part, "type" | "refusal") => Member::Walked(Place::Structure),
             (Place::Part, "image_url") => Member::Image,
             (Place::Part, "input_audio") => Member::Walked(Place::Audio),
             (Place::Part, "file") => Member::File,

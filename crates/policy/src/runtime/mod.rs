@@ -27,6 +27,7 @@ mod price;
 mod request;
 mod route;
 mod route_table;
+mod routing;
 mod subject;
 mod tier;
 
@@ -48,5 +49,6 @@ pub use route::{
     BackendRef, BodyField, BodyMutation, HeaderMatch, HeaderMutation, Route, RouteMatch, RoutePosition,
     RouteRule,
 };
+pub use routing::{RankReason, Ranked, Routing, Signals, Sticky, Strategy};
 pub use subject::{SUBJECT_MAX_BYTES, SubjectPart};
 pub use tier::{Tier, TierAction, tier_at};
