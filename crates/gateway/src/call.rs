@@ -22,7 +22,7 @@ use crate::{
     provider::{Facts, Usage},
     refusal::Refusal,
     request::Asked,
-    reserve::{Held, Reserving},
+    reserve::{Held, Reserved, Reserving},
     settle::{self, Ending},
     streamed,
     upstream::SendError,
@@ -83,7 +83,7 @@ impl Call {
     }
 
     /// The fleet has been told to leave this backend alone.
-    fn rests(&self, backend: &str) -> bool {
+    pub(crate) fn rests(&self, backend: &str) -> bool {
         let providers = self.core.providers.borrow();
         let until = providers.get(backend).and_then(|view| view.until);
         until.is_some_and(|until| until > self.core.keeper.now())
@@ -105,7 +105,7 @@ impl Call {
             return drop(reply.send(Refusal::Unusable(unusable.clone()).response()));
         }
         let reserving = Reserving::new(&self, &mut reply, Arc::new(plan), covered);
-        let (plan, held) = match reserving.run().await {
+        let Reserved { plan, held, left } = match reserving.run().await {
             Ok(reserved) => reserved,
             Err(refusal) => return drop(reply.send(refusal.response())),
         };
@@ -113,13 +113,15 @@ impl Call {
             self.core.metrics.hang_ups.inc();
             return self.release(held).await;
         }
-        let left = self.usable(&plan);
         let trail = Trail { plan, held, left, number: 0, wasted: 0 };
         self.try_all(trail, reply).await;
     }
 
     async fn try_all(&self, mut trail: Trail, mut reply: Reply) {
         loop {
+            if let Err(refusal) = self.hold_for_upcoming(&mut trail, &mut reply).await {
+                return drop(reply.send(refusal.response()));
+            }
             let Some(attempt) = self.next(&mut trail) else {
                 // A plan without a usable backend, after a change of model or policy.
                 self.release(trail.held).await;
@@ -160,11 +162,17 @@ impl Call {
         }
     }
 
-    /// The next candidate. One that rests is only tried where no other was there from the start.
-    fn next(&self, trail: &mut Trail) -> Option<Attempt<'_>> {
+    /// Where the next candidate stands in what is left. One that rests is only tried where no other was there from the
+    /// start.
+    fn upcoming(&self, trail: &Trail) -> Option<usize> {
         let rests = |index: usize| trail.plan.candidates.get(index).is_some_and(|one| self.rests(&one.name));
         let ready = trail.left.iter().position(|index| !rests(*index));
-        let at = ready.or((trail.number == 0 && !trail.left.is_empty()).then_some(0))?;
+        ready.or((trail.number == 0 && !trail.left.is_empty()).then_some(0))
+    }
+
+    /// The next candidate.
+    fn next(&self, trail: &mut Trail) -> Option<Attempt<'_>> {
+        let at = self.upcoming(trail)?;
         let candidate = trail.plan.candidates.get(trail.left.remove(at))?.clone();
         let backend = candidate.backend.clone().ok()?;
         trail.number += 1;
@@ -238,22 +246,34 @@ impl Call {
         if !failed.charged && ready.first().is_some_and(fits) {
             return Ok(());
         }
-        self.release(trail.held.take()).await;
-        let covered = ready.into_iter().chain(resting).collect();
-        match Reserving::new(self, reply, Arc::clone(&trail.plan), covered).run().await {
-            Ok((plan, held)) => {
-                if !plan.has_candidates_of(&trail.plan) {
-                    trail.left = self.usable(&plan);
-                }
-                trail.plan = plan;
-                trail.held = held;
-                Ok(())
-            }
-            Err(refusal) => {
-                tracing::info!(%refusal, "there is no room for another attempt");
-                Err(failed.refusal)
-            }
+        let candidates = ready.into_iter().chain(resting).collect();
+        self.hold_anew(trail, candidates, reply).await.map_err(|refusal| {
+            tracing::info!(%refusal, "there is no room for another attempt");
+            failed.refusal
+        })
+    }
+
+    /// What is held is for the backend that comes next, also where health has changed since it was reserved: its own
+    /// budgets are charged, and no other's.
+    async fn hold_for_upcoming(&self, trail: &mut Trail, reply: &mut Reply) -> Result<(), Refusal> {
+        let Some(at) = self.upcoming(trail) else { return Ok(()) };
+        if trail.left.get(at).is_some_and(|next| trail.plan.is_matched_to(*next)) {
+            return Ok(());
         }
+        let candidates = trail.left.clone();
+        self.hold_anew(trail, candidates, reply).await
+    }
+
+    async fn hold_anew(
+        &self,
+        trail: &mut Trail,
+        candidates: Vec<usize>,
+        reply: &mut Reply,
+    ) -> Result<(), Refusal> {
+        self.release(trail.held.take()).await;
+        let reserving = Reserving::new(self, reply, Arc::clone(&trail.plan), candidates);
+        Reserved { plan: trail.plan, held: trail.held, left: trail.left } = reserving.run().await?;
+        Ok(())
     }
 
     async fn relay(

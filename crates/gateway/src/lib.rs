@@ -31,6 +31,7 @@ mod memory;
 mod metrics;
 mod models;
 mod ops;
+mod passing;
 mod pipeline;
 mod plan;
 mod policy;
@@ -45,6 +46,7 @@ mod secret;
 mod secrets;
 mod server;
 mod settle;
+mod short;
 mod spare;
 mod streamed;
 #[cfg(test)]

@@ -50,6 +50,7 @@ pub(crate) struct Metrics {
     accounts_capped: Family<BudgetLabel, Counter>,
     cost_errors: Family<BudgetLabel, Counter>,
     fallbacks: Family<BackendLabel, Counter>,
+    passed_over: Family<BackendLabel, Counter>,
     pub(crate) fail_open: Counter,
     pub(crate) fail_open_charged: Counter,
     pub(crate) fail_open_lost: Counter,
@@ -102,6 +103,7 @@ impl Metrics {
             accounts_capped: Family::default(),
             cost_errors: Family::default(),
             fallbacks: Family::default(),
+            passed_over: Family::default(),
             fail_open: Counter::default(),
             fail_open_charged: Counter::default(),
             fail_open_lost: Counter::default(),
@@ -149,6 +151,11 @@ impl Metrics {
             "fallbacks",
             "Backends left for the next one before an answer began",
             self.fallbacks.clone(),
+        );
+        r.register(
+            "passed_over",
+            "Backends passed over because a budget of their own was short",
+            self.passed_over.clone(),
         );
         r.register("fail_open", "Requests admitted without the budget nodes", self.fail_open.clone());
         r.register(
@@ -239,6 +246,11 @@ impl Metrics {
     /// A backend was left for the next one.
     pub(crate) fn fallback(&self, backend: &str) {
         self.fallbacks.get_or_create(&BackendLabel { backend: backend.to_owned() }).inc();
+    }
+
+    /// A budget of the backend's own was short, and another one was asked.
+    pub(crate) fn passed_over(&self, backend: &str) {
+        self.passed_over.get_or_create(&BackendLabel { backend: backend.to_owned() }).inc();
     }
 
     fn budget_label(&self, budget: &str) -> BudgetLabel {

@@ -138,11 +138,6 @@ impl Plan {
         Ok(Self { matches, matched_to: candidate, ..self.clone() })
     }
 
-    /// Whether the candidates are the same, in the same order.
-    pub(crate) fn has_candidates_of(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.policy, &other.policy) && self.model == other.model
-    }
-
     /// What costs depend on besides tokens.
     pub(crate) fn context<'a>(&'a self, candidate: &'a Candidate) -> CostContext<'a> {
         CostContext { model: &candidate.model, backend: &candidate.name, route: &self.route }

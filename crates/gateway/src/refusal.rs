@@ -214,8 +214,17 @@ impl Refusal {
         }
     }
 
+    /// The budget that is short.
+    pub(crate) fn budget(&self) -> Option<&str> {
+        match self {
+            Self::Denied { denial, .. } => Some(&denial.account.budget),
+            Self::TierRejects { account, .. } => Some(&account.budget),
+            _ => None,
+        }
+    }
+
     /// When the client may try again; `None`: nothing said.
-    fn retry_after(&self) -> Option<Duration> {
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
         let ms = match self {
             Self::Denied { denial, .. } => denial.retry_after_ms?,
             Self::TierRejects { account, .. } => account.resets_at?.since(ratelimit::now()).max(1),
