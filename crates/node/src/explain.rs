@@ -104,7 +104,7 @@ impl Reads {
             identity: &identity,
             model: &request.model,
             named: request.max_tokens,
-            contexts: contexts(&view, route.as_ref()),
+            contexts: contexts(&view, route.as_ref(), &backends),
             input,
             output: OutputBounds::of(request.max_tokens, u64::MAX, 1, &matches),
         };
@@ -117,7 +117,10 @@ impl Reads {
             routing: route.as_ref().map(|found| found.rule.routing.to_string()).unwrap_or_default(),
             backends: backends
                 .iter()
-                .map(|one| case.backend(one, case.short(ledger, &view, route.as_ref(), one)))
+                .map(|one| {
+                    let alone = backends.len() == 1;
+                    case.backend(one, case.short(ledger, &view, route.as_ref(), one, alone), alone)
+                })
                 .collect(),
             budgets: matches
                 .iter()
@@ -224,9 +227,17 @@ fn matches(budgets: Vec<ExplainedBudget>, notes: &mut Vec<String>) -> Result<Vec
     Ok(matches)
 }
 
-fn contexts<'a>(view: &RequestView<'a>, route: Option<&RouteMatch<'a>>) -> Vec<CostContext<'a>> {
+/// In the order in which the backends are tried.
+fn contexts<'a>(
+    view: &RequestView<'a>,
+    route: Option<&RouteMatch<'a>>,
+    backends: &[Ranked<'a>],
+) -> Vec<CostContext<'a>> {
     let nowhere = CostContext { model: view.model, backend: "", route: "" };
-    let contexts = route.map(|route| route.contexts(view.model)).unwrap_or_default();
+    let context = |route: &RouteMatch<'a>| {
+        backends.iter().map(|one| route.context(one.backend, view.model)).collect::<Vec<_>>()
+    };
+    let contexts = route.map(context).unwrap_or_default();
     if contexts.is_empty() { vec![nowhere] } else { contexts }
 }
 
@@ -261,11 +272,12 @@ fn identity(
 }
 
 impl Case<'_> {
-    /// `short`: the budget of its own that is.
-    fn backend(&self, ranked: &Ranked<'_>, short: Option<String>) -> admin::ExplainedBackend {
+    /// `short`: the budget of its own that is. `alone`: there is no other backend.
+    fn backend(&self, ranked: &Ranked<'_>, short: Option<String>, alone: bool) -> admin::ExplainedBackend {
         let Ranked { backend, rank, reason } = ranked;
         let spec = self.compiled.backend(&backend.backend);
-        let short = short.map(|budget| format!("; passed over: its budget {budget} is short"));
+        let so = if alone { "" } else { "passed over: " };
+        let short = short.map(|budget| format!("; {so}its budget {budget} is short"));
         admin::ExplainedBackend {
             name: backend.backend.clone(),
             provider: spec.map(|spec| spec.provider.name().to_owned()).unwrap_or_default(),
@@ -277,13 +289,15 @@ impl Case<'_> {
         }
     }
 
-    /// The first budget of the backend's own that would deny the request.
+    /// The first budget of the backend's own that would deny the request. While there are others, one that has room for
+    /// a shorter answer does.
     fn short(
         &self,
         ledger: &Ledger,
         view: &RequestView<'_>,
         route: Option<&RouteMatch<'_>>,
         ranked: &Ranked<'_>,
+        alone: bool,
     ) -> Option<String> {
         let matches = self.compiled.budgets_on(view, route, Some(&ranked.backend.backend)).ok()?;
         let case = Case {
@@ -295,8 +309,11 @@ impl Case<'_> {
             let account =
                 ledger.account(now(), &self.identity.tenant, &found.budget.rule.name, &found.subject);
             let available = account.map_or(found.budget.rule.limit, |account| account.available);
-            let asked = case.asked(&found.budget, *number);
-            asked.is_ok_and(|asked| case.verdict(ledger, found, asked, available).starts_with("denied"))
+            case.asked(&found.budget, *number).is_ok_and(|(amount, least)| {
+                let whole = !alone && amount <= found.budget.rule.limit;
+                let asked = (amount, if whole { amount } else { least });
+                case.verdict(ledger, found, asked, available).starts_with("denied")
+            })
         };
         let own = |(_, found): &(usize, &BudgetMatch)| found.budget.is_of_backend();
         let found = matches.iter().enumerate().filter(own).find(short);
@@ -351,7 +368,10 @@ impl Case<'_> {
             format!("refused: budget {budget} allows at most {max} output tokens, not {named}")
         })?;
         let bound = |output| {
-            let bound = budget.bound(self.input, output, &self.contexts, self.compiled.prices());
+            // A backend's own is charged for that backend alone.
+            let serving = if budget.is_of_backend() { 1 } else { self.contexts.len() };
+            let at = self.contexts.get(..serving).unwrap_or_default();
+            let bound = budget.bound(self.input, output, at, self.compiled.prices());
             bound.map_err(|error| format!("{}: {error}", self.model))
         };
         let least = output.least.get(number).copied().unwrap_or(output.most);
