@@ -185,11 +185,11 @@ impl<'de, F: FnMut(&str) -> u64> Visitor<'de> for Body<'_, '_, F> {
         fields.places.empty = true;
         while let Some(key) = entries.next_key::<Cow<'de, str>>()? {
             fields.places.empty = false;
-            self.tally.conversation.opens(&key);
+            self.tally.beginning.opens(&key);
             self.field(&key, &mut entries, &mut fields)?;
-            self.tally.conversation.closes();
+            self.tally.beginning.closes();
         }
-        fields.conversation = self.tally.conversation.digest();
+        fields.conversation = self.tally.beginning.digest();
         Ok(fields)
     }
 }

@@ -2,9 +2,9 @@
 //! clocks, budgets. A second provider is a second set of these files.
 
 pub(crate) mod answer;
+mod beginning;
 pub(crate) mod body_mutation;
 pub(crate) mod chunk;
-mod conversation;
 pub(crate) mod error_body;
 pub(crate) mod facts;
 pub(crate) mod splice;

@@ -6,13 +6,13 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::conversation::Conversation;
+use super::beginning::Beginning;
 
 /// What a body holds, measured by `measure`, which must give an upper bound of the tokens of one piece of text.
 pub(crate) struct Tally<F> {
     measure: F,
     pub(crate) input: Input,
-    pub(crate) conversation: Conversation,
+    pub(crate) beginning: Beginning,
 }
 
 /// The measured input of one request.
@@ -39,7 +39,7 @@ const AUDIO_BYTES_PER_TOKEN: u64 = 32;
 
 impl<F: FnMut(&str) -> u64> Tally<F> {
     pub(crate) fn new(measure: F) -> Self {
-        Self { measure, input: Input::default(), conversation: Conversation::default() }
+        Self { measure, input: Input::default(), beginning: Beginning::default() }
     }
 
     fn text(&mut self, text: &str) {
@@ -127,12 +127,12 @@ impl<'de, F: FnMut(&str) -> u64> Visitor<'de> for Walk<'_, F> {
         match self.place {
             Place::Audio => self.tally.tokens(text.len() as u64 / AUDIO_BYTES_PER_TOKEN + 1),
             _ => {
-                self.tally.conversation.text(text, said);
+                self.tally.beginning.text(text, said);
                 self.tally.text(text);
             }
         }
         if self.place == Place::Role {
-            self.tally.conversation.role(text);
+            self.tally.beginning.role(text);
         }
         Ok(1)
     }
@@ -153,7 +153,7 @@ impl<'de, F: FnMut(&str) -> u64> Visitor<'de> for Walk<'_, F> {
             match place {
                 Place::Messages => {
                     tally.input.messages += 1;
-                    tally.conversation.message_ends();
+                    tally.beginning.message_ends();
                 }
                 Place::Tools => tally.input.tools += 1,
                 Place::Structure => tally.tokens(1),

@@ -6,7 +6,7 @@
 
 /// Collects the digest. Closed unless a field that carries the beginning is being walked.
 #[derive(Debug, Default)]
-pub(crate) struct Conversation {
+pub(crate) struct Beginning {
     sum: Option<u64>,
     field: Option<Field>,
 }
@@ -22,7 +22,7 @@ struct Field {
     any: bool,
 }
 
-impl Conversation {
+impl Beginning {
     /// A field of the body begins.
     pub(crate) fn opens(&mut self, name: &str) {
         let whole = match name {
