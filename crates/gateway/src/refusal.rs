@@ -201,9 +201,9 @@ impl Refusal {
         }
     }
 
-    fn param(&self) -> Option<&'static str> {
+    fn param(&self) -> Option<&str> {
         match self {
-            Self::BadRequest(bad) => bad.param,
+            Self::BadRequest(bad) => bad.param.as_deref(),
             Self::NoModel
             | Self::UnknownModel { .. }
             | Self::NoRoute { .. }

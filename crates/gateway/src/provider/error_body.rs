@@ -1,5 +1,7 @@
 //! Error bodies in OpenAI's shape, and the errors of reading a request body.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 use thiserror::Error;
 
@@ -9,12 +11,12 @@ use thiserror::Error;
 pub(crate) struct BadRequest {
     pub(crate) message: String,
     /// The field at fault, for `error.param`.
-    pub(crate) param: Option<&'static str>,
+    pub(crate) param: Option<Cow<'static, str>>,
 }
 
 impl BadRequest {
-    pub(crate) fn of(param: &'static str, message: String) -> Self {
-        Self { message, param: Some(param) }
+    pub(crate) fn of(param: impl Into<Cow<'static, str>>, message: String) -> Self {
+        Self { message, param: Some(param.into()) }
     }
 }
 

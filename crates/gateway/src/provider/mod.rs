@@ -1,12 +1,20 @@
-//! What a provider's API looks like on the wire: pure functions over bytes. Deliberately absent: HTTP types, async,
-//! clocks, budgets. A second provider is a second set of these files.
+//! What the providers' APIs look like on the wire: pure functions over bytes. Deliberately absent: HTTP types, async,
+//! clocks, budgets.
+//!
+//! A folder a provider holds its dialect: requests, answers, streams and errors, decoded to and encoded from the neutral
+//! [`conversation`] and [`reply`]. The files beside them read bodies that pass through as they are.
 
 pub(crate) mod answer;
+pub(crate) mod anthropic;
+pub(crate) mod bedrock;
 mod beginning;
 pub(crate) mod body_mutation;
 pub(crate) mod chunk;
+pub(crate) mod conversation;
 pub(crate) mod error_body;
 pub(crate) mod facts;
+pub(crate) mod openai;
+pub(crate) mod reply;
 pub(crate) mod splice;
 pub(crate) mod sse;
 pub(crate) mod stream_options;
