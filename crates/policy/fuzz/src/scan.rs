@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use quorate_policy::runtime::{
     Attribute, BackendRef, Budget, CompiledPolicy, CostContext, HeaderMatch, Identity, MatchError, NO_ROUTE,
-    Prices, RequestView, Route, RouteMatch, RouteRule, SUBJECT_MAX_BYTES, Signals, SubjectPart, TextMatch, Usage, Verdict,
+    Prices, RequestView, Route, RouteMatch, RouteRule, SUBJECT_MAX_BYTES, Signals, SubjectPart, TextMatch,
+    Usage, Verdict,
 };
 
 /// A request that owns its texts.
@@ -91,10 +92,13 @@ pub fn agrees(policy: &CompiledPolicy, asked: &Asked) {
         }
     }
 
+    // By its own order: what is cheapest, or where a conversation goes.
     let explained = policy.explain(&request, &signals(policy.prices()));
     assert_eq!(explained.budgets.len(), policy.all_budgets().len());
     let applying = explained.budgets.iter().filter(|one| matches!(one.verdict, Verdict::Applies { .. }));
-    assert!(applying.map(|one| one.budget.rule.name.as_str()).eq(names));
+    let goes_to = explained.backends.first().map(|first| first.backend.backend.as_str());
+    let scanned = policy.all_budgets().iter().filter(|budget| applies(budget, &counted, name, goes_to));
+    assert!(applying.map(|one| &one.budget.rule.name).eq(scanned.map(|budget| &budget.rule.name)));
 }
 
 /// No budget that the request meets charges more than its bound, whichever backend serves it.
