@@ -1,10 +1,13 @@
 //! One try at one backend: what is sent, and what its failure or its answer says about the backend and costs.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::{Duration, SystemTime},
+};
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use hyper::body::Incoming;
-use quorate_ledger::{ProviderState, Settlement};
+use quorate_ledger::Settlement;
 use tokio::time::Instant;
 
 use crate::{
@@ -14,7 +17,7 @@ use crate::{
     cost, counts,
     estimate::measuring,
     headers,
-    health::Sighting,
+    health::{Lease, Place, limit_headers},
     plan::{Candidate, Plan},
     provider::{
         Endpoint, Usage, body_mutation,
@@ -36,6 +39,10 @@ pub(crate) struct Attempt<'c> {
     pub(crate) number: usize,
     /// Tokens that earlier attempts were charged.
     pub(crate) wasted: u64,
+    /// The probes that this attempt is.
+    pub(crate) leases: Vec<Lease>,
+    /// From sending to the head of the answer, once it is there.
+    pub(crate) first_byte_ms: OnceLock<u64>,
 }
 
 impl Attempt<'_> {
@@ -85,7 +92,9 @@ impl Attempt<'_> {
             () = core.cut.cancelled() => Err(SendError::CutOff),
         };
         if sent.is_ok() {
-            core.metrics.first_byte(self.name(), began.elapsed().as_secs_f64());
+            let took = began.elapsed();
+            core.metrics.first_byte(self.name(), took.as_secs_f64());
+            self.first_byte_ms.get_or_init(|| u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
         }
         Some(sent)
     }
@@ -100,29 +109,42 @@ impl Attempt<'_> {
         Duration::from_millis(self.plan.idle_ms.unwrap_or(self.core().config.timeouts.idle_ms))
     }
 
-    /// Notes a failure of the backend.
+    /// Notes a failure of the backend: `unreachable` is one of all its models, the others are of this one.
     pub(crate) fn failed(&self, kind: &'static str) {
         self.core().metrics.upstream_error(self.name(), kind);
-        self.core().health.saw(self.name(), Sighting::failing(kind));
+        match kind {
+            "unreachable" => self.core().health.unreachable(self.place(), kind),
+            _ => self.core().health.failed(self.place(), kind),
+        }
     }
 
-    /// What the status says about the backend.
+    /// What the head of an answer says about the backend.
     pub(crate) fn sighted(&self, status: StatusCode, headers: &HeaderMap) {
-        let (core, backend) = (self.core(), self.name());
+        let (core, place, now) = (self.core(), self.place(), SystemTime::now());
+        let reason = || format!("status {}", status.as_u16());
+        let count = |kind| core.metrics.upstream_error(self.name(), kind);
         if status == StatusCode::TOO_MANY_REQUESTS {
-            core.metrics.upstream_error(backend, "limited");
-            let sighting = Sighting {
-                state: ProviderState::Limited,
-                reason: "status 429".to_owned(),
-                retry_after_ms: retry_after_ms(headers),
-            };
-            core.health.saw(backend, sighting);
-        } else if status.is_server_error() {
-            core.metrics.upstream_error(backend, "5xx");
-            core.health.saw(backend, Sighting::failing(format!("status {}", status.as_u16())));
+            count("limited");
+            core.health.limited(place, &reason(), limit_headers::rest_of_limited(headers, now), false);
+        } else if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT {
+            count(if status.is_server_error() { "5xx" } else { "timeout" });
+            // One that is overloaded and says for how long is left alone for so long.
+            match limit_headers::retry_after_ms(headers, now) {
+                Some(ms) => core.health.limited(place, &reason(), ms, false),
+                None => core.health.failed(place, &reason()),
+            }
         } else if status.is_success() {
-            core.health.saw(backend, Sighting::healthy());
+            core.health.served(place, self.first_byte_ms.get().copied());
+            if let Some(ms) = limit_headers::rest_of_success(headers, now) {
+                core.health.limited(place, "nothing left of its limit", ms, true);
+            }
+        } else if status.is_client_error() {
+            core.health.answered(place);
         }
+    }
+
+    fn place(&self) -> Place<'_> {
+        Place { backend: self.name(), model: &self.candidate.model, leases: &self.leases }
     }
 
     /// The input as it is charged when the backend says nothing: counted, and never more than was held for it.
@@ -172,37 +194,6 @@ impl Attempt<'_> {
         set("x-quorate-attempts", &self.number.to_string());
         if self.plan.model != self.call.model {
             set("x-quorate-model-downgraded", &format!("{} -> {}", self.call.model, self.plan.model));
-        }
-    }
-}
-
-/// `retry-after-ms` (OpenAI's), else `retry-after` in seconds; 0 if neither is a number. At most a day.
-fn retry_after_ms(headers: &HeaderMap) -> u64 {
-    let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<f64>().ok();
-    let ms = number("retry-after-ms")
-        .or_else(|| number("retry-after").map(|seconds| seconds * 1000.0))
-        .unwrap_or(0.0);
-    let bounded = ms.clamp(0.0, 86_400_000.0);
-    if bounded.is_nan() { 0 } else { Duration::from_secs_f64(bounded / 1000.0).as_millis() as u64 }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn retry_delays() {
-        for (name, value, ms) in [
-            ("retry-after", "2", 2000),
-            ("retry-after-ms", "250", 250),
-            ("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT", 0),
-            ("retry-after", "-1", 0),
-            ("retry-after", "NaN", 0),
-            ("retry-after", "1e300", 86_400_000),
-        ] {
-            let mut headers = HeaderMap::new();
-            headers.insert(name, value.parse().unwrap());
-            assert_eq!(retry_after_ms(&headers), ms, "{name}: {value}");
         }
     }
 }

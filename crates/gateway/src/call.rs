@@ -5,7 +5,10 @@
 //! the client. An attempt that may have cost something is charged on its own reservation, and the next one gets a new
 //! one: so the price of every attempt is inside what was held for it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{Response, StatusCode, header};
@@ -17,6 +20,7 @@ use crate::{
     attempt::Attempt,
     body::ResponseBody,
     core::Core,
+    health::{Lease, NoneReady, Resting, Standing},
     plan::Plan,
     provider::{Facts, Usage},
     refusal::Refusal,
@@ -58,13 +62,8 @@ struct Trail {
     left: Vec<usize>,
     number: usize,
     wasted: u64,
-}
-
-/// How an attempt ended that brought no answer for the client.
-struct Failed {
-    refusal: Refusal,
-    /// What it may have cost is charged, and the reservation with it gone.
-    charged: bool,
+    /// How the last attempt ended, if there was one: what the client hears if there is no other.
+    failed: Option<Refusal>,
 }
 
 impl Call {
@@ -74,19 +73,17 @@ impl Call {
         te.iter().any(|value| value.to_str().is_ok_and(|te| te.to_ascii_lowercase().contains("trailers")))
     }
 
-    /// The candidates that can be used at all, those that rest at the end.
+    /// The candidates that may be tried now, in their order.
     pub(crate) fn usable(&self, plan: &Plan) -> Vec<usize> {
         let usable = plan.candidates.iter().enumerate().filter(|(_, candidate)| candidate.backend.is_ok());
-        let rests = |index: &usize| plan.candidates.get(*index).is_some_and(|one| self.rests(&one.name));
-        let (resting, ready): (Vec<usize>, Vec<usize>) = usable.map(|(index, _)| index).partition(rests);
-        ready.into_iter().chain(resting).collect()
+        usable.map(|(index, _)| index).filter(|index| !self.rests(plan, *index)).collect()
     }
 
-    /// The fleet has been told to leave this backend alone.
-    fn rests(&self, backend: &str) -> bool {
-        let providers = self.core.providers.borrow();
-        let until = providers.get(backend).and_then(|view| view.until);
-        until.is_some_and(|until| until > self.core.keeper.now())
+    /// The fleet leaves it alone, or an operator has drained it.
+    fn rests(&self, plan: &Plan, index: usize) -> bool {
+        plan.candidates
+            .get(index)
+            .is_none_or(|one| matches!(self.core.health.standing(&one.name, &one.model), Standing::Rests(_)))
     }
 
     pub(crate) fn deadline_of(&self, plan: &Plan) -> Instant {
@@ -98,11 +95,9 @@ impl Call {
 
     pub(crate) async fn run(self, plan: Plan, mut reply: Reply) {
         let covered = self.usable(&plan);
-        if let (true, Some(Err(unusable))) =
-            (covered.is_empty(), plan.candidates.first().map(|one| one.backend.as_ref()))
-        {
+        if covered.is_empty() {
             // The client may be gone, here and below: then nobody reads the answer.
-            return drop(reply.send(Refusal::Unusable(unusable.clone()).response()));
+            return drop(reply.send(self.none_left(&plan).response()));
         }
         let reserving = Reserving::new(&self, &mut reply, Arc::new(plan), covered);
         let (plan, held) = match reserving.run().await {
@@ -113,18 +108,24 @@ impl Call {
             self.core.metrics.hang_ups.inc();
             return self.release(held).await;
         }
-        let left = self.usable(&plan);
-        let trail = Trail { plan, held, left, number: 0, wasted: 0 };
+        let mut left = self.usable(&plan);
+        // One that came back meanwhile has no room in what is held, unless nothing else is there.
+        let has_room = |index: &usize| held.as_ref().is_none_or(|held| held.covered.contains(index));
+        left.sort_by_key(|index| !has_room(index));
+        let trail = Trail { plan, held, left, number: 0, wasted: 0, failed: None };
         self.try_all(trail, reply).await;
     }
 
     async fn try_all(&self, mut trail: Trail, mut reply: Reply) {
         loop {
-            let Some(attempt) = self.next(&mut trail) else {
-                // A plan without a usable backend, after a change of model or policy.
-                self.release(trail.held).await;
-                return drop(reply.send(unusable(&trail.plan).response()));
+            let (index, leases) = match self.next(&mut trail, &mut reply).await {
+                Ok(next) => next,
+                Err(refusal) => {
+                    self.release(trail.held).await;
+                    return drop(reply.send(trail.failed.unwrap_or(refusal).response()));
+                }
             };
+            let Some(attempt) = self.attempt(&mut trail, index, leases) else { continue };
             let sent = match attempt.send(trail.held.as_ref(), &mut reply).await {
                 Some(sent) => sent,
                 None => {
@@ -135,37 +136,47 @@ impl Call {
                 }
             };
             let more = self.has_more(&trail, &attempt);
-            let failed = match sent {
+            let refusal = match sent {
                 Ok(response) if more && is_worth_another(response.status()) => {
                     attempt.sighted(response.status(), response.headers());
-                    let refusal = Refusal::BackendStatus {
+                    Refusal::BackendStatus {
                         backend: attempt.name().to_owned(),
                         status: response.status().as_u16(),
-                    };
-                    Failed { refusal, charged: false }
+                    }
                 }
                 Ok(response) => return self.relay(attempt, trail.held, response, reply).await,
                 Err(error) => self.not_answered(&attempt, &mut trail, error, more).await,
             };
-            if !more || matches!(failed.refusal, Refusal::Stopping) {
+            if !more || matches!(refusal, Refusal::Stopping) {
                 self.release(trail.held).await;
-                return drop(reply.send(failed.refusal.response()));
-            }
-            tracing::info!(backend = attempt.name(), reason = %failed.refusal, "moving on to the next backend");
-            self.core.metrics.fallback(attempt.name());
-            drop(attempt);
-            if let Err(refusal) = self.hold_for_next(&mut trail, failed, &mut reply).await {
                 return drop(reply.send(refusal.response()));
+            }
+            tracing::info!(backend = attempt.name(), reason = %refusal, "moving on to the next backend");
+            self.core.metrics.fallback(attempt.name());
+            trail.failed = Some(refusal);
+        }
+    }
+
+    /// The next candidate that may be used and for which there is room. One whose rest is over is claimed first: while the
+    /// cluster decides on that, and if another one probes it, it is passed over.
+    async fn next(&self, trail: &mut Trail, reply: &mut Reply) -> Result<(usize, Vec<Lease>), Refusal> {
+        loop {
+            let at = trail.left.iter().position(|index| !self.rests(&trail.plan, *index));
+            let Some(index) = at.map(|at| trail.left.remove(at)) else {
+                return Err(self.none_left(&trail.plan));
+            };
+            let Some(candidate) = trail.plan.candidates.get(index) else { continue };
+            let alone = self.core.spare.is_lost();
+            let claimed = self.core.health.claim(&candidate.name, &candidate.model, alone).await;
+            let Some(leases) = claimed else { continue };
+            if self.hold_for(trail, index, reply).await? {
+                return Ok((index, leases));
             }
         }
     }
 
-    /// The next candidate. One that rests is only tried where no other was there from the start.
-    fn next(&self, trail: &mut Trail) -> Option<Attempt<'_>> {
-        let rests = |index: usize| trail.plan.candidates.get(index).is_some_and(|one| self.rests(&one.name));
-        let ready = trail.left.iter().position(|index| !rests(*index));
-        let at = ready.or((trail.number == 0 && !trail.left.is_empty()).then_some(0))?;
-        let candidate = trail.plan.candidates.get(trail.left.remove(at))?.clone();
+    fn attempt(&self, trail: &mut Trail, index: usize, leases: Vec<Lease>) -> Option<Attempt<'_>> {
+        let candidate = trail.plan.candidates.get(index)?.clone();
         let backend = candidate.backend.clone().ok()?;
         trail.number += 1;
         Some(Attempt {
@@ -175,6 +186,8 @@ impl Call {
             backend,
             number: trail.number,
             wasted: trail.wasted,
+            leases,
+            first_byte_ms: OnceLock::new(),
         })
     }
 
@@ -182,11 +195,10 @@ impl Call {
     fn has_more(&self, trail: &Trail, attempt: &Attempt<'_>) -> bool {
         let most = self.core.config.limits.attempts_max;
         let most = most.unwrap_or_else(|| trail.plan.priorities.max(ATTEMPTS_DEFAULT));
-        let rests = |index: &usize| trail.plan.candidates.get(*index).is_none_or(|one| self.rests(&one.name));
         trail.number < most
             && Instant::now() < attempt.deadline()
             && !self.core.cut.is_cancelled()
-            && trail.left.iter().any(|index| !rests(index))
+            && trail.left.iter().any(|index| !self.rests(&trail.plan, *index))
     }
 
     async fn not_answered(
@@ -195,13 +207,13 @@ impl Call {
         trail: &mut Trail,
         error: SendError,
         more: bool,
-    ) -> Failed {
+    ) -> Refusal {
         let backend = attempt.name().to_owned();
         tracing::warn!(backend, %error, "backend did not answer");
         let (refusal, kind) = match error {
             SendError::NotSent(_) => {
                 attempt.failed("unreachable");
-                return Failed { refusal: Refusal::BackendUnreachable { backend }, charged: false };
+                return Refusal::BackendUnreachable { backend };
             }
             SendError::Unanswered(_) => (Refusal::BackendDied { backend }, Some("died")),
             SendError::TimedOut => (Refusal::BackendTimeout { backend }, Some("timeout")),
@@ -218,42 +230,52 @@ impl Call {
         } else {
             attempt.settle(held, Usage::of(used, 0)).await;
         }
-        Failed { refusal, charged: true }
+        refusal
     }
 
-    /// A reservation that has room for the next attempt: the one that is there, or a new one. Where that is denied, the
-    /// request ends as its last attempt did.
-    async fn hold_for_next(
-        &self,
-        trail: &mut Trail,
-        failed: Failed,
-        reply: &mut Reply,
-    ) -> Result<(), Refusal> {
-        let rests = |index: &usize| trail.plan.candidates.get(*index).is_none_or(|one| self.rests(&one.name));
-        let (resting, ready): (Vec<usize>, Vec<usize>) = trail.left.iter().copied().partition(rests);
-        let fits = |next: &usize| {
-            let covered = trail.held.as_ref().is_none_or(|held| held.covered.contains(next));
-            covered && trail.plan.is_matched_to(*next)
+    /// Sees to a reservation that has room for this candidate: the one that is there, or a new one. False: the plan has
+    /// become another one, and the candidate with it.
+    async fn hold_for(&self, trail: &mut Trail, index: usize, reply: &mut Reply) -> Result<bool, Refusal> {
+        let has_room = match &trail.held {
+            Some(held) => held.covered.contains(&index),
+            None => trail.plan.matches.is_empty(),
         };
-        if !failed.charged && ready.first().is_some_and(fits) {
-            return Ok(());
+        if has_room && trail.plan.is_matched_to(index) {
+            return Ok(true);
         }
         self.release(trail.held.take()).await;
-        let covered = ready.into_iter().chain(resting).collect();
-        match Reserving::new(self, reply, Arc::clone(&trail.plan), covered).run().await {
-            Ok((plan, held)) => {
-                if !plan.has_candidates_of(&trail.plan) {
-                    trail.left = self.usable(&plan);
-                }
-                trail.plan = plan;
-                trail.held = held;
-                Ok(())
-            }
-            Err(refusal) => {
-                tracing::info!(%refusal, "there is no room for another attempt");
-                Err(failed.refusal)
-            }
+        let others = trail.left.iter().copied().filter(|other| !self.rests(&trail.plan, *other));
+        let covered = std::iter::once(index).chain(others).collect();
+        let reserved = Reserving::new(self, reply, Arc::clone(&trail.plan), covered).run().await;
+        let (plan, held) = reserved.inspect_err(|refusal| {
+            tracing::info!(%refusal, "there is no room for another attempt");
+        })?;
+        let same = plan.has_candidates_of(&trail.plan);
+        if !same {
+            trail.left = self.usable(&plan);
         }
+        trail.plan = plan;
+        trail.held = held;
+        Ok(same)
+    }
+
+    /// Why nothing can be tried.
+    fn none_left(&self, plan: &Plan) -> Refusal {
+        let usable = plan.candidates.iter().filter(|one| one.backend.is_ok());
+        let backends: Vec<_> = usable
+            .map(|one| {
+                let resting = match self.core.health.standing(&one.name, &one.model) {
+                    Standing::Rests(resting) => resting,
+                    Standing::Ready | Standing::MayProbe => Resting::being_tried(),
+                };
+                (one.name.clone(), one.model.clone(), resting)
+            })
+            .collect();
+        if backends.is_empty() {
+            return unusable(plan);
+        }
+        self.core.metrics.resting.inc();
+        Refusal::NoneReady(Box::new(NoneReady { backends, now: self.core.keeper.now() }))
     }
 
     async fn relay(

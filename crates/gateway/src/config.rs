@@ -167,6 +167,8 @@ pub struct Timeouts {
     pub write_ms: u64,
     /// On stop: how long requests in flight may go on. Default: 30,000.
     pub stop_ms: u64,
+    /// How long a probe of a backend that rested keeps others from probing it; at most 60,000. Default: 10,000.
+    pub probe_ms: u64,
 }
 
 impl Default for Timeouts {
@@ -183,6 +185,7 @@ impl Default for Timeouts {
             settle_ms: 60_000,
             write_ms: 30_000,
             stop_ms: 30_000,
+            probe_ms: 10_000,
         }
     }
 }
@@ -263,6 +266,10 @@ impl GatewayConfig {
                 quorate_ledger::TTL_MAX_MS
             )));
         }
+        if !(1..=quorate_ledger::PROBE_LEASE_MAX_MS).contains(&self.timeouts.probe_ms) {
+            let most = quorate_ledger::PROBE_LEASE_MAX_MS;
+            return Err(GatewayError::Config(format!("timeouts.probe_ms: must be 1 to {most}")));
+        }
         Ok(())
     }
 }
@@ -300,6 +307,7 @@ backends: [{name: openai, provider: OpenAI, base_url: 'https://api.openai.com/v1
             ("['127.0.0.1:1']", "[]", "nodes"),
             ("api_key_env: OPENAI_API_KEY", "api_key_env: A, api_key_file: b", "not both"),
             ("nodes:", "timeouts: {total_ms: 0}\nnodes:", "timeouts.total_ms"),
+            ("nodes:", "timeouts: {probe_ms: 60001}\nnodes:", "timeouts.probe_ms"),
             ("nodes:", "limits: {in_flight_max: 0}\nnodes:", "limits.in_flight_max"),
         ] {
             let error = parse(&MINIMAL.replace(from, to)).unwrap_err();

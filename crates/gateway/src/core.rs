@@ -1,8 +1,7 @@
 //! What all requests of a gateway share.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
-use quorate_ledger::ProviderView;
 use quorate_rpc::Keys;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -14,7 +13,7 @@ use crate::{
 };
 
 /// What the fleet believes of each backend.
-pub(crate) type Providers = watch::Receiver<Arc<BTreeMap<String, ProviderView>>>;
+pub(crate) type Providers = watch::Receiver<quorate_rpc::Providers>;
 
 /// What a gateway follows.
 #[derive(Debug, Clone)]
@@ -35,9 +34,8 @@ pub(crate) struct Core {
     pub(crate) keeper: Arc<dyn BudgetKeeper>,
     pub(crate) policy: PolicyReceiver,
     pub(crate) keys: watch::Receiver<Keys>,
-    pub(crate) providers: Providers,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) health: Health,
+    pub(crate) health: Arc<Health>,
     pub(crate) tier_hints: Hints,
     pub(crate) spare: Arc<Spare>,
     /// Everything that must finish before the gateway may stop: calls and settlements.
@@ -64,7 +62,8 @@ impl Core {
         let memory = Memory::new(config.limits.bodies_bytes_max);
         let upstream = Upstream::new(&config.timeouts)?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let health = Health::new(&config.name, &keeper, &tasks, &stop);
+        let me = (config.name.as_str(), config.timeouts.probe_ms);
+        let health = Health::start(me, &keeper, &followed.providers, &metrics, &tasks, &stop);
         let in_flight = Arc::new(Semaphore::new(config.limits.in_flight_max.min(Semaphore::MAX_PERMITS)));
         let spare = Arc::new(Spare::default());
         let repayer = Repayer {
@@ -74,7 +73,7 @@ impl Core {
             stop: stop.clone(),
         };
         tasks.spawn(repayer.run());
-        let Followed { policy, keys, providers } = followed;
+        let Followed { policy, keys, providers: _ } = followed;
         Ok(Self {
             config,
             sources,
@@ -82,7 +81,6 @@ impl Core {
             keeper,
             policy,
             keys,
-            providers,
             metrics,
             health,
             tier_hints: Hints::default(),

@@ -10,6 +10,7 @@ use thiserror::Error;
 use crate::{
     backends::Unusable,
     body::ResponseBody,
+    health::NoneReady,
     provider::{error_body, error_body::BadRequest},
     ratelimit,
 };
@@ -43,6 +44,8 @@ pub(crate) enum Refusal {
     NoBackend { route: String },
     #[error(transparent)]
     Unusable(Unusable),
+    #[error("{0}")]
+    NoneReady(Box<NoneReady>),
     #[error(
         "the request has no tenant: send header {header}, or let the policy's kind Identity name a default"
     )]
@@ -143,6 +146,12 @@ impl Refusal {
             Self::Unusable(Unusable::Wrong { .. }) => {
                 row(StatusCode::BAD_GATEWAY, "server_error", Some("backend_unusable"))
             }
+            Self::NoneReady(none) if none.is_limit() => {
+                row(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded", Some("provider_limited"))
+            }
+            Self::NoneReady(_) => {
+                row(StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("backends_resting"))
+            }
             Self::NoTenant { .. } => row(StatusCode::UNAUTHORIZED, invalid, Some("tenant_missing")),
             Self::NotIdentified { .. } => row(StatusCode::UNAUTHORIZED, invalid, Some("identity_missing")),
             Self::WrongKey(_) => row(StatusCode::UNAUTHORIZED, invalid, Some("invalid_api_key")),
@@ -220,6 +229,7 @@ impl Refusal {
             Self::Denied { denial, .. } => denial.retry_after_ms?,
             Self::TierRejects { account, .. } => account.resets_at?.since(ratelimit::now()).max(1),
             Self::ClusterUnavailable { retry_after_ms } => (*retry_after_ms).max(1000),
+            Self::NoneReady(none) => none.retry_after_ms()?,
             Self::NoPolicy | Self::Overloaded | Self::Stopping => 1000,
             _ => return None,
         };

@@ -2,11 +2,9 @@
 
 use std::sync::Arc;
 
-use quorate_ledger::{ProviderState, ProviderView, TimestampMs};
 use quorate_policy::runtime::{BackendRef, BodyField, CompiledPolicy, PolicyParts, ProviderKind};
 
 use super::{
-    keeper::now,
     policies::{backend, compile, config, route, spec, tokens},
     provider::{FakeProvider, Step, answer, answer_with, chat, delta, piece, stream_head},
     world::{World, chat_request},
@@ -165,40 +163,6 @@ async fn a_fallback_may_have_a_model_of_its_own() {
         String::from_utf8(second.got()[0].body.clone()).unwrap(),
         chat_request(NAMED).replace("gpt-4o-mini", "claude-x")
     );
-}
-
-fn resting(backend: &str, until: Option<TimestampMs>) -> ProviderView {
-    ProviderView {
-        backend: backend.to_owned(),
-        state: ProviderState::Limited,
-        since: now(),
-        until,
-        reason: "status 429".to_owned(),
-        reporter: "g2".to_owned(),
-    }
-}
-
-#[tokio::test]
-async fn a_backend_that_the_fleet_leaves_alone_is_passed_over_while_another_is_there() {
-    let (world, second) = two(routed(both(1, 2), 10_000), "").await;
-    world.provider.plays([answer("200 OK", &chat(10, 20))]);
-    let put = |view: ProviderView| {
-        world.providers.send_modify(|known| {
-            Arc::make_mut(known).insert(view.backend.clone(), view);
-        });
-    };
-    put(resting("ns/first", Some(now().saturating_add(60_000))));
-    assert_eq!(world.chat(NAMED).await.header("x-ai-provider"), Some("second"));
-    // Both: something is better than nothing.
-    put(resting("ns/second", Some(now().saturating_add(60_000))));
-    let answer = world.chat(NAMED).await;
-    assert_eq!(
-        (answer.header("x-ai-provider"), answer.header("x-quorate-attempts")),
-        (Some("first"), Some("1"))
-    );
-    put(resting("ns/first", Some(TimestampMs(1))));
-    assert_eq!(world.chat(NAMED).await.header("x-ai-provider"), Some("first"));
-    assert_eq!(second.got().len(), 1);
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
-use quorate_ledger::{AccountView, Command, Ledger, Outcome, ReservationId, TimestampMs};
+use quorate_ledger::{AccountView, Command, Ledger, Outcome, ProviderView, ReservationId, TimestampMs};
 use quorate_policy::runtime::CompiledPolicy;
 use tokio::sync::watch;
 
@@ -57,6 +57,15 @@ impl LedgerKeeper {
     /// Commands to release something, whatever came of them.
     pub(crate) fn releases(&self) -> usize {
         self.releases.load(Ordering::SeqCst)
+    }
+
+    /// Counts the commands.
+    pub(crate) fn applied(&self) -> watch::Receiver<u64> {
+        self.applied.subscribe()
+    }
+
+    pub(crate) fn providers(&self) -> Vec<ProviderView> {
+        self.ledger.lock().providers().collect()
     }
 
     pub(crate) fn apply(&self, command: &Command) -> Outcome {
