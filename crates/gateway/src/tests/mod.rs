@@ -4,6 +4,7 @@ mod bounds;
 mod charging;
 mod costs;
 mod fallback;
+mod health;
 mod identity;
 mod keeper;
 mod loss;

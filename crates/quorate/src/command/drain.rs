@@ -13,8 +13,6 @@ use super::ClusterOptions;
 /// Example: quorate drain backend openai
 #[derive(Debug, Args)]
 pub struct Drain {
-    #[command(flatten)]
-    cluster: ClusterOptions,
     #[command(subcommand)]
     what: What,
 }
@@ -24,8 +22,6 @@ pub struct Drain {
 /// Example: quorate undrain backend openai
 #[derive(Debug, Args)]
 pub struct Undrain {
-    #[command(flatten)]
-    cluster: ClusterOptions,
     #[command(subcommand)]
     what: What,
 }
@@ -33,19 +29,24 @@ pub struct Undrain {
 #[derive(Debug, Subcommand)]
 enum What {
     /// One backend, of a policy or of the gateways' own config
-    Backend {
-        /// `namespace/name` as policies name it, or `name` where that is clear
-        name: String,
-    },
+    Backend(Backend),
+}
+
+#[derive(Debug, Args)]
+struct Backend {
+    /// `namespace/name` as policies name it, or `name` where that is clear
+    name: String,
+    #[command(flatten)]
+    cluster: ClusterOptions,
 }
 
 impl Drain {
     /// # Errors
     /// The cluster refuses it or cannot be reached.
     pub async fn run(self) -> Result<()> {
-        let What::Backend { name } = self.what;
+        let What::Backend(Backend { name, cluster }) = self.what;
         let request = DrainBackendRequest { backend: name };
-        let done = self.cluster.admin().drain_backend(request).await?;
+        let done = cluster.admin().drain_backend(request).await?;
         say(&done.backend, if done.changed { "drained" } else { "was drained already" }, done.known);
         Ok(())
     }
@@ -55,9 +56,9 @@ impl Undrain {
     /// # Errors
     /// The cluster refuses it or cannot be reached.
     pub async fn run(self) -> Result<()> {
-        let What::Backend { name } = self.what;
+        let What::Backend(Backend { name, cluster }) = self.what;
         let request = UndrainBackendRequest { backend: name };
-        let done = self.cluster.admin().undrain_backend(request).await?;
+        let done = cluster.admin().undrain_backend(request).await?;
         say(&done.backend, if done.changed { "undrained" } else { "was not drained" }, done.known);
         Ok(())
     }
