@@ -29,6 +29,9 @@ const LEASE_MS: u64 = 3_000;
 /// Between two requests of one client.
 const PAUSE: Duration = Duration::from_millis(5);
 
+/// One fleet at a time: what is measured is not how many of them fit on this machine.
+static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// What a `retry-after` asks for, in seconds.
 fn rest_s() -> u64 {
     std::env::var("QUORATE_TEST_REST_S").ok().and_then(|text| text.parse().ok()).unwrap_or(2)
@@ -142,6 +145,7 @@ async fn probe(deployment: &Deployment, recorder: &Recorder, after: Instant) -> 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_fleet_leaves_a_limited_backend_alone_and_one_probe_tries_it_again() {
+    let _turn = TURN.lock().await;
     let (deployment, recorder) = fleet(60_000).await;
     let traffic = Traffic::start(&deployment);
     let all: Vec<usize> = (0..GATEWAYS).collect();
@@ -183,6 +187,7 @@ async fn the_fleet_leaves_a_limited_backend_alone_and_one_probe_tries_it_again()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_gateway_leaves_its_probe_to_another() {
+    let _turn = TURN.lock().await;
     let (mut deployment, recorder) = fleet(LEASE_MS).await;
     let traffic = Traffic::start(&deployment);
     let all: Vec<usize> = (0..GATEWAYS).collect();
@@ -215,6 +220,7 @@ async fn a_killed_gateway_leaves_its_probe_to_another() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drained_backend_gets_nothing_until_it_is_undrained() {
+    let _turn = TURN.lock().await;
     let (deployment, recorder) = fleet(60_000).await;
     let ask =
         async |gateway| deployment.chat(gateway, "alice", &support::request_of_100(false)).await.unwrap();

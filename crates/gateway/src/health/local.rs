@@ -196,7 +196,7 @@ impl LocalCircuit {
     /// Whether what was just added may be due earlier than anybody has reckoned with. Asked once each time.
     pub(crate) fn wakes(&mut self) -> bool {
         let failing = self.pending.failures > 0 || self.urgent;
-        let known = std::mem::replace(&mut self.reckoned, Some(failing));
+        let known = self.reckoned.replace(failing);
         !self.sending && (failing || known != Some(failing))
     }
 
@@ -239,7 +239,10 @@ impl LocalCircuit {
             consecutive_failures: consecutive,
             first_byte_ms_sum: report.first_byte_ms_sum.saturating_add(newer.first_byte_ms_sum),
             first_byte_count: report.first_byte_count.saturating_add(newer.first_byte_count),
-            signal: newer.signal.or(still),
+            signal: match newer.signal {
+                Some(ProviderSignal::Limited { .. }) => newer.signal,
+                other => still.or(other),
+            },
             probe: newer.probe.or(report.probe),
             reason: if newer.reason.is_empty() { report.reason } else { newer.reason },
             ..report
@@ -275,5 +278,99 @@ impl LocalCircuit {
 
     fn is_quiet(&self) -> bool {
         self.since.is_none() && !self.sending && self.claim.is_none() && self.rest.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: TimestampMs = TimestampMs(1_790_000_000_000);
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn successes_wait_for_others_failures_less_and_signals_not_at_all() {
+        let (mut local, began) = (LocalCircuit::default(), Instant::now());
+        assert_eq!(local.due(began), None);
+        local.success(Some(20));
+        assert_eq!(local.due(began), Some(began + SUCCESSES_APART));
+        local.failure("timeout", NOW);
+        assert_eq!(local.due(began), Some(began), "the first failure is told at once");
+        let report = local.take(began);
+        assert_eq!((report.successes, report.failures, report.consecutive_failures), (1, 1, 1));
+        assert_eq!((report.first_byte_ms_sum, report.first_byte_count), (20, 1));
+        local.failure("timeout", NOW);
+        assert_eq!(local.due(began), None, "one at a time");
+        local.delivered(&report, 1);
+        assert_eq!(local.due(began), Some(began + FAILURES_APART));
+        local.failure("timeout", NOW);
+        assert_eq!(local.due(began), Some(began), "three in a row, told or not, are a signal");
+        assert!(local.rests(0, || NOW).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_own_signal_holds_until_the_watch_has_seen_what_the_ledger_said() {
+        let mut local = LocalCircuit::default();
+        local.limited("status 429", 50, NOW);
+        let report = local.take(Instant::now());
+        let later = || NOW.saturating_add(60_000);
+        assert!(local.rests(7, later).is_some(), "its time is over, but nobody has answered");
+        local.delivered(&report, 8);
+        assert!(local.rests(7, later).is_some(), "answered, and not seen yet");
+        assert!(local.rests(8, later).is_none(), "from here on the watch says what is");
+        local.limited("status 429", 50, NOW);
+        let report = local.take(Instant::now());
+        local.lost(report, NOW);
+        assert!(local.rests(8, || NOW).is_some() && local.rests(8, later).is_none(), "its own word counts");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_lost_goes_along_with_the_next_report() {
+        let (mut local, began) = (LocalCircuit::default(), Instant::now());
+        local.success(None);
+        local.limited("status 429", 5_000, NOW);
+        assert!(local.begin_claim(7));
+        local.end_probe(7, ProbeVerdict::Failed);
+        let report = local.take(began);
+        local.failure("died", NOW);
+        local.lost(report, NOW.saturating_add(2_000));
+        assert_eq!(local.due(began), Some(began + TRIES_APART));
+        tokio::time::advance(ms(1_000)).await;
+        let again = local.take(Instant::now());
+        assert_eq!((again.successes, again.failures, again.consecutive_failures), (1, 1, 1));
+        assert_eq!(again.probe, Some(ProbeEnd { probe: 7, verdict: ProbeVerdict::Failed }));
+        let left = ProviderSignal::Limited { retry_after_ms: 3_000 };
+        assert_eq!(again.signal, Some(left), "what is left of it, whatever failed since");
+        assert!(local.is_claimed() && !local.begin_claim(8), "its verdict has not arrived");
+        local.delivered(&again, 1);
+        assert!(!local.is_claimed() && local.begin_claim(8));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_claim_follows_a_refused_one_at_once() {
+        let mut local = LocalCircuit::default();
+        assert!(local.begin_claim(1));
+        local.drop_claim(ms(100));
+        assert!(!local.begin_claim(2));
+        tokio::time::advance(ms(101)).await;
+        assert!(local.begin_claim(2));
+    }
+
+    #[test]
+    fn there_are_no_more_than_the_ledger_keeps() {
+        let mut locals = Locals::default();
+        for number in 0..CIRCUITS_MAX {
+            locals.get_or_make("b", &format!("m{number}")).unwrap().success(None);
+        }
+        assert!(locals.get_or_make("b", "new").is_none(), "all of them have something to report");
+        let (report, local) = match locals.get_mut("b", "m7") {
+            Some(local) => (local.take(Instant::now()), local),
+            None => panic!("it was made"),
+        };
+        local.delivered(&report, 1);
+        assert!(locals.get_or_make("b", "new").is_some() && locals.get("b", "m7").is_none());
     }
 }
