@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use quorate_ledger::{
-    Amount, Charge, Command, Outcome, ProbeRefusal, ProviderReport, ProviderSignal, ProviderState, Refusal,
+    Amount, CIRCUITS_MAX, Charge, Command, Outcome, ProbeRefusal, ProviderReport, ProviderSignal,
+    ProviderState, Refusal,
 };
 use quorate_rpc::admin::{
     DrainBackendRequest, DrainBackendResponse, ListAccountsRequest, ListAuditRequest, UndrainBackendRequest,
@@ -192,6 +193,35 @@ async fn an_operator_drains_a_backend_by_the_name_that_it_has() {
         .collect();
     assert!(shown.contains(&("ops", "drain backend", "backend default/openai")), "{shown:?}");
     assert!(shown.contains(&("ops", "undrain backend", "backend default/openai")), "{shown:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watchers_forget_circuits_with_the_ledger_and_newcomers_get_all_of_them() {
+    let cluster = cluster().await;
+    let client = cluster.client();
+    let watch = client.watch();
+    let report = |model: usize| {
+        let report = ProviderReport {
+            backend: "openai".into(),
+            model: format!("m{model}"),
+            reporter: "g1".into(),
+            successes: 1,
+            ..ProviderReport::default()
+        };
+        client.execute(Command::ReportProvider(report), TIMEOUT)
+    };
+    let full = |known: &Providers| known.get("openai").is_some_and(|models| models.len() == CIRCUITS_MAX);
+    for reported in join_all((0..CIRCUITS_MAX).map(report)).await {
+        reported.unwrap();
+    }
+    let mut providers = watch.providers();
+    tokio::time::timeout(TIMEOUT, providers.wait_for(full)).await.unwrap().unwrap();
+    report(CIRCUITS_MAX).await.unwrap();
+    let new = format!("m{CIRCUITS_MAX}");
+    let in_place = |known: &Providers| full(known) && circuit(known, "openai", &new).is_some();
+    tokio::time::timeout(TIMEOUT, providers.wait_for(in_place)).await.unwrap().unwrap();
+    let newcomer = client.watch();
+    tokio::time::timeout(TIMEOUT, newcomer.providers().wait_for(in_place)).await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

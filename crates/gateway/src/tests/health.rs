@@ -5,11 +5,11 @@ use std::{sync::Arc, time::Duration};
 use quorate_ledger::{
     Command, Outcome, ProbeEnd, ProbeVerdict, ProviderReport, ProviderSignal, ProviderState, ProviderView,
 };
-use quorate_policy::runtime::{CompiledPolicy, PolicyParts};
+use quorate_policy::runtime::{ClusterLoss, CompiledPolicy, PolicyParts};
 
 use super::{
     keeper::now,
-    policies::{backend, compile, config, route, tokens},
+    policies::{backend, compile, config, route, tokens, units},
     provider::{FakeProvider, Step, answer, answer_with, chat},
     world::{World, chat_request, http_client},
 };
@@ -314,4 +314,31 @@ async fn a_report_that_is_lost_is_made_again() {
     told(&world, "first", ProviderState::Open).await;
     let refused = world.chat(NAMED).await;
     assert_eq!(refused.error()["code"].as_str(), Some("provider_limited"), "{}", refused.text());
+}
+
+#[tokio::test]
+async fn where_requests_go_on_without_the_cluster_the_gateway_tries_alone_one_at_a_time() {
+    let mut budget = tokens("user-hourly", 10_000);
+    budget.on_cluster_loss = ClusterLoss::FailOpen { up_to: units(10_000) };
+    let policy = compile(PolicyParts {
+        budgets: vec![budget],
+        routes: vec![route("all", "", [backend("first", 0)])],
+        ..PolicyParts::default()
+    });
+    let world = World::compiled(policy, |first| config(&[("first", first)], "")).await;
+    world.provider.plays([Step::Pause, answer("200 OK", &chat(10, 20))]);
+    limit(&world, "first", MODEL, 1);
+    rest_is_over(&world).await;
+    world.keeper.set_reachable(false);
+    let request = world.request("/v1/chat/completions", &chat_request(NAMED), &[]);
+    let first = tokio::spawn(async move { http_client().request(request).await.unwrap().status() });
+    world.provider.asked.notified().await;
+    let refused = world.chat(NAMED).await;
+    assert_eq!(refused.error()["code"].as_str(), Some("provider_limited"), "{}", refused.text());
+    assert!(refused.text().contains("another request is trying"), "{}", refused.text());
+    world.provider.plays([answer("200 OK", &chat(10, 20))]);
+    world.provider.go();
+    assert_eq!(first.await.unwrap().as_u16(), 200);
+    assert_eq!(world.chat(NAMED).await.status.as_u16(), 200);
+    assert_eq!(world.provider.got().len(), 2);
 }
