@@ -259,6 +259,9 @@ impl Refusal {
                 ratelimit::insert(headers, std::slice::from_ref(&**account), |_| *window);
                 headers.insert("x-should-retry", HeaderValue::from_static("false"));
             }
+            Self::NoneReady(none) if none.waiting_is_pointless() => {
+                headers.insert("x-should-retry", HeaderValue::from_static("false"));
+            }
             Self::TooManyAccounts(_) => {
                 headers.insert("x-should-retry", HeaderValue::from_static("false"));
             }

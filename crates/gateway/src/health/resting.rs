@@ -9,6 +9,8 @@ use super::{cause, local::Rest};
 
 /// A probe is decided on sooner than its lease runs out.
 const PROBED_RETRY_MS: u64 = 1_000;
+/// Waiting longer than this is not what an SDK should do on its own.
+const RETRY_WORTH_MS: u64 = 60_000;
 
 /// One backend that is left alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,6 +79,11 @@ impl NoneReady {
     /// All of them limit: the client is to slow down. Otherwise something is out of order.
     pub(crate) fn is_limit(&self) -> bool {
         self.backends.iter().all(|(_, _, resting)| resting.cause == Some(ProviderCause::Limited))
+    }
+
+    /// For an SDK that would wait on its own.
+    pub(crate) fn waiting_is_pointless(&self) -> bool {
+        self.retry_after_ms().is_none_or(|ms| ms > RETRY_WORTH_MS)
     }
 
     /// Until the first may be tried; `None`: all are drained.
@@ -160,6 +167,9 @@ mod tests {
         assert_eq!(none_ready(vec![limited(31_000), limited(3_000)]).retry_after_ms(), Some(2_000));
         assert_eq!(none_ready(vec![limited(31_000), Resting::drained("")]).retry_after_ms(), Some(30_000));
         assert_eq!(none_ready(vec![limited(31_000), Resting::being_tried()]).retry_after_ms(), Some(1_000));
-        assert_eq!(none_ready(vec![Resting::drained("")]).retry_after_ms(), None);
+        let drained = none_ready(vec![Resting::drained("")]);
+        assert!(drained.retry_after_ms().is_none() && drained.waiting_is_pointless());
+        assert!(none_ready(vec![limited(61_001)]).waiting_is_pointless());
+        assert!(!none_ready(vec![limited(61_000)]).waiting_is_pointless());
     }
 }
