@@ -24,6 +24,8 @@ const BACKOFF_MIN_MS: u64 = 1_000;
 const BACKOFF_MAX_MS: u64 = 60_000;
 /// A circuit that stayed closed for so long begins anew.
 const CALM_MS: u64 = 60_000;
+/// How long a circuit is kept whose rest is over, and that nobody claims.
+const TROUBLE_KEPT_MS: u64 = 600_000;
 /// No backend is left alone for longer on its own word.
 pub(crate) const RETRY_AFTER_MAX_MS: u64 = 86_400_000;
 /// A longer reason is cut.
@@ -173,9 +175,13 @@ impl Circuit {
         changed
     }
 
-    /// Nobody would miss it: nothing is known of it but that it worked.
+    /// Nobody would miss it: it works, or it was in trouble and nobody has asked for it since.
     pub fn is_idle(&self, now: TimestampMs, idle_ms: u64) -> bool {
-        self.state == State::Closed && self.drained.is_none() && now.since(self.last_report) >= idle_ms
+        let over = match &self.state {
+            State::Closed => true,
+            State::Open { until } | State::HalfOpen { until, .. } => now.since(*until) >= TROUBLE_KEPT_MS,
+        };
+        over && self.drained.is_none() && now.since(self.last_report) >= idle_ms
     }
 
     pub fn view(&self, backend: &str, model: &str) -> ProviderView {

@@ -81,7 +81,7 @@ impl Providers {
         Ok((done, circuit.revision))
     }
 
-    /// Idle ones go when there are many; when there is no room at all, the closed one that was idle for longest.
+    /// Idle ones go when there are many; when there is no room at all, the one without trouble that was idle for longest.
     fn make_room(&mut self, now: TimestampMs) -> Result<(), String> {
         if self.circuits.len() < ROOMY {
             return Ok(());
@@ -89,8 +89,8 @@ impl Providers {
         let idle = self.circuits.iter().filter(|(_, circuit)| circuit.is_idle(now, IDLE_MS));
         let mut gone: Vec<Arc<str>> = idle.take(FORGOTTEN_MAX).map(|(key, _)| key.clone()).collect();
         if gone.is_empty() && self.circuits.len() >= CIRCUITS_MAX {
-            let closed = self.circuits.iter().filter(|(_, circuit)| circuit.is_idle(now, 0));
-            gone.extend(closed.min_by_key(|(_, circuit)| circuit.last_report).map(|(key, _)| key.clone()));
+            let calm = self.circuits.iter().filter(|(_, circuit)| circuit.is_idle(now, 0));
+            gone.extend(calm.min_by_key(|(_, circuit)| circuit.last_report).map(|(key, _)| key.clone()));
         }
         for key in &gone {
             self.circuits.remove(&**key);

@@ -71,7 +71,7 @@ fn report(model: &str, limited: bool) -> Command {
         model: model.into(),
         reporter: "g1".into(),
         successes: 1,
-        signal: limited.then_some(ProviderSignal::Limited { retry_after_ms: 1_000 }),
+        signal: limited.then_some(ProviderSignal::Limited { retry_after_ms: 300_000 }),
         ..ProviderReport::default()
     })
 }
@@ -98,6 +98,11 @@ fn circuits_that_worked_and_are_idle_make_room_those_in_trouble_stay() {
     ledger.apply(NOW.saturating_add(700_000), &report("new", false));
     assert_eq!(ledger.providers().count(), CIRCUITS_MAX - 63);
     assert!(models(&ledger).contains(&"limited".to_owned()));
+    // Its rest was over long ago, and nobody has asked for it.
+    for number in 0..CIRCUITS_MAX {
+        ledger.apply(NOW.saturating_add(900_000), &report(&format!("n{number:05}"), false));
+    }
+    assert!(!models(&ledger).contains(&"limited".to_owned()));
     assert_eq!(invariant::check(&ledger), []);
     // All of them in trouble: nothing goes, and what is new is refused.
     let mut ledger = Ledger::default();

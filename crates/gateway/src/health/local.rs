@@ -277,7 +277,9 @@ impl LocalCircuit {
     }
 
     fn is_quiet(&self) -> bool {
-        self.since.is_none() && !self.sending && self.claim.is_none() && self.rest.is_none()
+        let undecided = |rest: &Rest| matches!(rest.hold, Hold::Undecided(until) if Instant::now() < until);
+        let held = self.rest.as_ref().is_some_and(undecided);
+        self.since.is_none() && !self.sending && self.claim.is_none() && !held
     }
 }
 
@@ -363,7 +365,7 @@ mod tests {
     fn there_are_no_more_than_the_ledger_keeps() {
         let mut locals = Locals::default();
         for number in 0..CIRCUITS_MAX {
-            locals.get_or_make("b", &format!("m{number}")).unwrap().success(None);
+            locals.get_or_make("b", &format!("m{number}")).unwrap().limited("429", 1, NOW);
         }
         assert!(locals.get_or_make("b", "new").is_none(), "all of them have something to report");
         let (report, local) = match locals.get_mut("b", "m7") {
