@@ -7,7 +7,7 @@ use std::{
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use hyper::body::Incoming;
-use quorate_ledger::Settlement;
+use quorate_ledger::{Settlement, TimestampMs};
 use tokio::time::Instant;
 
 use crate::{
@@ -41,6 +41,8 @@ pub(crate) struct Attempt<'c> {
     pub(crate) wasted: u64,
     /// The probes that this attempt is.
     pub(crate) leases: Vec<Lease>,
+    /// When it began, by the ledger's clock.
+    pub(crate) sent: TimestampMs,
     /// From sending to the head of the answer, once it is there.
     pub(crate) first_byte_ms: OnceLock<u64>,
 }
@@ -144,7 +146,8 @@ impl Attempt<'_> {
     }
 
     fn place(&self) -> Place<'_> {
-        Place { backend: self.name(), model: &self.candidate.model, leases: &self.leases }
+        let (model, leases, sent) = (self.candidate.model.as_str(), self.leases.as_slice(), self.sent);
+        Place { backend: self.name(), model, leases, sent }
     }
 
     /// The input as it is charged when the backend says nothing: counted, and never more than was held for it.

@@ -97,7 +97,7 @@ impl Call {
         let covered = self.usable(&plan);
         if covered.is_empty() {
             // The client may be gone, here and below: then nobody reads the answer.
-            return drop(reply.send(self.none_left(&plan).response()));
+            return self.refuse(self.none_left(&plan), reply);
         }
         let reserving = Reserving::new(&self, &mut reply, Arc::new(plan), covered);
         let (plan, held) = match reserving.run().await {
@@ -122,7 +122,7 @@ impl Call {
                 Ok(next) => next,
                 Err(refusal) => {
                     self.release(trail.held).await;
-                    return drop(reply.send(trail.failed.unwrap_or(refusal).response()));
+                    return self.refuse(trail.failed.unwrap_or(refusal), reply);
                 }
             };
             let Some(attempt) = self.attempt(&mut trail, index, leases) else { continue };
@@ -157,19 +157,21 @@ impl Call {
         }
     }
 
-    /// The next candidate that may be used and for which there is room. One whose rest is over is claimed first: while the
-    /// cluster decides on that, and if another one probes it, it is passed over.
+    /// The next candidate that may be used and for which there is room. One whose rest is over is claimed: while the cluster
+    /// decides on that, other requests pass it over, and if another one probes it, so does this.
     async fn next(&self, trail: &mut Trail, reply: &mut Reply) -> Result<(usize, Vec<Lease>), Refusal> {
         loop {
             let at = trail.left.iter().position(|index| !self.rests(&trail.plan, *index));
             let Some(index) = at.map(|at| trail.left.remove(at)) else {
                 return Err(self.none_left(&trail.plan));
             };
+            if !self.hold_for(trail, index, reply).await? {
+                continue;
+            }
+            // Last, because holding may have taken a while: it looks again whether the candidate rests by now.
             let Some(candidate) = trail.plan.candidates.get(index) else { continue };
             let alone = self.core.spare.is_lost();
-            let claimed = self.core.health.claim(&candidate.name, &candidate.model, alone).await;
-            let Some(leases) = claimed else { continue };
-            if self.hold_for(trail, index, reply).await? {
+            if let Some(leases) = self.core.health.claim(&candidate.name, &candidate.model, alone).await {
                 return Ok((index, leases));
             }
         }
@@ -187,6 +189,7 @@ impl Call {
             number: trail.number,
             wasted: trail.wasted,
             leases,
+            sent: self.core.keeper.now(),
             first_byte_ms: OnceLock::new(),
         })
     }
@@ -259,6 +262,13 @@ impl Call {
         Ok(same)
     }
 
+    fn refuse(&self, refusal: Refusal, reply: Reply) {
+        if matches!(refusal, Refusal::NoneReady(_)) {
+            self.core.metrics.resting.inc();
+        }
+        drop(reply.send(refusal.response()));
+    }
+
     /// Why nothing can be tried.
     fn none_left(&self, plan: &Plan) -> Refusal {
         let usable = plan.candidates.iter().filter(|one| one.backend.is_ok());
@@ -274,7 +284,6 @@ impl Call {
         if backends.is_empty() {
             return unusable(plan);
         }
-        self.core.metrics.resting.inc();
         Refusal::NoneReady(Box::new(NoneReady { backends, now: self.core.keeper.now() }))
     }
 

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use quorate_ledger::{ProbeVerdict, ProviderCause};
+use quorate_ledger::{ProbeVerdict, ProviderCause, ProviderState, TimestampMs};
 use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -51,6 +51,8 @@ pub(crate) struct Place<'a> {
     /// As sent to the backend.
     pub(crate) model: &'a str,
     pub(crate) leases: &'a [Lease],
+    /// When, by the ledger's clock.
+    pub(crate) sent: TimestampMs,
 }
 
 impl Health {
@@ -104,24 +106,39 @@ impl Health {
 
     /// It was reached, and failed.
     pub(crate) fn failed(&self, place: Place<'_>, reason: &str) {
-        tracing::info!(backend = place.backend, model = place.model, reason, "backend fails");
         self.reached(place);
+        if self.is_of_old_trouble(place, place.model) {
+            return;
+        }
+        tracing::info!(backend = place.backend, model = place.model, reason, "backend fails");
         let now = self.keeper.now();
         self.note(place, place.model, ProbeVerdict::Failed, |local| local.failure(reason, now));
     }
 
     /// It could not be reached, whatever the model.
     pub(crate) fn unreachable(&self, place: Place<'_>, reason: &str) {
+        if self.is_of_old_trouble(place, WHOLE) {
+            return;
+        }
         tracing::info!(backend = place.backend, reason, "backend cannot be reached");
         let now = self.keeper.now();
         self.note(place, WHOLE, ProbeVerdict::Failed, |local| local.failure(reason, now));
     }
 
+    /// The failure of a call from before the circuit closed again: that trouble is over, and this one no news.
+    fn is_of_old_trouble(&self, place: Place<'_>, model: &str) -> bool {
+        let providers = self.providers.borrow();
+        quorate_rpc::circuit(&providers, place.backend, model).is_some_and(|view| {
+            view.state == ProviderState::Closed && view.openings > 0 && place.sent < view.since
+        })
+    }
+
     /// Any answer at all says that the backend can be reached. Only told where that was ever in doubt.
     fn reached(&self, place: Place<'_>) {
+        // One lock after the other: whoever holds the watched circuits may wait for the local ones.
+        let is_local = self.locals.lock().get(place.backend, WHOLE).is_some();
         let is_watched = || quorate_rpc::circuit(&self.providers.borrow(), place.backend, WHOLE).is_some();
-        let in_doubt = self.locals.lock().get(place.backend, WHOLE).is_some() || is_watched();
-        if in_doubt {
+        if is_local || is_watched() {
             self.note(place, WHOLE, ProbeVerdict::Passed, |local| local.success(None));
         }
     }

@@ -230,6 +230,42 @@ async fn one_request_is_the_probe_and_the_others_pass_it_over() {
 }
 
 #[tokio::test]
+async fn failures_of_calls_from_before_say_nothing_of_a_backend_that_works_again() {
+    let world = alone().await;
+    world.provider.plays([Step::Pause, Step::Die]);
+    let asking: Vec<_> = (0..3)
+        .map(|_| {
+            let request = world.request("/v1/chat/completions", &chat_request(NAMED), &[]);
+            tokio::spawn(async move { http_client().request(request).await.unwrap().status() })
+        })
+        .collect();
+    while world.provider.got().len() < 3 {
+        world.provider.asked.notified().await;
+    }
+    limit(&world, "first", MODEL, 1);
+    rest_is_over(&world).await;
+    let claim = Command::ClaimProbe {
+        backend: "ns/first".into(),
+        model: MODEL.into(),
+        holder: "g2".into(),
+        probe: 7,
+        lease_ms: 10_000,
+    };
+    assert!(matches!(world.keeper.apply(&claim), Outcome::ProbeGranted { .. }));
+    report(&world, "first", MODEL, |report| {
+        report.probe = Some(ProbeEnd { probe: 7, verdict: ProbeVerdict::Passed });
+    });
+    told(&world, "first", ProviderState::Closed).await;
+    (0..3).for_each(|_| world.provider.go());
+    for asked in asking {
+        assert_eq!(asked.await.unwrap().as_u16(), 502);
+    }
+    world.provider.plays([answer("200 OK", &chat(1, 2))]);
+    let answer = world.chat(NAMED).await;
+    assert_eq!(answer.status.as_u16(), 200, "{}", answer.text());
+}
+
+#[tokio::test]
 async fn a_claim_that_is_refused_goes_to_the_next_backend() {
     let (world, second) = two().await;
     limit(&world, "first", MODEL, 1);
