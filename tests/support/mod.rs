@@ -108,6 +108,14 @@ pub struct Deployment {
 
 impl Deployment {
     pub async fn start(policy: &str) -> Self {
+        let mut deployment = Self::without_gateways(policy).await;
+        for _ in 0..2 {
+            deployment.start_gateway(&[]).await;
+        }
+        deployment
+    }
+
+    pub async fn without_gateways(policy: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let [node_addresses, node_http] =
             [(); 2].map(|()| (0..3).map(|_| free_address()).collect::<Vec<_>>());
@@ -143,9 +151,6 @@ impl Deployment {
         let request =
             quorate_rpc::admin::ApplyPolicyRequest { document: policy.to_owned(), ..Default::default() };
         deployment.admin().apply_policy(request).await.unwrap();
-        for _ in 0..2 {
-            deployment.start_gateway(&[]).await;
-        }
         deployment
     }
 
@@ -161,15 +166,20 @@ impl Deployment {
     /// One more gateway, the last of `gateways` then; `more` are flags.
     pub async fn start_gateway(&mut self, more: &[&str]) {
         let mock = [("mock", self.provider_address.clone())];
-        self.add_gateway(&mock, more).await;
+        self.add_gateway(&mock, "", more).await;
     }
 
     /// One more gateway, with these backends: name and address.
     pub async fn start_gateway_to(&mut self, backends: &[(&str, String)]) {
-        self.add_gateway(backends, &[]).await;
+        self.add_gateway(backends, "", &[]).await;
     }
 
-    async fn add_gateway(&mut self, backends: &[(&str, String)], more: &[&str]) {
+    /// The same with more lines in its config.
+    pub async fn start_gateway_with(&mut self, backends: &[(&str, String)], lines: &str) {
+        self.add_gateway(backends, lines, &[]).await;
+    }
+
+    async fn add_gateway(&mut self, backends: &[(&str, String)], lines: &str, more: &[&str]) {
         let number = self.gateways.len() + 1;
         let (proxy, http) = (free_address(), free_address());
         let nodes = self.node_addresses.iter().map(|address| format!("\"{address}\"")).collect::<Vec<_>>();
@@ -180,6 +190,7 @@ impl Deployment {
         for (name, address) in backends {
             config += &format!("  - {{name: {name}, provider: OpenAI, base_url: \"http://{address}/v1\"}}\n");
         }
+        config += lines;
         let path = self.folder.path().join(format!("gateway-{number}.yaml"));
         std::fs::write(&path, config).unwrap();
         let name = format!("gateway-{number}");
@@ -328,7 +339,7 @@ impl Deployment {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Answer {
     pub status: u16,
     pub headers: hyper::HeaderMap,

@@ -1,35 +1,46 @@
-//! An answer that is not a stream: read whole, settled, then handed on with its bytes as they came.
+//! An answer that is not a stream: read whole, settled, then handed on, with its bytes as they came where the client speaks
+//! as the backend does.
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderValue, Response};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
     attempt::Attempt,
     body::ResponseBody,
+    call::Trail,
+    counts,
     estimate::measuring,
     headers,
     memory::Share,
-    provider::{Usage, answer},
+    provider::{
+        Usage, Way, anthropic,
+        exchange::{Bad, Reading, Whole},
+    },
     ratelimit,
     refusal::Refusal,
     reserve::{self, Held},
+    upstream::UpstreamBody,
 };
 
 /// Half an answer longer than this is charged as reserved instead of being counted.
 const COUNTED_BYTES_MAX: usize = 1 << 20;
 
 /// Reads, settles and answers. An error status costs nothing.
+///
+/// # Errors
+/// It is no whole answer. It is charged for what it may have cost, as one of several attempts where there may be `more`.
 pub(crate) async fn relay(
     attempt: &Attempt<'_>,
-    held: Option<Held>,
-    response: Response<Incoming>,
-) -> Response<ResponseBody> {
+    trail: &mut Trail,
+    response: Response<UpstreamBody>,
+    more: bool,
+) -> Result<Response<ResponseBody>, Refusal> {
     let (parts, mut body) = response.into_parts();
+    let reading = attempt.reading();
     let mut read = BytesMut::new();
     let mut share = attempt.core().memory.share();
     let end = collect(attempt, &mut body, &mut read, &mut share).await;
@@ -37,41 +48,94 @@ pub(crate) async fn relay(
     let success = parts.status.is_success();
     if let Err(refusal) = end {
         if success {
-            let usage = partial(attempt, held.as_ref(), &read).await;
-            attempt.settle(held, usage).await;
-        } else {
-            attempt.release(held).await;
+            let usage = partial(attempt, trail.held.as_ref(), &read).await;
+            trail.charge(attempt, usage, more && !matches!(refusal, Refusal::Stopping)).await;
         }
-        return refusal.response();
+        return Err(refusal);
     }
     let bytes = read.freeze();
-    let mut headers = headers::down(parts.headers);
-    attempt.sign(&mut headers);
-    if success {
-        let usage = used(attempt, held.as_ref(), &bytes).await;
-        let before = held.as_ref().map(|held| (Arc::clone(&held.plan), held.balances.clone()));
-        let settlement = attempt.settle(held, usage.unwrap_or_default()).await;
-        if let Some((plan, before)) = before {
-            let balances = settlement.map_or(before, |settlement| settlement.balances);
-            ratelimit::insert(&mut headers, &balances, |budget| reserve::window(&plan, budget));
-        }
-        if let Some(usage) = usage {
-            let tokens = usage.total.saturating_add(attempt.wasted);
-            headers.insert("x-ai-gateway-tokens-used", HeaderValue::from(tokens));
-        }
-    } else {
-        attempt.release(held).await;
+    if !success {
+        attempt.release(trail.held.take()).await;
+        let (status, body) = reading.error(parts.status.as_u16(), error_kind(&parts.headers), &bytes);
+        return Ok(respond(status, head(attempt, parts.headers, &reading), body));
     }
-    let mut answer = Response::new(ResponseBody::full(bytes));
-    *answer.status_mut() = parts.status;
+    let whole = match reading.whole(&bytes) {
+        Ok(whole) => whole,
+        Err(bad) => return Err(rejected(attempt, trail, bad, more).await),
+    };
+    let mut headers = head(attempt, parts.headers, &reading);
+    let usage = used(attempt, &reading, trail.held.as_ref(), &bytes, &whole).await;
+    let held = trail.held.take();
+    let before = held.as_ref().map(|held| (Arc::clone(&held.plan), held.balances.clone()));
+    let settlement = attempt.settle(held, usage.unwrap_or_default()).await;
+    if let Some((plan, before)) = before {
+        let balances = settlement.map_or(before, |settlement| settlement.balances);
+        ratelimit::insert(&mut headers, &balances, |budget| reserve::window(&plan, budget));
+    }
+    if let Some(usage) = usage {
+        let tokens = usage.total.saturating_add(attempt.wasted);
+        headers.insert("x-ai-gateway-tokens-used", HeaderValue::from(tokens));
+    }
+    Ok(respond(parts.status.as_u16(), headers, whole.body))
+}
+
+/// Tokens of the input, for clients of a backend that does not tell: counted as budgets count.
+pub(crate) async fn here(attempt: &Attempt<'_>) -> Response<ResponseBody> {
+    let model = &attempt.candidate.model;
+    let input = counts::count_with(attempt.call, measuring(attempt.tokenizer()), model, None).await;
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert("x-quorate-estimated", HeaderValue::from_static("true"));
+    attempt.sign(&mut headers);
+    respond(200, headers, anthropic::count::encode(input).into())
+}
+
+fn respond(status: u16, headers: HeaderMap, body: Bytes) -> Response<ResponseBody> {
+    let mut answer = Response::new(ResponseBody::full(body));
+    *answer.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
     *answer.headers_mut() = headers;
     answer
+}
+
+/// The headers of an answer; of one in other words than the backend's, what spoke about those is left out.
+pub(crate) fn head(attempt: &Attempt<'_>, provider: HeaderMap, reading: &Reading) -> HeaderMap {
+    let mut headers = headers::down(provider);
+    if reading.way == Way::Translate {
+        headers.remove(header::CONTENT_ENCODING);
+        headers.remove(header::ETAG);
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
+    attempt.sign(&mut headers);
+    headers
+}
+
+/// AWS's name of an error.
+fn error_kind(headers: &HeaderMap) -> &str {
+    headers.get("x-amzn-errortype").and_then(|kind| kind.to_str().ok()).unwrap_or_default()
+}
+
+/// A status of success with no answer under it.
+pub(crate) async fn rejected(attempt: &Attempt<'_>, trail: &mut Trail, bad: Bad, more: bool) -> Refusal {
+    let backend = attempt.name().to_owned();
+    tracing::warn!(backend, %bad, "backend answered with a success that is none");
+    match bad {
+        Bad::ErrorInside(error) => {
+            attempt.failed("error_inside");
+            Refusal::BackendError { backend, error }
+        }
+        Bad::Garbage(garbage) => {
+            attempt.failed("garbage");
+            let used = attempt.charge_input(trail.held.as_ref(), "garbage").await;
+            trail.charge(attempt, Usage::of(used, 0), more).await;
+            Refusal::BackendGarbage { backend, problem: garbage.0 }
+        }
+    }
 }
 
 /// Reads to the end, within every deadline and bound.
 async fn collect(
     attempt: &Attempt<'_>,
-    body: &mut Incoming,
+    body: &mut UpstreamBody,
     read: &mut BytesMut,
     share: &mut Share,
 ) -> Result<(), Refusal> {
@@ -109,14 +173,20 @@ async fn collect(
 }
 
 /// Tokens of a complete answer; `None` if nobody counts them.
-async fn used(attempt: &Attempt<'_>, held: Option<&Held>, bytes: &Bytes) -> Option<Usage> {
-    if let Some(usage) = answer::decode(bytes, false).and_then(|answer| answer.usage) {
+async fn used(
+    attempt: &Attempt<'_>,
+    reading: &Reading,
+    held: Option<&Held>,
+    bytes: &Bytes,
+    whole: &Whole,
+) -> Option<Usage> {
+    if let Some(usage) = whole.usage {
         attempt.core().metrics.charged(usage);
         return Some(usage);
     }
     let held = held?;
-    let input = attempt.charge_input(Some(held), "missing").await;
-    let text = answer::decode(bytes, true).map(|answer| answer.text).unwrap_or_default();
+    let input = attempt.charge_input_of(Some(held), "missing", whole.heard).await;
+    let text = reading.text(bytes).unwrap_or_default();
     let output = count(attempt, text).await;
     attempt.core().metrics.charged(Usage::of(0, output));
     tracing::warn!(

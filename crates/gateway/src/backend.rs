@@ -1,51 +1,109 @@
-//! One backend, checked and with its key loaded.
+//! One backend, checked: where it is, which API it speaks, how the gateway proves itself to it.
 
-use std::net::IpAddr;
+use std::{
+    net::IpAddr,
+    sync::{Arc, OnceLock},
+};
 
-use http::{Uri, uri};
-use quorate_policy::runtime::{AuthSpec, BackendSpec, ProviderKind};
+use bytes::Bytes;
+use http::{Request, Uri, uri};
+use http_body_util::Full;
+use quorate_policy::{
+    is_forbidden,
+    runtime::{AuthSpec, BackendSpec, ProviderKind, TlsSpec},
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
 use crate::{
+    auth::{Auth, Env, Fetch, is_aws},
     backends::{self, Unusable},
-    config::{BackendConfig, Provider},
+    config::BackendConfig,
     error::GatewayError,
-    provider::{Endpoint, splice::OutputField},
-    secret::Secret,
+    link::{Link, LinkSpec},
+    provider::{Api, Endpoint, azure, splice::OutputField},
     secrets::{SecretName, Secrets},
+    tls::Tls,
     tokenizer::Tokenizer,
 };
+
+/// Of Azure's API, where nothing names another: one that is generally available.
+const AZURE_API_VERSION: &str = "2024-10-21";
 
 #[derive(Debug, Clone)]
 pub(crate) struct Backend {
     /// The value of `x-ai-provider`.
     pub(crate) name: String,
+    pub(crate) kind: ProviderKind,
     scheme: uri::Scheme,
     authority: uri::Authority,
     /// Without a slash at its end.
     prefix: String,
-    pub(crate) key: Option<Secret>,
+    /// Of Azure's API; `None` for all others.
+    api_version: Option<String>,
+    auth: Arc<Auth>,
     pub(crate) pass_client_key: bool,
     pub(crate) models: Vec<String>,
     pub(crate) stream_usage: bool,
+    /// In place of the gateway's own.
+    pub(crate) first_byte_ms: Option<u64>,
+    /// One permit for each request that it may have at once; `None`: any number.
+    in_flight: Option<Arc<Semaphore>>,
+    way: Arc<LinkSpec>,
+    /// Its connections, once the first request has needed one.
+    link: OnceLock<Arc<Link>>,
     tokenizer: Option<Tokenizer>,
     output_field: Option<OutputField>,
 }
 
 impl Backend {
-    /// Reads the key from where the config says. Nothing is connected to.
+    /// Reads keys and certificates from where the config says. Nothing is connected to.
     pub(crate) fn open(config: &BackendConfig) -> Result<Self, GatewayError> {
-        let wrong = |message: String| GatewayError::Backend { backend: config.name.clone(), message };
-        let Provider::OpenAI = config.provider;
-        let (scheme, authority, prefix) = address(&config.base_url).map_err(wrong)?;
+        Self::configured(config, &Env::process())
+            .map_err(|message| GatewayError::Backend { backend: config.name.clone(), message })
+    }
+
+    pub(crate) fn configured(config: &BackendConfig, env: &Env) -> Result<Self, String> {
+        let kind = config.provider.kind();
+        let base_url = if config.base_url.is_empty() {
+            public(kind, config.region.as_deref())?
+        } else {
+            config.base_url.clone()
+        };
+        let (scheme, authority, prefix) = address(&base_url)?;
+        let region = config.region.as_deref().or_else(|| region_of(authority.host()));
+        let auth = match config.pass_client_key {
+            true => Auth::Open,
+            false => Auth::configured(config, region, env)?,
+        };
+        let roots = match &config.ca_file {
+            None => Vec::new(),
+            Some(path) => {
+                let place = format!("ca_file {}", path.display());
+                let pem = std::fs::read(path).map_err(|error| format!("cannot read {place}: {error}"))?;
+                Tls::certificates(&pem, &place)?
+            }
+        };
+        let way = LinkSpec {
+            tls: Tls::new(roots, config.tls_server_name.clone())?,
+            proxy: config.proxy.clone(),
+            connect_ms: config.timeouts.connect_ms,
+        };
+        let permits = config.limits.in_flight_max.map(|most| most.min(Semaphore::MAX_PERMITS));
         Ok(Self {
             name: config.name.clone(),
+            kind,
+            api_version: api_version(kind, config.api_version.as_deref()),
             scheme,
             authority,
             prefix,
-            key: load_key(config)?,
+            auth: Arc::new(auth),
             pass_client_key: config.pass_client_key,
             models: config.models.clone(),
             stream_usage: config.stream_usage,
+            first_byte_ms: config.timeouts.first_byte_ms,
+            in_flight: permits.map(|permits| Arc::new(Semaphore::new(permits))),
+            way: Arc::new(way),
+            link: OnceLock::new(),
             tokenizer: config.tokenizer,
             output_field: config.output_field,
         })
@@ -53,62 +111,133 @@ impl Backend {
 
     /// A backend that only a policy describes: at its endpoint, or at the provider's public one.
     pub(crate) fn described(spec: &BackendSpec, secrets: &Secrets) -> Result<Self, Unusable> {
-        let wrong = |problem: String| Unusable::Wrong { backend: spec.name.clone(), problem };
-        let public = match spec.provider {
-            ProviderKind::OpenAI => "https://api.openai.com",
-            // Its OpenAI-compatible API.
-            ProviderKind::Anthropic => "https://api.anthropic.com",
-            other => {
-                return Err(Unusable::NotSpoken { backend: spec.name.clone(), kind: other.name() });
+        use ProviderKind as Kind;
+        match spec.provider {
+            Kind::OpenAI | Kind::AzureOpenAI | Kind::Anthropic | Kind::AWSBedrock | Kind::AWSAnthropic => {
+                Self::of_policy(spec, secrets, &Env::process())
+                    .map_err(|problem| Unusable::Wrong { backend: spec.name.clone(), problem })
             }
+            Kind::Cohere | Kind::GCPVertexAI | Kind::GCPAnthropic => {
+                Err(Unusable::NotSpoken { backend: spec.name.clone(), kind: spec.provider.name() })
+            }
+        }
+    }
+
+    fn of_policy(spec: &BackendSpec, secrets: &Secrets, env: &Env) -> Result<Self, String> {
+        let kind = spec.provider;
+        let named_region = match &spec.auth {
+            Some(AuthSpec::Aws { region, .. }) => Some(region.as_str()),
+            _ => None,
         };
-        let key = match &spec.auth {
-            None => None,
-            Some(AuthSpec::ApiKey { secret }) => {
-                let name = SecretName { namespace: &secret.namespace, name: &secret.name, key: &secret.key };
-                Some(secrets.bearer(name).map_err(wrong)?)
-            }
-            Some(AuthSpec::Aws { .. } | AuthSpec::Azure { .. } | AuthSpec::Gcp { .. }) => {
-                return Err(wrong("its credentials are not an API key, the only kind used here".to_owned()));
-            }
-        };
-        let host = match &spec.endpoint {
-            None => public.to_owned(),
+        let base_url = match &spec.endpoint {
+            None => public(kind, named_region)?,
             Some(endpoint) => {
                 let scheme = if endpoint.tls { "https" } else { "http" };
                 let host = &endpoint.host;
                 let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
-                format!("{scheme}://{host}:{}", endpoint.port)
+                let version = match kind {
+                    ProviderKind::OpenAI | ProviderKind::Anthropic => "/v1",
+                    _ => "",
+                };
+                format!("{scheme}://{host}:{}{version}", endpoint.port)
             }
         };
-        let prefix = spec.path_prefix.as_deref().unwrap_or("/v1").trim_matches('/');
-        let (scheme, authority, prefix) = address(&format!("{host}/{prefix}")).map_err(wrong)?;
+        let (scheme, authority, prefix) = address(&base_url)?;
+        let prefix = match spec.path_prefix.as_deref().map(|prefix| prefix.trim_matches('/')) {
+            None => prefix,
+            Some("") => String::new(),
+            Some(own) => format!("/{own}"),
+        };
+        let region = named_region.or_else(|| region_of(authority.host()));
+        let auth = Auth::described(kind, spec.auth.as_ref(), region, secrets, env)?;
+        let tls = spec.tls.as_ref().map(|tls| certificates(tls, secrets)).transpose()?;
         Ok(Self {
             name: backends::bare(&spec.name).to_owned(),
+            kind,
+            api_version: api_version(kind, spec.schema_version.as_deref()),
             scheme,
             authority,
             prefix,
-            key,
+            auth: Arc::new(auth),
             pass_client_key: false,
             models: Vec::new(),
             stream_usage: true,
+            first_byte_ms: None,
+            in_flight: None,
+            way: Arc::new(LinkSpec { tls: tls.unwrap_or_default(), ..LinkSpec::default() }),
+            link: OnceLock::new(),
             tokenizer: None,
             output_field: None,
         })
     }
 
-    /// The URL of `path` (with a leading slash) below the base URL, the client's query appended.
+    pub(crate) fn api(&self) -> Api {
+        match self.kind {
+            ProviderKind::AzureOpenAI => Api::Azure,
+            ProviderKind::Anthropic => Api::Anthropic,
+            ProviderKind::AWSBedrock => Api::Converse,
+            ProviderKind::AWSAnthropic => Api::InvokeAnthropic,
+            // No backend is opened of those that are not spoken.
+            ProviderKind::OpenAI
+            | ProviderKind::Cohere
+            | ProviderKind::GCPVertexAI
+            | ProviderKind::GCPAnthropic => Api::OpenAI,
+        }
+    }
+
+    /// The URL of `path` below the base URL, the client's query appended, and Azure's version of its API.
+    ///
+    /// `path` has a leading slash and is encoded as it goes over the wire.
     pub(crate) fn url(&self, path: &str, query: Option<&str>) -> Result<Uri, http::Error> {
         let mut target = format!("{}{path}", self.prefix);
-        if let Some(query) = query {
-            target.push('?');
+        let mut mark = '?';
+        if let Some(query) = query.filter(|query| !query.is_empty()) {
+            target.push(mark);
             target.push_str(query);
+            mark = '&';
+        }
+        let named = |query: &str| query.split('&').any(|pair| pair.starts_with("api-version="));
+        let versioned = !path.starts_with(azure::V1) && !query.is_some_and(named);
+        if let (Some(version), true) = (&self.api_version, versioned) {
+            target.push_str(&format!("{mark}api-version={version}"));
         }
         Uri::builder()
             .scheme(self.scheme.clone())
             .authority(self.authority.clone())
             .path_and_query(target)
             .build()
+    }
+
+    /// A place among its requests in flight, for as long as the permit lives; `None`: it has no limit.
+    pub(crate) fn enter(&self) -> Result<Option<OwnedSemaphorePermit>, TryAcquireError> {
+        self.in_flight.as_ref().map(|slots| Arc::clone(slots).try_acquire_owned()).transpose()
+    }
+
+    /// Its connections; `open` is asked once.
+    pub(crate) fn link(
+        &self,
+        open: impl FnOnce(&Arc<LinkSpec>) -> Result<Arc<Link>, String>,
+    ) -> Result<&Arc<Link>, String> {
+        match self.link.get() {
+            Some(link) => Ok(link),
+            None => {
+                let link = open(&self.way)?;
+                Ok(self.link.get_or_init(|| link))
+            }
+        }
+    }
+
+    /// Proves who the gateway is, on the request as it will be sent: its bytes, headers and path must not change after.
+    ///
+    /// # Errors
+    /// Why there are no credentials; for the log.
+    pub(crate) async fn authorize(
+        &self,
+        fetch: &Fetch,
+        request: &mut Request<Full<Bytes>>,
+        body: &Bytes,
+    ) -> Result<(), String> {
+        self.auth.apply(fetch, request, body).await
     }
 
     pub(crate) fn tokenizer(&self, model: &str) -> Tokenizer {
@@ -118,18 +247,58 @@ impl Backend {
     pub(crate) fn output_field(&self, endpoint: Endpoint, model: &str) -> OutputField {
         match endpoint {
             Endpoint::Chat => self.output_field.unwrap_or_else(|| OutputField::for_model(endpoint, model)),
-            Endpoint::Completions | Endpoint::Embeddings => OutputField::MaxTokens,
+            _ => OutputField::for_model(endpoint, model),
         }
     }
 }
 
-/// Scheme, authority and path of a base URL.
+/// The base URL of the provider's own API.
+fn public(kind: ProviderKind, region: Option<&str>) -> Result<String, String> {
+    match kind {
+        ProviderKind::OpenAI => Ok("https://api.openai.com/v1".to_owned()),
+        ProviderKind::Anthropic => Ok("https://api.anthropic.com/v1".to_owned()),
+        kind if is_aws(kind) => {
+            let region = region.ok_or("its AWS region is not known; name it in region")?;
+            let domain = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
+            Ok(format!("https://bedrock-runtime.{region}.{domain}"))
+        }
+        _ => Err("it has no endpoint, and there is no public one; for Azure, name the resource's \
+                  https://NAME.openai.azure.com"
+            .to_owned()),
+    }
+}
+
+/// `bedrock-runtime.REGION.amazonaws.com`, `bedrock-runtime-fips.…`
+fn region_of(host: &str) -> Option<&str> {
+    let rest = host.strip_prefix("bedrock-runtime")?.strip_prefix("-fips").unwrap_or(host);
+    let (_, rest) = rest.split_once('.')?;
+    let (region, domain) = rest.split_once('.')?;
+    domain.starts_with("amazonaws.com").then_some(region)
+}
+
+fn api_version(kind: ProviderKind, named: Option<&str>) -> Option<String> {
+    (kind == ProviderKind::AzureOpenAI).then(|| named.unwrap_or(AZURE_API_VERSION).to_owned())
+}
+
+fn certificates(tls: &TlsSpec, secrets: &Secrets) -> Result<Tls, String> {
+    let mut roots = Vec::new();
+    for root in &tls.roots {
+        let name = SecretName { namespace: &root.namespace, name: &root.name, key: &root.key };
+        let found = secrets.find(name)?;
+        roots.extend(Tls::certificates(found.text.as_bytes(), &found.place)?);
+    }
+    Tls::new(roots, tls.server_name.clone())
+}
+
+/// Scheme, authority and path of a base URL. A port that goes without saying is left out: signatures cover the host as
+/// it is sent.
 fn address(base_url: &str) -> Result<(uri::Scheme, uri::Authority, String), String> {
     let url: Uri = base_url.parse().map_err(|error| format!("base_url is no URL: {error}"))?;
     let parts = url.into_parts();
     let (Some(scheme), Some(authority)) = (parts.scheme, parts.authority) else {
         return Err("base_url must begin with http:// or https:// and name a host".to_owned());
     };
+    let usual = if scheme == uri::Scheme::HTTPS { 443 } else { 80 };
     if scheme != uri::Scheme::HTTP && scheme != uri::Scheme::HTTPS {
         return Err(format!("base_url must begin with http:// or https://, not {scheme}://"));
     }
@@ -140,45 +309,12 @@ fn address(base_url: &str) -> Result<(uri::Scheme, uri::Authority, String), Stri
     if literal.is_ok_and(is_forbidden) {
         return Err("base_url is a link-local address, where no provider is".to_owned());
     }
+    let authority = match authority.port_u16() {
+        Some(port) if port == usual => authority.host().parse().map_err(|_| "base_url has no usable host")?,
+        _ => authority,
+    };
     let path = parts.path_and_query.as_ref().map_or("", |path| path.path());
     Ok((scheme, authority, path.trim_end_matches('/').to_owned()))
-}
-
-fn load_key(config: &BackendConfig) -> Result<Option<Secret>, GatewayError> {
-    let wrong = |message: String| GatewayError::Backend { backend: config.name.clone(), message };
-    let (key, origin) = if let Some(variable) = &config.api_key_env {
-        let origin = format!("environment variable {variable}");
-        (
-            std::env::var(variable)
-                .map_err(|_| wrong(format!("{origin} is not set; put the provider's key into it")))?,
-            origin,
-        )
-    } else if let Some(path) = &config.api_key_file {
-        let origin = format!("file {}", path.display());
-        (
-            std::fs::read_to_string(path).map_err(|error| wrong(format!("cannot read {origin}: {error}")))?,
-            origin,
-        )
-    } else {
-        return Ok(None);
-    };
-    match Secret::bearer(&key) {
-        Some(secret) => Ok(Some(secret)),
-        None => {
-            Err(wrong(format!("{origin} holds no usable key: it is empty or has control characters in it")))
-        }
-    }
-}
-
-/// Link-local and unspecified addresses: where clouds keep their metadata services, and never a provider.
-pub(crate) fn is_forbidden(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => v4.is_link_local() || v4.is_unspecified(),
-        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
-            Some(v4) => is_forbidden(IpAddr::V4(v4)),
-            None => v6.is_unicast_link_local() || v6.is_unspecified(),
-        },
-    }
 }
 
 #[cfg(test)]
@@ -200,18 +336,9 @@ mod tests {
             "https://user:key@host/",
             "http://169.254.169.254/",
             "http://[fe80::1]/",
-            "",
+            "/v1",
         ] {
             assert!(Backend::open(&config(bad)).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn forbidden_addresses() {
-        for (address, forbidden) in
-            [("169.254.1.1", true), ("::ffff:169.254.1.1", true), ("fe80::1", true), ("127.0.0.1", false)]
-        {
-            assert_eq!(is_forbidden(address.parse().unwrap()), forbidden, "{address}");
         }
     }
 
@@ -225,6 +352,62 @@ mod tests {
         backend.api_key_env = None;
         backend.api_key_file = Some(file.path().to_owned());
         let open = Backend::open(&backend).unwrap();
-        assert!(open.key.is_some() && !format!("{open:?}").contains("sk-hidden"));
+        assert!(matches!(&*open.auth, Auth::Key { .. }));
+        assert!(!format!("{open:?}").contains("sk-hidden"));
+    }
+
+    #[test]
+    fn every_kind_has_its_address() {
+        for (entry, path, expected) in [
+            ("provider: OpenAI", "/models", "https://api.openai.com/v1/models"),
+            ("provider: Anthropic", "/messages", "https://api.anthropic.com/v1/messages"),
+            (
+                "provider: AWSBedrock, region: eu-central-1",
+                "/model/m%3A0/converse",
+                "https://bedrock-runtime.eu-central-1.amazonaws.com/model/m%3A0/converse",
+            ),
+            (
+                "provider: AWSAnthropic, region: cn-north-1",
+                "/model/m/invoke",
+                "https://bedrock-runtime.cn-north-1.amazonaws.com.cn/model/m/invoke",
+            ),
+            (
+                "provider: AzureOpenAI, base_url: 'https://r.openai.azure.com:443/'",
+                "/openai/deployments/d/chat/completions",
+                "https://r.openai.azure.com/openai/deployments/d/chat/completions?api-version=2024-10-21",
+            ),
+            (
+                "provider: AzureOpenAI, base_url: 'https://r.openai.azure.com', api_version: 2025-01-01-preview",
+                "/openai/models",
+                "https://r.openai.azure.com/openai/models?api-version=2025-01-01-preview",
+            ),
+        ] {
+            let config = serde_yaml_ng::from_str(&format!("{{name: b, {entry}}}")).unwrap();
+            let backend = Backend::open(&config).unwrap();
+            assert_eq!(backend.url(path, None).unwrap(), expected, "{entry}");
+        }
+        let azure = "{name: b, provider: AzureOpenAI, base_url: 'https://r.openai.azure.com'}";
+        let azure = Backend::open(&serde_yaml_ng::from_str(azure).unwrap()).unwrap();
+        assert_eq!(
+            azure.url("/x", Some("a=b&api-version=mine")).unwrap().query(),
+            Some("a=b&api-version=mine")
+        );
+        assert_eq!(azure.url("/x", Some("a=b")).unwrap().query(), Some("a=b&api-version=2024-10-21"));
+        let nowhere = "{name: b, provider: AWSBedrock}";
+        let error = Backend::open(&serde_yaml_ng::from_str(nowhere).unwrap()).unwrap_err().to_string();
+        assert!(error.contains("region"), "{error}");
+    }
+
+    #[test]
+    fn regions_of_hosts() {
+        for (host, region) in [
+            ("bedrock-runtime.us-east-1.amazonaws.com", Some("us-east-1")),
+            ("bedrock-runtime-fips.us-gov-west-1.amazonaws.com", Some("us-gov-west-1")),
+            ("bedrock-runtime.cn-north-1.amazonaws.com.cn", Some("cn-north-1")),
+            ("bedrock-runtime.example.com", None),
+            ("127.0.0.1", None),
+        ] {
+            assert_eq!(region_of(host), region, "{host}");
+        }
     }
 }

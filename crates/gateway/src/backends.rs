@@ -12,11 +12,19 @@ use crate::{backend::Backend, config::BackendConfig, error::GatewayError, secret
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum Unusable {
     #[error(
-        "backend {backend} is of kind {kind}, which this gateway does not speak; it speaks OpenAI and Anthropic's OpenAI-compatible API"
+        "backend {backend} is of kind {kind}, which this gateway does not speak; it speaks OpenAI, AzureOpenAI, Anthropic, AWSBedrock and AWSAnthropic"
     )]
     NotSpoken { backend: String, kind: &'static str },
     #[error("backend {backend} cannot be used: {problem}")]
     Wrong { backend: String, problem: String },
+}
+
+impl Unusable {
+    /// The reason is in the log: it may speak of accounts.
+    pub(crate) fn no_credentials(backend: String) -> Self {
+        let problem = "this gateway could not get credentials for it; its log says why".to_owned();
+        Self::Wrong { backend, problem }
+    }
 }
 
 /// The backends of the config.
@@ -26,8 +34,8 @@ pub(crate) struct Configured {
     by_model: HashMap<String, usize>,
     /// The first that lists no models.
     any: Option<usize>,
-    /// The first that stands in for what only a policy describes.
-    stand_in: Option<usize>,
+    /// Those that stand in for what only a policy describes.
+    stand_ins: Vec<usize>,
 }
 
 impl Configured {
@@ -41,8 +49,9 @@ impl Configured {
             all.push(Arc::new(Backend::open(config)?));
         }
         let any = configs.iter().position(|config| config.models.is_empty());
-        let stand_in = configs.iter().position(|config| config.stand_in);
-        Ok(Self { all, by_model, any, stand_in })
+        let stand_ins = configs.iter().enumerate().filter(|(_, config)| config.stand_in);
+        let stand_ins = stand_ins.map(|(index, _)| index).collect();
+        Ok(Self { all, by_model, any, stand_ins })
     }
 
     /// Where requests go that no route takes: the first that lists the model, else the first that lists none.
@@ -65,10 +74,12 @@ impl Configured {
         find(name).or_else(|| find(bare(name)))
     }
 
-    /// The one that serves in the place of this backend of a policy, under its name.
-    fn standing_in(&self, name: &str) -> Option<Arc<Backend>> {
-        let mut backend = Backend::clone(self.all.get(self.stand_in?)?);
-        bare(name).clone_into(&mut backend.name);
+    /// The one that serves in the place of this backend of a policy, under its name: the first of its kind, else the first.
+    fn standing_in(&self, spec: &BackendSpec) -> Option<Arc<Backend>> {
+        let stand_ins = || self.stand_ins.iter().filter_map(|index| self.all.get(*index));
+        let of_kind = stand_ins().find(|backend| backend.kind == spec.provider);
+        let mut backend = Backend::clone(of_kind.or_else(|| stand_ins().next())?);
+        bare(&spec.name).clone_into(&mut backend.name);
         Some(Arc::new(backend))
     }
 }
@@ -90,7 +101,7 @@ impl Backends {
         let mut by_name = HashMap::with_capacity(specs.len());
         for spec in specs {
             let own = configured.named(&spec.name).cloned();
-            let opened = match own.or_else(|| configured.standing_in(&spec.name)) {
+            let opened = match own.or_else(|| configured.standing_in(spec)) {
                 Some(backend) => Ok(backend),
                 None => Backend::described(spec, secrets).map(Arc::new),
             };
@@ -134,6 +145,7 @@ mod tests {
             endpoint: None,
             path_prefix: None,
             schema_version: None,
+            tls: None,
             auth: None,
         }
     }
@@ -157,13 +169,20 @@ mod tests {
     fn a_stand_in_serves_what_only_a_policy_describes() {
         let mut mock = config("mock", 7);
         mock.stand_in = true;
-        let configured = Configured::open(&[mock, config("mine", 8)]).unwrap();
+        let claude = "{name: claude, provider: Anthropic, base_url: 'http://127.0.0.1:9/v1', stand_in: true}";
+        let claude = serde_yaml_ng::from_str(claude).unwrap();
+        let configured = Configured::open(&[mock, config("mine", 8), claude]).unwrap();
         let secrets = Secrets::open(&SecretsConfig::default()).unwrap();
-        let specs = [spec("ns/openai", ProviderKind::OpenAI), spec("ns/mine", ProviderKind::Cohere)];
+        let specs = [
+            spec("ns/openai", ProviderKind::OpenAI),
+            spec("ns/mine", ProviderKind::Cohere),
+            spec("ns/claude-2", ProviderKind::Anthropic),
+        ];
         let backends = Backends::of(&specs, &configured, &secrets);
         for (name, expected) in [
             ("ns/openai", "http://127.0.0.1:7/v1/chat/completions"),
             ("ns/mine", "http://127.0.0.1:8/v1/chat/completions"),
+            ("ns/claude-2", "http://127.0.0.1:9/v1/chat/completions"),
         ] {
             assert_eq!(url(&backends, &configured, name).as_deref(), Ok(expected), "{name}");
             assert_eq!(backends.named(name, &configured).unwrap().name, bare(name));

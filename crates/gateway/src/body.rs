@@ -1,7 +1,6 @@
 //! Bodies: the bounded reading of what a client sends, and what the gateway answers with.
 
 use std::{
-    convert::Infallible,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -20,8 +19,16 @@ use crate::{memory::Share, refusal::Refusal};
 pub(crate) enum ResponseBody {
     Full(Option<Bytes>),
     /// Bounded: a slow client holds a few frames, never a worker.
-    Stream(mpsc::Receiver<Frame<Bytes>>),
+    Stream(mpsc::Receiver<Piece>),
 }
+
+/// What comes of a stream.
+pub(crate) type Piece = Result<Frame<Bytes>, BrokenOff>;
+
+/// The connection is cut: there is no other way to say that bytes without frames of their own are not all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the backend broke off its answer")]
+pub(crate) struct BrokenOff;
 
 impl ResponseBody {
     pub(crate) fn full(bytes: Bytes) -> Self {
@@ -31,15 +38,12 @@ impl ResponseBody {
 
 impl Body for ResponseBody {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = BrokenOff;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Piece>> {
         match self.get_mut() {
             Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Stream(frames) => frames.poll_recv(context).map(|frame| frame.map(Ok)),
+            Self::Stream(frames) => frames.poll_recv(context),
         }
     }
 

@@ -5,26 +5,31 @@
 //! the client. An attempt that may have cost something is charged on its own reservation, and the next one gets a new
 //! one: so the price of every attempt is inside what was held for it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{Response, StatusCode, header};
-use hyper::body::Incoming;
 use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     answered,
     attempt::Attempt,
+    backends::Unusable,
     body::ResponseBody,
+    choosing::Choosing,
     core::Core,
-    plan::Plan,
-    provider::{Facts, Usage},
+    health::{Lease, NoneReady, Resting, Standing},
+    plan::{Candidate, Plan},
+    provider::{Endpoint, Facts, Usage, Way, exchange::NotSendable},
     refusal::Refusal,
     request::Asked,
-    reserve::{Held, Reserving},
+    reserve::{Held, Reserved, Reserving},
     settle::{self, Ending},
     streamed,
-    upstream::SendError,
+    upstream::{SendError, UpstreamBody},
 };
 
 /// Where no route says how many priorities there are.
@@ -40,8 +45,7 @@ pub(crate) struct Call {
     pub(crate) body: Bytes,
     /// What was asked for.
     pub(crate) model: String,
-    /// Decides among backends of equal priority, the same for the whole request.
-    pub(crate) draw: u64,
+    pub(crate) choosing: Choosing,
     pub(crate) began: Instant,
     /// The end of everything for this request but its settlement.
     pub(crate) deadline: Instant,
@@ -51,20 +55,29 @@ pub(crate) struct Call {
 pub(crate) type Reply = oneshot::Sender<Response<ResponseBody>>;
 
 /// What has become of the candidates so far.
-struct Trail {
+#[derive(Debug)]
+pub(crate) struct Trail {
     plan: Arc<Plan>,
-    held: Option<Held>,
+    pub(crate) held: Option<Held>,
     /// Not tried yet.
     left: Vec<usize>,
     number: usize,
     wasted: u64,
+    /// How the last attempt ended, if there was one: what the client hears if there is no other.
+    failed: Option<Refusal>,
 }
 
-/// How an attempt ended that brought no answer for the client.
-struct Failed {
-    refusal: Refusal,
-    /// What it may have cost is charged, and the reservation with it gone.
-    charged: bool,
+impl Trail {
+    /// Charges the attempt that ends here. `more`: another one follows, and its cost comes on top.
+    pub(crate) async fn charge(&mut self, attempt: &Attempt<'_>, usage: Usage, more: bool) {
+        let held = self.held.take();
+        self.wasted = self.wasted.saturating_add(usage.total);
+        if more {
+            attempt.settle_wasted(held, usage).await;
+        } else {
+            attempt.settle(held, usage).await;
+        }
+    }
 }
 
 impl Call {
@@ -74,19 +87,22 @@ impl Call {
         te.iter().any(|value| value.to_str().is_ok_and(|te| te.to_ascii_lowercase().contains("trailers")))
     }
 
-    /// The candidates that can be used at all, those that rest at the end.
+    /// The candidates that may be tried now, in their order.
     pub(crate) fn usable(&self, plan: &Plan) -> Vec<usize> {
-        let usable = plan.candidates.iter().enumerate().filter(|(_, candidate)| candidate.backend.is_ok());
-        let rests = |index: &usize| plan.candidates.get(*index).is_some_and(|one| self.rests(&one.name));
-        let (resting, ready): (Vec<usize>, Vec<usize>) = usable.map(|(index, _)| index).partition(rests);
-        ready.into_iter().chain(resting).collect()
+        let usable = plan.candidates.iter().enumerate().filter(|(_, candidate)| self.serves(candidate));
+        usable.map(|(index, _)| index).filter(|index| !self.rests(plan, *index)).collect()
     }
 
-    /// The fleet has been told to leave this backend alone.
-    fn rests(&self, backend: &str) -> bool {
-        let providers = self.core.providers.borrow();
-        let until = providers.get(backend).and_then(|view| view.until);
-        until.is_some_and(|until| until > self.core.keeper.now())
+    /// It can be used, and speaks something that the endpoint's requests can be said in.
+    fn serves(&self, candidate: &Candidate) -> bool {
+        candidate.backend.as_ref().is_ok_and(|backend| self.facts.endpoint.way(backend.api()).is_some())
+    }
+
+    /// The fleet leaves it alone, or an operator has drained it.
+    pub(crate) fn rests(&self, plan: &Plan, index: usize) -> bool {
+        plan.candidates
+            .get(index)
+            .is_none_or(|one| matches!(self.core.health.standing(&one.name, &one.model), Standing::Rests(_)))
     }
 
     pub(crate) fn deadline_of(&self, plan: &Plan) -> Instant {
@@ -96,37 +112,65 @@ impl Call {
         }
     }
 
-    pub(crate) async fn run(self, plan: Plan, mut reply: Reply) {
+    pub(crate) async fn run(self, mut plan: Plan, mut reply: Reply) {
         let covered = self.usable(&plan);
-        if let (true, Some(Err(unusable))) =
-            (covered.is_empty(), plan.candidates.first().map(|one| one.backend.as_ref()))
-        {
-            // The client may be gone, here and below: then nobody reads the answer.
-            return drop(reply.send(Refusal::Unusable(unusable.clone()).response()));
+        if covered.is_empty() {
+            return self.refuse(reply, &self.none_left(&plan));
+        }
+        if self.facts.endpoint.is_free() {
+            plan.matches.clear();
         }
         let reserving = Reserving::new(&self, &mut reply, Arc::new(plan), covered);
-        let (plan, held) = match reserving.run().await {
+        let Reserved { plan, held, left, passed } = match reserving.run().await {
             Ok(reserved) => reserved,
-            Err(refusal) => return drop(reply.send(refusal.response())),
+            Err(refusal) => return self.refuse(reply, &refusal),
         };
         if reply.is_closed() {
             self.core.metrics.hang_ups.inc();
             return self.release(held).await;
         }
-        let left = self.usable(&plan);
-        let trail = Trail { plan, held, left, number: 0, wasted: 0 };
+        // And those that came back meanwhile: nothing is held for them yet.
+        let back = self.usable(&plan).into_iter().filter(|one| !left.contains(one) && !passed.contains(one));
+        let left = left.iter().copied().chain(back).collect();
+        let trail = Trail { plan, held, left, number: 0, wasted: 0, failed: None };
         self.try_all(trail, reply).await;
+    }
+
+    fn refuse(&self, reply: Reply, refusal: &Refusal) {
+        if matches!(refusal, Refusal::NoneReady(_)) {
+            self.core.metrics.resting.inc();
+        }
+        // The client may be gone: then nobody reads it.
+        let _ = reply.send(refusal.response(self.facts.endpoint.dialect()));
     }
 
     async fn try_all(&self, mut trail: Trail, mut reply: Reply) {
         loop {
-            let Some(attempt) = self.next(&mut trail) else {
-                // A plan without a usable backend, after a change of model or policy.
-                self.release(trail.held).await;
-                return drop(reply.send(unusable(&trail.plan).response()));
+            let (index, leases) = match self.next(&mut trail, &mut reply).await {
+                Ok(next) => next,
+                Err(refusal) => {
+                    self.release(trail.held).await;
+                    return self.refuse(reply, &trail.failed.unwrap_or(refusal));
+                }
             };
-            let sent = match attempt.send(trail.held.as_ref(), &mut reply).await {
-                Some(sent) => sent,
+            let Some(mut attempt) = self.attempt(&mut trail, index, leases) else { continue };
+            if self.facts.endpoint.way(attempt.backend.api()) == Some(Way::Here) {
+                // The client may be gone: then nobody reads it.
+                let _ = reply.send(answered::here(&attempt).await);
+                return;
+            }
+            let sent = match attempt.encode(trail.held.as_ref()) {
+                Ok(sent) => sent,
+                Err(why) => {
+                    tracing::debug!(backend = attempt.name(), %why, "this backend cannot serve the request");
+                    trail.number -= 1;
+                    let backend = attempt.name().to_owned();
+                    trail.failed.get_or_insert(Refusal::NotSendable { backend, why });
+                    continue;
+                }
+            };
+            let answered = match attempt.send(sent, &mut reply).await {
+                Some(answered) => answered,
                 None => {
                     self.core.metrics.hang_ups.inc();
                     let used = attempt.charge_input(trail.held.as_ref(), "hang_up").await;
@@ -135,37 +179,55 @@ impl Call {
                 }
             };
             let more = self.has_more(&trail, &attempt);
-            let failed = match sent {
+            let refusal = match answered {
                 Ok(response) if more && is_worth_another(response.status()) => {
                     attempt.sighted(response.status(), response.headers());
-                    let refusal = Refusal::BackendStatus {
+                    Refusal::BackendStatus {
                         backend: attempt.name().to_owned(),
                         status: response.status().as_u16(),
-                    };
-                    Failed { refusal, charged: false }
+                    }
                 }
-                Ok(response) => return self.relay(attempt, trail.held, response, reply).await,
+                Ok(response) => match self.relay(&attempt, &mut trail, response, reply, more).await {
+                    None => return,
+                    Some((refusal, unanswered)) => {
+                        reply = unanswered;
+                        refusal
+                    }
+                },
                 Err(error) => self.not_answered(&attempt, &mut trail, error, more).await,
             };
-            if !more || matches!(failed.refusal, Refusal::Stopping) {
+            if !more || matches!(refusal, Refusal::Stopping) {
                 self.release(trail.held).await;
-                return drop(reply.send(failed.refusal.response()));
+                return self.refuse(reply, &refusal);
             }
-            tracing::info!(backend = attempt.name(), reason = %failed.refusal, "moving on to the next backend");
+            tracing::info!(backend = attempt.name(), reason = %refusal, "moving on to the next backend");
             self.core.metrics.fallback(attempt.name());
-            drop(attempt);
-            if let Err(refusal) = self.hold_for_next(&mut trail, failed, &mut reply).await {
-                return drop(reply.send(refusal.response()));
+            trail.failed = Some(refusal);
+        }
+    }
+
+    /// The next candidate that may be used and for which there is room. One whose rest is over is claimed: while the cluster
+    /// decides on that, other requests pass it over, and if another one probes it, so does this.
+    async fn next(&self, trail: &mut Trail, reply: &mut Reply) -> Result<(usize, Vec<Lease>), Refusal> {
+        loop {
+            let at = trail.left.iter().position(|index| !self.rests(&trail.plan, *index));
+            let Some(index) = at.map(|at| trail.left.remove(at)) else {
+                return Err(self.none_left(&trail.plan));
+            };
+            if !self.hold_for(trail, index, reply).await? {
+                continue;
+            }
+            // Last, because holding may have taken a while: it looks again whether the candidate rests by now.
+            let Some(candidate) = trail.plan.candidates.get(index) else { continue };
+            let alone = self.core.spare.is_lost();
+            if let Some(leases) = self.core.health.claim(&candidate.name, &candidate.model, alone).await {
+                return Ok((index, leases));
             }
         }
     }
 
-    /// The next candidate. One that rests is only tried where no other was there from the start.
-    fn next(&self, trail: &mut Trail) -> Option<Attempt<'_>> {
-        let rests = |index: usize| trail.plan.candidates.get(index).is_some_and(|one| self.rests(&one.name));
-        let ready = trail.left.iter().position(|index| !rests(*index));
-        let at = ready.or((trail.number == 0 && !trail.left.is_empty()).then_some(0))?;
-        let candidate = trail.plan.candidates.get(trail.left.remove(at))?.clone();
+    fn attempt(&self, trail: &mut Trail, index: usize, leases: Vec<Lease>) -> Option<Attempt<'_>> {
+        let candidate = trail.plan.candidates.get(index)?.clone();
         let backend = candidate.backend.clone().ok()?;
         trail.number += 1;
         Some(Attempt {
@@ -175,6 +237,10 @@ impl Call {
             backend,
             number: trail.number,
             wasted: trail.wasted,
+            dropped: Vec::new(),
+            leases,
+            sent: self.core.keeper.now(),
+            first_byte_ms: OnceLock::new(),
         })
     }
 
@@ -182,11 +248,10 @@ impl Call {
     fn has_more(&self, trail: &Trail, attempt: &Attempt<'_>) -> bool {
         let most = self.core.config.limits.attempts_max;
         let most = most.unwrap_or_else(|| trail.plan.priorities.max(ATTEMPTS_DEFAULT));
-        let rests = |index: &usize| trail.plan.candidates.get(*index).is_none_or(|one| self.rests(&one.name));
         trail.number < most
             && Instant::now() < attempt.deadline()
             && !self.core.cut.is_cancelled()
-            && trail.left.iter().any(|index| !rests(index))
+            && trail.left.iter().any(|index| !self.rests(&trail.plan, *index))
     }
 
     async fn not_answered(
@@ -195,13 +260,23 @@ impl Call {
         trail: &mut Trail,
         error: SendError,
         more: bool,
-    ) -> Failed {
+    ) -> Refusal {
         let backend = attempt.name().to_owned();
         tracing::warn!(backend, %error, "backend did not answer");
         let (refusal, kind) = match error {
             SendError::NotSent(_) => {
                 attempt.failed("unreachable");
-                return Failed { refusal: Refusal::BackendUnreachable { backend }, charged: false };
+                return Refusal::BackendUnreachable { backend };
+            }
+            // Nobody else needs to know: it is well, only not for this gateway at this moment.
+            SendError::Busy => {
+                trail.number -= 1;
+                self.core.metrics.upstream_error(attempt.name(), "busy");
+                return Refusal::BackendBusy { backend };
+            }
+            SendError::NoCredentials(_) => {
+                self.core.metrics.upstream_error(attempt.name(), "no_credentials");
+                return Refusal::Unusable(Unusable::no_credentials(backend));
             }
             SendError::Unanswered(_) => (Refusal::BackendDied { backend }, Some("died")),
             SendError::TimedOut => (Refusal::BackendTimeout { backend }, Some("timeout")),
@@ -211,71 +286,91 @@ impl Call {
             attempt.failed(kind);
         }
         let used = attempt.charge_input(trail.held.as_ref(), "unanswered").await;
-        let held = trail.held.take();
-        trail.wasted = trail.wasted.saturating_add(used);
-        if more && kind.is_some() {
-            attempt.settle_wasted(held, Usage::of(used, 0)).await;
-        } else {
-            attempt.settle(held, Usage::of(used, 0)).await;
-        }
-        Failed { refusal, charged: true }
+        trail.charge(attempt, Usage::of(used, 0), more && kind.is_some()).await;
+        refusal
     }
 
-    /// A reservation that has room for the next attempt: the one that is there, or a new one. Where that is denied, the
-    /// request ends as its last attempt did.
-    async fn hold_for_next(
-        &self,
-        trail: &mut Trail,
-        failed: Failed,
-        reply: &mut Reply,
-    ) -> Result<(), Refusal> {
-        let rests = |index: &usize| trail.plan.candidates.get(*index).is_none_or(|one| self.rests(&one.name));
-        let (resting, ready): (Vec<usize>, Vec<usize>) = trail.left.iter().copied().partition(rests);
-        let fits = |next: &usize| {
-            let covered = trail.held.as_ref().is_none_or(|held| held.covered.contains(next));
-            covered && trail.plan.is_matched_to(*next)
+    /// Sees to a reservation that has room for this candidate: the one that is there, or a new one. False: the plan has
+    /// become another one, and the candidate with it.
+    async fn hold_for(&self, trail: &mut Trail, index: usize, reply: &mut Reply) -> Result<bool, Refusal> {
+        let has_room = match &trail.held {
+            Some(held) => held.covered.contains(&index),
+            None => trail.plan.matches.is_empty(),
         };
-        if !failed.charged && ready.first().is_some_and(fits) {
-            return Ok(());
+        if has_room && trail.plan.is_matched_to(index) {
+            return Ok(true);
         }
         self.release(trail.held.take()).await;
-        let covered = ready.into_iter().chain(resting).collect();
-        match Reserving::new(self, reply, Arc::clone(&trail.plan), covered).run().await {
-            Ok((plan, held)) => {
-                if !plan.has_candidates_of(&trail.plan) {
-                    trail.left = self.usable(&plan);
-                }
-                trail.plan = plan;
-                trail.held = held;
-                Ok(())
-            }
-            Err(refusal) => {
-                tracing::info!(%refusal, "there is no room for another attempt");
-                Err(failed.refusal)
-            }
+        let others = trail.left.iter().copied().filter(|other| !self.rests(&trail.plan, *other));
+        let candidates = std::iter::once(index).chain(others).collect();
+        let reserving = Reserving::new(self, reply, Arc::clone(&trail.plan), candidates);
+        let reserved = reserving.run().await.inspect_err(|refusal| {
+            tracing::info!(%refusal, "there is no room for another attempt");
+        })?;
+        let same = reserved.plan.has_candidates_of(&trail.plan) && reserved.left.first() == Some(&index);
+        trail.left = reserved.left;
+        if same {
+            trail.left.remove(0);
         }
+        trail.plan = reserved.plan;
+        trail.held = reserved.held;
+        Ok(same)
     }
 
+    /// Why nothing can be tried.
+    fn none_left(&self, plan: &Plan) -> Refusal {
+        let usable = plan.candidates.iter().filter(|one| self.serves(one));
+        let backends: Vec<_> = usable
+            .map(|one| {
+                let resting = match self.core.health.standing(&one.name, &one.model) {
+                    Standing::Rests(resting) => resting,
+                    Standing::Ready | Standing::MayProbe => Resting::being_tried(),
+                };
+                (one.name.clone(), one.model.clone(), resting)
+            })
+            .collect();
+        if backends.is_empty() {
+            return self.nobody(plan);
+        }
+        Refusal::NoneReady(Box::new(NoneReady { backends, now: self.core.keeper.now() }))
+    }
+
+    /// Why no candidate can serve the request at all.
+    fn nobody(&self, plan: &Plan) -> Refusal {
+        let endpoint = self.facts.endpoint;
+        let cannot = |candidate: &Candidate| match &candidate.backend {
+            Err(unusable) => Refusal::Unusable(unusable.clone()),
+            Ok(backend) => {
+                let why = NotSendable::Endpoint { endpoint, api: backend.api() };
+                Refusal::NotSendable { backend: candidate.name.clone(), why }
+            }
+        };
+        plan.candidates.first().map_or(Refusal::Internal, cannot)
+    }
+
+    /// Hands the answer on. What failed before anything of it went to the client comes back, for another attempt.
     async fn relay(
         &self,
-        attempt: Attempt<'_>,
-        held: Option<Held>,
-        response: Response<Incoming>,
+        attempt: &Attempt<'_>,
+        trail: &mut Trail,
+        response: Response<UpstreamBody>,
         reply: Reply,
-    ) {
+        more: bool,
+    ) -> Option<(Refusal, Reply)> {
         attempt.sighted(response.status(), response.headers());
         if response.status().is_redirection() {
-            attempt.release(held).await;
-            let refusal = Refusal::BackendRedirect { backend: attempt.name().to_owned() };
-            return drop(reply.send(refusal.response()));
+            return Some((Refusal::BackendRedirect { backend: attempt.name().to_owned() }, reply));
         }
-        let kind = response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let is_stream = kind.is_some_and(|kind| kind.trim_start().starts_with("text/event-stream"));
-        if response.status().is_success() && is_stream {
-            streamed::relay(&attempt, held, response, reply).await;
-        } else {
-            let answer = answered::relay(&attempt, held, response).await;
-            drop(reply.send(answer));
+        if response.status().is_success() && is_stream(self.facts.endpoint, &response) {
+            return streamed::relay(attempt, trail, response, reply, more).await;
+        }
+        match answered::relay(attempt, trail, response, more).await {
+            Ok(answer) => {
+                // The client may be gone: then nobody reads it.
+                let _ = reply.send(answer);
+                None
+            }
+            Err(refusal) => Some((refusal, reply)),
         }
     }
 
@@ -286,14 +381,19 @@ impl Call {
     }
 }
 
+/// Speech is passed on as it comes, unless it is no audio.
+fn is_stream(endpoint: Endpoint, response: &Response<UpstreamBody>) -> bool {
+    let kind = response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let streams = ["text/event-stream", "application/vnd.amazon.eventstream"];
+    let is = |kinds: &[&str]| {
+        kind.is_some_and(|kind| kinds.iter().any(|known| kind.trim_start().starts_with(known)))
+    };
+    is(&streams) || (endpoint == Endpoint::Speech && !is(&["application/json"]))
+}
+
 /// An answer that another backend may do better than.
 fn is_worth_another(status: StatusCode) -> bool {
     status == StatusCode::TOO_MANY_REQUESTS
         || status == StatusCode::REQUEST_TIMEOUT
         || status.is_server_error()
-}
-
-fn unusable(plan: &Plan) -> Refusal {
-    let first = plan.candidates.iter().find_map(|candidate| candidate.backend.as_ref().err());
-    first.map_or(Refusal::Internal, |unusable| Refusal::Unusable(unusable.clone()))
 }

@@ -1,10 +1,11 @@
 //! The configuration of one gateway, as read from its file. Every key has a comment; unknown keys are refused.
 
-use std::path::PathBuf;
-
 use serde::Deserialize;
 
-use crate::{error::GatewayError, provider::splice::OutputField, tokenizer::Tokenizer};
+pub use crate::backend_config::{
+    AwsConfig, BackendConfig, BackendLimits, BackendTimeouts, EntraConfig, Provider, Proxy, SecretsConfig,
+};
+use crate::error::GatewayError;
 
 /// One gateway.
 #[derive(Debug, Clone, Deserialize)]
@@ -30,77 +31,6 @@ pub struct GatewayConfig {
     pub limits: Limits,
     #[serde(default)]
     pub timeouts: Timeouts,
-}
-
-/// One configured endpoint of a provider. Clients can never name another.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BackendConfig {
-    /// Unique; the value of `x-ai-provider` in answers.
-    pub name: String,
-    pub provider: Provider,
-    /// Up to and including the version, for example `https://api.openai.com/v1`.
-    pub base_url: String,
-    /// The environment variable that holds the key. At most one of this and `api_key_file`; neither: no key is sent.
-    #[serde(default)]
-    pub api_key_env: Option<String>,
-    /// The file that holds the key; white space around it is ignored.
-    #[serde(default)]
-    pub api_key_file: Option<PathBuf>,
-    /// The models served here; empty: any.
-    #[serde(default)]
-    pub models: Vec<String>,
-    /// Forward the client's own `authorization` header instead of a key of the gateway. Default: false.
-    #[serde(default)]
-    pub pass_client_key: bool,
-    /// Ask for usage in streams (`stream_options.include_usage`). Default: true; false for servers that refuse it,
-    /// whose streams are then counted with the tokenizer.
-    #[serde(default = "yes")]
-    pub stream_usage: bool,
-    /// How the input is counted when the budget is short. Default: by the model's name, bytes if it is not known.
-    #[serde(default)]
-    pub tokenizer: Option<Tokenizer>,
-    /// The name of the output limit sent upstream. Default: `max_completion_tokens` for the chat models of OpenAI,
-    /// `max_tokens` for all others.
-    #[serde(default)]
-    pub output_field: Option<OutputField>,
-    /// Serve every backend that the policy describes and that has no entry of its own: for trying policies out against a
-    /// simulated provider. Default: false.
-    #[serde(default)]
-    pub stand_in: bool,
-}
-
-/// Where secrets are looked for, in this order. A policy only names them.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct SecretsConfig {
-    /// `DIR/NAMESPACE/NAME/KEY`, then `DIR/NAME/KEY`, as Kubernetes mounts a Secret. Default: /etc/quorate/secrets.
-    pub dir: PathBuf,
-    /// Then the variable of this prefix, `NAME_KEY` in upper case. Default: `QUORATE_SECRET_`.
-    pub env_prefix: String,
-    /// Then files of `kind: Secret` manifests.
-    pub files: Vec<PathBuf>,
-}
-
-impl Default for SecretsConfig {
-    fn default() -> Self {
-        Self {
-            dir: PathBuf::from("/etc/quorate/secrets"),
-            env_prefix: "QUORATE_SECRET_".to_owned(),
-            files: Vec::new(),
-        }
-    }
-}
-
-fn yes() -> bool {
-    true
-}
-
-/// Which API a backend speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-pub enum Provider {
-    /// OpenAI's, or a server compatible with it.
-    OpenAI,
 }
 
 /// Bounds on what one gateway holds.
@@ -167,6 +97,8 @@ pub struct Timeouts {
     pub write_ms: u64,
     /// On stop: how long requests in flight may go on. Default: 30,000.
     pub stop_ms: u64,
+    /// How long a probe of a backend that rested keeps others from probing it; at most 60,000. Default: 10,000.
+    pub probe_ms: u64,
 }
 
 impl Default for Timeouts {
@@ -183,6 +115,7 @@ impl Default for Timeouts {
             settle_ms: 60_000,
             write_ms: 30_000,
             stop_ms: 30_000,
+            probe_ms: 10_000,
         }
     }
 }
@@ -215,14 +148,8 @@ impl GatewayConfig {
             if self.backends[..index].iter().any(|other| other.name == backend.name) {
                 return wrong(&format!("{key}.name"), "another backend has this name");
             }
-            if backend.api_key_env.is_some() && backend.api_key_file.is_some() {
-                return wrong(&key, "name api_key_env or api_key_file, not both");
-            }
-            if backend.pass_client_key && (backend.api_key_env.is_some() || backend.api_key_file.is_some()) {
-                return wrong(
-                    &key,
-                    "with pass_client_key the gateway has no key of its own; remove one of the two",
-                );
+            if let Err(message) = backend.check() {
+                return wrong(&key, message);
             }
         }
         self.check_numbers()
@@ -263,6 +190,10 @@ impl GatewayConfig {
                 quorate_ledger::TTL_MAX_MS
             )));
         }
+        if !(1..=quorate_ledger::PROBE_LEASE_MAX_MS).contains(&self.timeouts.probe_ms) {
+            let most = quorate_ledger::PROBE_LEASE_MAX_MS;
+            return Err(GatewayError::Config(format!("timeouts.probe_ms: must be 1 to {most}")));
+        }
         Ok(())
     }
 }
@@ -300,6 +231,7 @@ backends: [{name: openai, provider: OpenAI, base_url: 'https://api.openai.com/v1
             ("['127.0.0.1:1']", "[]", "nodes"),
             ("api_key_env: OPENAI_API_KEY", "api_key_env: A, api_key_file: b", "not both"),
             ("nodes:", "timeouts: {total_ms: 0}\nnodes:", "timeouts.total_ms"),
+            ("nodes:", "timeouts: {probe_ms: 60001}\nnodes:", "timeouts.probe_ms"),
             ("nodes:", "limits: {in_flight_max: 0}\nnodes:", "limits.in_flight_max"),
         ] {
             let error = parse(&MINIMAL.replace(from, to)).unwrap_err();

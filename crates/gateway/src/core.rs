@@ -1,20 +1,19 @@
 //! What all requests of a gateway share.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
-use quorate_ledger::ProviderView;
 use quorate_rpc::Keys;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    budget::BudgetKeeper, config::GatewayConfig, error::GatewayError, health::Health, memory::Memory,
-    metrics::Metrics, policy::PolicyReceiver, policy::Sources, repay::Repayer, spare::Spare, tier::Hints,
-    upstream::Upstream,
+    budget::BudgetKeeper, config::GatewayConfig, error::GatewayError, health::Health, latency::Latencies,
+    memory::Memory, metrics::Metrics, policy::PolicyReceiver, policy::Sources, repay::Repayer, spare::Spare,
+    tier::Hints, upstream::Upstream,
 };
 
 /// What the fleet believes of each backend.
-pub(crate) type Providers = watch::Receiver<Arc<BTreeMap<String, ProviderView>>>;
+pub(crate) type Providers = watch::Receiver<quorate_rpc::Providers>;
 
 /// What a gateway follows.
 #[derive(Debug, Clone)]
@@ -35,9 +34,9 @@ pub(crate) struct Core {
     pub(crate) keeper: Arc<dyn BudgetKeeper>,
     pub(crate) policy: PolicyReceiver,
     pub(crate) keys: watch::Receiver<Keys>,
-    pub(crate) providers: Providers,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) health: Health,
+    pub(crate) health: Arc<Health>,
+    pub(crate) latencies: Arc<Latencies>,
     pub(crate) tier_hints: Hints,
     pub(crate) spare: Arc<Spare>,
     /// Everything that must finish before the gateway may stop: calls and settlements.
@@ -64,7 +63,8 @@ impl Core {
         let memory = Memory::new(config.limits.bodies_bytes_max);
         let upstream = Upstream::new(&config.timeouts)?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let health = Health::new(&config.name, &keeper, &tasks, &stop);
+        let me = (config.name.as_str(), config.timeouts.probe_ms);
+        let health = Health::start(me, &keeper, &followed.providers, &metrics, &tasks, &stop);
         let in_flight = Arc::new(Semaphore::new(config.limits.in_flight_max.min(Semaphore::MAX_PERMITS)));
         let spare = Arc::new(Spare::default());
         let repayer = Repayer {
@@ -82,9 +82,9 @@ impl Core {
             keeper,
             policy,
             keys,
-            providers,
             metrics,
             health,
+            latencies: Arc::new(Latencies::new(providers)),
             tier_hints: Hints::default(),
             spare,
             tasks,

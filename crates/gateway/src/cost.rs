@@ -23,7 +23,7 @@ impl From<Usage> for CostUsage {
     }
 }
 
-/// The candidates that a reservation is made for, each with the most input tokens that it can count.
+/// The candidates that a reservation is made for, the one that is tried first before the others, each with the most input tokens that it can count.
 #[derive(Debug)]
 pub(crate) struct Bounds<'p> {
     pub(crate) plan: &'p Plan,
@@ -37,10 +37,12 @@ impl Bounds<'_> {
         self.inputs.iter().map(|(_, input)| *input).max().unwrap_or(0)
     }
 
-    /// The most that a request with up to `output` tokens costs one budget, whichever candidate serves it.
+    /// The most that a request with up to `output` tokens costs one budget, whichever candidate serves it. A backend's own
+    /// is only charged for that backend, the first here.
     fn of(&self, found: &BudgetMatch, output: u64) -> Result<Amount, Refusal> {
         let mut most = Amount::ZERO;
-        for (candidate, input) in &self.inputs {
+        let serving = if found.budget.is_of_backend() { 1 } else { self.inputs.len() };
+        for (candidate, input) in self.inputs.iter().take(serving) {
             let at = [self.plan.context(candidate)];
             let bound = found.budget.bound(*input, output, &at, self.plan.policy.policy.prices());
             let bound = match bound {

@@ -1,12 +1,6 @@
 //! The input of one request, measured by its models' tokenizers: once each, and only when the bytes are too loose.
 
-use crate::{
-    call::Call,
-    estimate,
-    plan::Candidate,
-    provider::{facts, tally::Input},
-    tokenizer::Tokenizer,
-};
+use crate::{call::Call, estimate, plan::Candidate, provider::tally::Input, tokenizer::Tokenizer};
 
 /// Larger texts are counted on a thread of their own.
 const INLINE_BYTES_MAX: u64 = 32 << 10;
@@ -54,9 +48,11 @@ impl Counts {
     }
 }
 
-/// The input by `tokenizer`; by its bytes if that fails.
-pub(crate) async fn count_with(call: &Call, tokenizer: Tokenizer, model: &str) -> u64 {
-    match measure(call, tokenizer).await {
+/// The input by `tokenizer`; by its bytes if that fails. `heard`: the tokens of its audio, where they are known.
+pub(crate) async fn count_with(call: &Call, tokenizer: Tokenizer, model: &str, heard: Option<u64>) -> u64 {
+    let measured = measure(call, tokenizer).await;
+    let heard = |input: Input| Input { audio: heard.unwrap_or(input.audio), ..input };
+    match measured.map(heard) {
         Some(measured) => estimate::input_exact(&call.facts, model, &measured),
         None => estimate::input_bound(&call.facts, model),
     }
@@ -64,12 +60,11 @@ pub(crate) async fn count_with(call: &Call, tokenizer: Tokenizer, model: &str) -
 
 /// Long texts do not hold up other requests.
 async fn measure(call: &Call, tokenizer: Tokenizer) -> Option<Input> {
-    let endpoint = call.facts.endpoint;
     if call.facts.input.text_bytes <= INLINE_BYTES_MAX {
-        return facts::measure_input(endpoint, &call.body, |text| tokenizer.count(text)).ok();
+        return call.facts.measure(&call.body, |text| tokenizer.count(text)).ok();
     }
-    let body = call.body.clone();
+    let (facts, body) = (call.facts.clone(), call.body.clone());
     let _turn = call.core.counting.acquire().await;
-    let count = move || facts::measure_input(endpoint, &body, |text| tokenizer.count(text)).ok();
+    let count = move || facts.measure(&body, |text| tokenizer.count(text)).ok();
     tokio::task::spawn_blocking(count).await.ok().flatten()
 }

@@ -8,7 +8,7 @@ use quorate_policy::runtime::{BudgetMatch, OutputBounds, OutputTooLarge};
 use crate::{
     provider::{Endpoint, Facts, tally::Input},
     refusal::Refusal,
-    tokenizer::{Overheads, Tokenizer},
+    tokenizer::{self, Overheads, Tokenizer},
 };
 
 /// What /v1/completions generates if nothing is named (OpenAI's reference: "defaults to 16").
@@ -16,15 +16,26 @@ const COMPLETION_DEFAULT: u64 = 16;
 /// So little text is always counted exactly: it takes microseconds, and small budgets are not held up by loose bounds.
 pub(crate) const EXACT_BYTES: u64 = 2048;
 
-/// The output of a request, as its budgets bound it.
+/// The output of a request, as its budgets bound it. `models`: those that may serve it.
 ///
 /// # Errors
 /// It names more than a budget allows.
-pub(crate) fn output(facts: &Facts, matches: &[BudgetMatch]) -> Result<OutputBounds, Refusal> {
+pub(crate) fn output<'a>(
+    facts: &Facts,
+    matches: &[BudgetMatch],
+    models: impl Iterator<Item = &'a str>,
+) -> Result<OutputBounds, Refusal> {
     let default_max = match facts.endpoint {
-        Endpoint::Embeddings => return Ok(OutputBounds::none(matches)),
+        Endpoint::Embeddings | Endpoint::CountTokens => return Ok(OutputBounds::none(matches)),
+        Endpoint::Images | Endpoint::Speech => {
+            return Ok(OutputBounds::fixed(facts.output_fixed.saturating_mul(facts.answers), matches));
+        }
+        Endpoint::Transcriptions | Endpoint::Translations => {
+            let most = models.map(tokenizer::transcript_max).max().unwrap_or(u64::MAX);
+            return Ok(OutputBounds::fixed(facts.output_fixed.min(most), matches));
+        }
         Endpoint::Completions => COMPLETION_DEFAULT,
-        Endpoint::Chat => u64::MAX,
+        Endpoint::Chat | Endpoint::Messages | Endpoint::Responses => u64::MAX,
     };
     let bounds = OutputBounds::of(facts.output_named, default_max, facts.answers, matches);
     bounds.map_err(|OutputTooLarge { budget, named, max }| Refusal::OutputTooLarge { budget, named, max })

@@ -2,7 +2,6 @@
 
 use std::{net::SocketAddr, net::TcpListener, sync::Arc, time::Duration};
 
-use quorate_ledger::ProviderState;
 use quorate_rpc::{Client, ClientConfig};
 use tokio::{
     sync::watch,
@@ -16,6 +15,7 @@ use crate::{
     config::GatewayConfig,
     core::{Core, Followed},
     error::GatewayError,
+    health,
     metrics::Metrics,
     ops,
     policy::{self, Sources},
@@ -81,7 +81,7 @@ impl Gateway {
         let (active, policies) = watch::channel(None);
         let background_stop = CancellationToken::new();
         let followed = Followed { policy: policies, keys: watched.keys(), providers: watched.providers() };
-        tokio::spawn(follow_providers(watched.providers(), Arc::clone(&metrics), background_stop.clone()));
+        tokio::spawn(health::follow(watched.providers(), Arc::clone(&metrics), background_stop.clone()));
         let synced = watched.synced();
         let keeper: Arc<dyn BudgetKeeper> = Arc::new(ClusterKeeper::new(client));
         let core = Core::new(config, Arc::clone(&sources), keeper, followed, Arc::clone(&metrics))?;
@@ -154,27 +154,5 @@ impl Gateway {
         // Ends at once with the token.
         let _ = self.http.await;
         tracing::info!(name = core.config.name, "gateway stopped");
-    }
-}
-
-/// Shows the cluster's view of the providers in the metrics.
-async fn follow_providers(
-    mut providers: watch::Receiver<Arc<std::collections::BTreeMap<String, quorate_ledger::ProviderView>>>,
-    metrics: Arc<Metrics>,
-    stop: CancellationToken,
-) {
-    loop {
-        for (backend, view) in providers.borrow_and_update().iter() {
-            let state = match view.state {
-                ProviderState::Healthy => 0,
-                ProviderState::Limited => 1,
-                ProviderState::Failing => 2,
-            };
-            metrics.provider_state.set(backend, state);
-        }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            changed = providers.changed() => if changed.is_err() { return },
-        }
     }
 }

@@ -1,18 +1,38 @@
 //! Which headers cross the gateway, in both directions.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use quorate_policy::runtime::HeaderMutation;
+use quorate_policy::runtime::{HeaderMutation, ProviderKind};
 
-use crate::backend::Backend;
+use crate::{auth::is_aws, backend::Backend};
 
 /// Client headers that a provider has a use for; everything else (identity, cookies, forwarding) stays here.
-const UP: &[HeaderName] = &[header::ACCEPT, header::USER_AGENT];
-const UP_NAMES: &[&str] =
-    &["idempotency-key", "x-request-id", "x-client-request-id", "traceparent", "tracestate", "openai-beta"];
-const UP_PREFIX: &str = "x-stainless-";
+const UP: &[&str] = &["user-agent", "x-request-id", "x-client-request-id", "traceparent", "tracestate"];
+/// AWS takes the form of its answer from `accept`, and knows none of the SDKs' headers.
+const UP_BUT_AWS: &[&str] = &["accept", "idempotency-key"];
+const UP_BUT_AWS_PREFIX: &str = "x-stainless-";
 
-/// With the client's own key, its choice of organization and project goes along.
-const UP_WITH_CLIENT_KEY: &[&str] = &["authorization", "openai-organization", "openai-project"];
+/// Anthropic's version of its API, where the client names none.
+const ANTHROPIC_VERSION: HeaderName = HeaderName::from_static("anthropic-version");
+const ANTHROPIC_VERSION_DEFAULT: HeaderValue = HeaderValue::from_static("2023-06-01");
+
+/// What only this kind of provider understands.
+fn up_to_kind(kind: ProviderKind) -> &'static [&'static str] {
+    match kind {
+        ProviderKind::OpenAI | ProviderKind::AzureOpenAI => &["openai-beta"],
+        ProviderKind::Anthropic => &["anthropic-version", "anthropic-beta"],
+        ProviderKind::AWSAnthropic => &["anthropic-beta"],
+        _ => &[],
+    }
+}
+
+/// The client's own key, and with it its choice of organization and project.
+fn keys_of_kind(kind: ProviderKind) -> &'static [&'static str] {
+    match kind {
+        ProviderKind::Anthropic => &["authorization", "x-api-key"],
+        ProviderKind::AzureOpenAI => &["authorization", "api-key"],
+        _ => &["authorization", "openai-organization", "openai-project"],
+    }
+}
 
 /// What no route may set: they belong to the connection.
 const NOT_SET: &[&str] = &["connection", "content-length", "host", "te", "transfer-encoding", "upgrade"];
@@ -35,14 +55,15 @@ const NOT_DOWN: &[&str] = &[
     "x-ai-provider",
     "x-quorate-attempts",
     "x-quorate-backend",
+    "x-quorate-dropped",
     "x-quorate-model-downgraded",
     "x-ratelimit-limit",
     "x-ratelimit-remaining",
     "x-ratelimit-reset",
 ];
 
-/// The headers of a request to `backend`: its key, never the client's, unless the config says so. `consumed`: what the
-/// client sent proves its identity here, and is no provider's key.
+/// The headers of a request to `backend`, without the gateway's own key, which is put on last. Never the client's key,
+/// unless the config says so. `consumed`: what the client sent proves its identity here, and is no provider's key.
 pub(crate) fn up(
     client: &HeaderMap,
     backend: &Backend,
@@ -52,10 +73,10 @@ pub(crate) fn up(
     let mut headers = HeaderMap::with_capacity(16);
     for (name, value) in client {
         let text = name.as_str();
-        let pass = UP.contains(name)
-            || UP_NAMES.contains(&text)
-            || text.starts_with(UP_PREFIX)
-            || (backend.pass_client_key && !consumed && UP_WITH_CLIENT_KEY.contains(&text));
+        let pass = UP.contains(&text)
+            || up_to_kind(backend.kind).contains(&text)
+            || (!is_aws(backend.kind) && (UP_BUT_AWS.contains(&text) || text.starts_with(UP_BUT_AWS_PREFIX)))
+            || (backend.pass_client_key && !consumed && keys_of_kind(backend.kind).contains(&text));
         if pass {
             headers.append(name.clone(), value.clone());
         }
@@ -70,8 +91,8 @@ pub(crate) fn up(
             headers.insert(name, value);
         }
     }
-    if let Some(key) = &backend.key {
-        headers.insert(header::AUTHORIZATION, key.header());
+    if backend.kind == ProviderKind::Anthropic {
+        headers.entry(ANTHROPIC_VERSION).or_insert(ANTHROPIC_VERSION_DEFAULT);
     }
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     // Usage has to be read: nothing compressed.
@@ -142,6 +163,61 @@ mod tests {
             (&sent["authorization"], &sent["openai-organization"]),
             (&HeaderValue::from_static("Bearer client"), &HeaderValue::from_static("org"))
         );
+    }
+
+    #[test]
+    fn each_kind_gets_what_it_understands() {
+        let client = map(&[
+            ("accept", "text/event-stream"),
+            ("anthropic-beta", "b"),
+            ("api-key", "client"),
+            ("authorization", "Bearer client"),
+            ("openai-beta", "o"),
+            ("x-api-key", "client"),
+            ("x-stainless-os", "Linux"),
+        ]);
+        let base = ["accept-encoding", "content-type"];
+        for (entry, expected) in [
+            ("provider: OpenAI", vec!["accept", "openai-beta", "x-stainless-os"]),
+            (
+                "provider: OpenAI, pass_client_key: true",
+                vec!["accept", "authorization", "openai-beta", "x-stainless-os"],
+            ),
+            (
+                "provider: AzureOpenAI, pass_client_key: true",
+                vec!["accept", "api-key", "authorization", "openai-beta", "x-stainless-os"],
+            ),
+            ("provider: Anthropic", vec!["accept", "anthropic-beta", "anthropic-version", "x-stainless-os"]),
+            (
+                "provider: Anthropic, pass_client_key: true",
+                vec![
+                    "accept",
+                    "anthropic-beta",
+                    "anthropic-version",
+                    "authorization",
+                    "x-api-key",
+                    "x-stainless-os",
+                ],
+            ),
+            ("provider: AWSBedrock, region: r", vec![]),
+            ("provider: AWSAnthropic, region: r", vec!["anthropic-beta"]),
+        ] {
+            let text = format!("{{name: b, base_url: 'http://127.0.0.1', {entry}}}");
+            let backend = Backend::open(&serde_yaml_ng::from_str(&text).unwrap()).unwrap();
+            let sent = up(&client, &backend, false, &HeaderMutation::default());
+            let mut names: Vec<&str> = sent.keys().map(HeaderName::as_str).collect();
+            names.sort_unstable();
+            let mut expected: Vec<&str> = expected.into_iter().chain(base).collect();
+            expected.sort_unstable();
+            assert_eq!(names, expected, "{entry}");
+        }
+        let anthropic = "{name: b, provider: Anthropic}";
+        let anthropic = Backend::open(&serde_yaml_ng::from_str(anthropic).unwrap()).unwrap();
+        let version = |client: &HeaderMap| {
+            up(client, &anthropic, false, &HeaderMutation::default())["anthropic-version"].clone()
+        };
+        assert_eq!(version(&HeaderMap::new()), "2023-06-01");
+        assert_eq!(version(&map(&[("anthropic-version", "2024-01-01")])), "2024-01-01");
     }
 
     #[test]

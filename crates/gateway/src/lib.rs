@@ -5,12 +5,16 @@
 
 mod answered;
 mod attempt;
+mod auth;
 mod backend;
+mod backend_config;
 mod backends;
 mod body;
 mod budget;
 mod call;
+mod choosing;
 mod config;
+mod connector;
 mod core;
 mod cost;
 mod counts;
@@ -24,11 +28,14 @@ mod io;
 mod jwt;
 mod jwt_ring;
 mod keys;
+mod latency;
+mod link;
 mod lower;
 mod memory;
 mod metrics;
 mod models;
 mod ops;
+mod passing;
 mod pipeline;
 mod plan;
 mod policy;
@@ -43,15 +50,20 @@ mod secret;
 mod secrets;
 mod server;
 mod settle;
+mod short;
 mod spare;
 mod streamed;
 #[cfg(test)]
 mod tests;
 mod tier;
+mod tls;
 mod tokenizer;
 mod upstream;
 
-pub use config::{BackendConfig, GatewayConfig, Limits, Provider, SecretsConfig, Timeouts};
+pub use config::{
+    AwsConfig, BackendConfig, BackendLimits, BackendTimeouts, EntraConfig, GatewayConfig, Limits, Provider,
+    Proxy, SecretsConfig, Timeouts,
+};
 pub use error::GatewayError;
 pub use gateway::{Gateway, GatewayListeners};
 pub use provider::splice::OutputField;

@@ -50,6 +50,7 @@ pub(crate) struct Metrics {
     accounts_capped: Family<BudgetLabel, Counter>,
     cost_errors: Family<BudgetLabel, Counter>,
     fallbacks: Family<BackendLabel, Counter>,
+    passed_over: Family<BackendLabel, Counter>,
     pub(crate) fail_open: Counter,
     pub(crate) fail_open_charged: Counter,
     pub(crate) fail_open_lost: Counter,
@@ -59,6 +60,8 @@ pub(crate) struct Metrics {
     first_byte: Family<BackendLabel, Histogram, fn() -> Histogram>,
     upstream_errors: Family<BackendKind, Counter>,
     pub(crate) provider_state: ProviderStates,
+    probes: Family<Labelled, Counter>,
+    pub(crate) resting: Counter,
     pub(crate) overdrafts: Counter,
     pub(crate) overdraft_tokens: Counter,
     pub(crate) hang_ups: Counter,
@@ -72,13 +75,35 @@ pub(crate) struct Metrics {
     pub(crate) resolve_seconds: Histogram,
 }
 
-/// 0 healthy, 1 limited, 2 failing; as the ledger says.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct ProviderStates(Family<BackendLabel, Gauge>);
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CircuitLabels {
+    backend: String,
+    model: String,
+}
+
+/// 0 closed, 1 open, 2 half-open, 3 drained; as the ledger says. No more than it keeps.
+#[derive(Debug, Default)]
+pub(crate) struct ProviderStates {
+    family: Family<CircuitLabels, Gauge>,
+    shown: Mutex<std::collections::HashSet<CircuitLabels>>,
+}
 
 impl ProviderStates {
-    pub(crate) fn set(&self, backend: &str, state: i64) {
-        self.0.get_or_create(&BackendLabel { backend: backend.to_owned() }).set(state);
+    pub(crate) fn set(&self, backend: &str, model: &str, state: i64) {
+        let labels = CircuitLabels { backend: backend.to_owned(), model: model.to_owned() };
+        self.family.get_or_create(&labels).set(state);
+        self.shown.lock().insert(labels);
+    }
+
+    /// Those that the ledger has forgotten are shown no more.
+    pub(crate) fn keep(&self, known: &quorate_rpc::Providers) {
+        self.shown.lock().retain(|labels| {
+            let kept = quorate_rpc::circuit(known, &labels.backend, &labels.model).is_some();
+            if !kept {
+                self.family.remove(labels);
+            }
+            kept
+        });
     }
 }
 
@@ -102,6 +127,7 @@ impl Metrics {
             accounts_capped: Family::default(),
             cost_errors: Family::default(),
             fallbacks: Family::default(),
+            passed_over: Family::default(),
             fail_open: Counter::default(),
             fail_open_charged: Counter::default(),
             fail_open_lost: Counter::default(),
@@ -110,6 +136,8 @@ impl Metrics {
             first_byte: Family::new_with_constructor(long_latency),
             upstream_errors: Family::default(),
             provider_state: ProviderStates::default(),
+            probes: Family::default(),
+            resting: Counter::default(),
             overdrafts: Counter::default(),
             overdraft_tokens: Counter::default(),
             hang_ups: Counter::default(),
@@ -150,6 +178,11 @@ impl Metrics {
             "Backends left for the next one before an answer began",
             self.fallbacks.clone(),
         );
+        r.register(
+            "passed_over",
+            "Backends passed over because a budget of their own was short",
+            self.passed_over.clone(),
+        );
         r.register("fail_open", "Requests admitted without the budget nodes", self.fail_open.clone());
         r.register(
             "fail_open_charged",
@@ -167,7 +200,17 @@ impl Metrics {
             self.usage_estimated.clone(),
         );
         r.register("upstream_errors", "Calls that failed, by backend", self.upstream_errors.clone());
-        r.register("provider_state", "0 healthy, 1 limited, 2 failing", self.provider_state.0.clone());
+        r.register(
+            "provider_state",
+            "0 closed, 1 open, 2 half-open, 3 drained; without a model: the whole backend",
+            self.provider_state.family.clone(),
+        );
+        r.register("probes", "Probes of backends that rested, by verdict", self.probes.clone());
+        r.register(
+            "resting",
+            "Requests refused because none of their backends could be used",
+            self.resting.clone(),
+        );
         r.register("overdrafts", "Answers that used more than was reserved", self.overdrafts.clone());
         r.register("overdraft_tokens", "Tokens used beyond reservations", self.overdraft_tokens.clone());
         r.register("hang_ups", "Clients that left before their answer was complete", self.hang_ups.clone());
@@ -241,6 +284,11 @@ impl Metrics {
         self.fallbacks.get_or_create(&BackendLabel { backend: backend.to_owned() }).inc();
     }
 
+    /// A budget of the backend's own was short, and another one was asked.
+    pub(crate) fn passed_over(&self, backend: &str) {
+        self.passed_over.get_or_create(&BackendLabel { backend: backend.to_owned() }).inc();
+    }
+
     fn budget_label(&self, budget: &str) -> BudgetLabel {
         let mut seen = self.budgets_seen.lock();
         if !seen.contains(budget) && seen.len() < BUDGET_LABELS_MAX {
@@ -261,6 +309,16 @@ impl Metrics {
 
     pub(crate) fn upstream_error(&self, backend: &str, kind: &'static str) {
         self.upstream_errors.get_or_create(&BackendKind { backend: backend.to_owned(), kind }).inc();
+    }
+
+    pub(crate) fn probe(&self, verdict: quorate_ledger::ProbeVerdict) {
+        use quorate_ledger::ProbeVerdict;
+        let kind = match verdict {
+            ProbeVerdict::Passed => "passed",
+            ProbeVerdict::Failed => "failed",
+            ProbeVerdict::GivenUp => "given_up",
+        };
+        self.probes.get_or_create(&Labelled { kind }).inc();
     }
 
     /// OpenMetrics text.

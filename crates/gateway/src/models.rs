@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::{
     backend::Backend,
+    backends::Unusable,
     body::ResponseBody,
     core::Core,
     headers,
@@ -125,6 +126,8 @@ async fn proxied(
         tracing::warn!(backend = name(), %error, "backend did not answer");
         match error {
             SendError::NotSent(_) => Refusal::BackendUnreachable { backend: name() },
+            SendError::Busy => Refusal::BackendBusy { backend: name() },
+            SendError::NoCredentials(_) => Refusal::Unusable(Unusable::no_credentials(name())),
             SendError::Unanswered(_) => Refusal::BackendDied { backend: name() },
             SendError::TimedOut => Refusal::BackendTimeout { backend: name() },
             SendError::CutOff => Refusal::Stopping,

@@ -14,10 +14,11 @@ use tokio::{
 use crate::{
     body::{self, ResponseBody},
     call::Call,
+    choosing::Choosing,
     core::Core,
     models,
     plan::Plan,
-    provider::{Endpoint, Facts},
+    provider::{Endpoint, Facts, form},
     refusal::Refusal,
     request::Asked,
     route::{self, Target},
@@ -36,6 +37,7 @@ pub(crate) async fn handle(
 ) -> Response<ResponseBody> {
     let (parts, mut body) = request.into_parts();
     let expects = parts.headers.contains_key(header::EXPECT);
+    let dialect = route::dialect(parts.uri.path());
     let target = route::target(&parts.method, parts.uri.path());
     let label = target.as_ref().map_or("other", Target::label);
     let permit = target.and_then(|target| Ok((target, admit(&core)?)));
@@ -52,7 +54,7 @@ pub(crate) async fn handle(
         if !expects && !hyper::body::Body::is_end_stream(&body) {
             tokio::spawn(body::discard(body, DISCARD));
         }
-        refusal.response()
+        refusal.response(dialect)
     });
     core.metrics.request(label, response.status().as_u16());
     response
@@ -95,7 +97,7 @@ async fn spend(
     let mut share = core.memory.share();
     let body =
         body::read(&asked.headers, body, core.config.limits.body_bytes_max, within, &mut share).await?;
-    let facts = decode(endpoint, &body).await?;
+    let facts = decode(endpoint, &asked, &body).await?;
     let model = route::model(&facts, &asked.headers)?;
     // One policy from here to the end; a newer one only where the ledger asks for it.
     let policy = core.policy.borrow().clone().ok_or(Refusal::NoPolicy)?;
@@ -103,10 +105,10 @@ async fn spend(
         Some(who) if at_first.is_some_and(|before| Arc::ptr_eq(&before, &policy)) => who,
         _ => Plan::who(core, &policy, &asked)?,
     };
-    let draw = rand::random();
-    let plan = Plan::make(&policy, &asked, who, &model, draw)?;
+    let choosing = Choosing::new(core, &facts, &model);
+    let plan = Plan::make(&policy, &asked, who, &model, &choosing)?;
     let deadline = Instant::now() + Duration::from_millis(timeouts.total_ms);
-    let call = Call { core: Arc::clone(core), asked, facts, body, model, draw, began, deadline };
+    let call = Call { core: Arc::clone(core), asked, facts, body, model, choosing, began, deadline };
     let (reply, answer) = oneshot::channel();
     core.tasks.spawn(async move {
         call.run(plan, reply).await;
@@ -116,11 +118,20 @@ async fn spend(
     answer.await.map_err(|_| Refusal::Internal)
 }
 
-async fn decode(endpoint: Endpoint, body: &Bytes) -> Result<Facts, Refusal> {
+async fn decode(endpoint: Endpoint, asked: &Asked, body: &Bytes) -> Result<Facts, Refusal> {
+    let kind = asked.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let kind = kind.unwrap_or_default().to_owned();
+    let read = move |body: &Bytes| {
+        if endpoint.takes_form() {
+            form::decode(endpoint, &kind, body)
+        } else {
+            Facts::decode(endpoint, body)
+        }
+    };
     if body.len() <= INLINE_BYTES_MAX {
-        return Ok(Facts::decode(endpoint, body)?);
+        return Ok(read(body)?);
     }
     let body = body.clone();
-    let decoded = tokio::task::spawn_blocking(move || Facts::decode(endpoint, &body)).await;
+    let decoded = tokio::task::spawn_blocking(move || read(&body)).await;
     Ok(decoded.map_err(|_| Refusal::Internal)??)
 }

@@ -11,6 +11,7 @@ use quorate_policy::runtime::{
 use crate::{
     backend::Backend,
     backends::Unusable,
+    choosing::Choosing,
     core::Core,
     identify::{Who, identify},
     policy::ActivePolicy,
@@ -69,21 +70,21 @@ impl Plan {
         identify(policy, &keys, core.keeper.now(), &asked.headers, asked.source).map(Arc::new)
     }
 
-    /// Routes and matches under `policy`. `draw`: any number, decides among equals.
+    /// Routes and matches under `policy`. `choosing`: decides among backends of one priority.
     pub(crate) fn make(
         policy: &Arc<ActivePolicy>,
         asked: &Asked,
         who: Arc<Who>,
         model: &str,
-        draw: u64,
+        choosing: &Choosing,
     ) -> Result<Self, Refusal> {
         who.may_ask_for(model)?;
-        Self::with(policy, asked, who, model, draw)
+        Self::with(policy, asked, who, model, choosing)
     }
 
     /// The same request for another model.
-    pub(crate) fn for_model(&self, asked: &Asked, model: &str, draw: u64) -> Result<Self, Refusal> {
-        Self::with(&self.policy, asked, Arc::clone(&self.who), model, draw)
+    pub(crate) fn for_model(&self, asked: &Asked, model: &str, choosing: &Choosing) -> Result<Self, Refusal> {
+        Self::with(&self.policy, asked, Arc::clone(&self.who), model, choosing)
     }
 
     fn with(
@@ -91,13 +92,13 @@ impl Plan {
         asked: &Asked,
         who: Arc<Who>,
         model: &str,
-        draw: u64,
+        choosing: &Choosing,
     ) -> Result<Self, Refusal> {
         let seen = asked.seen(&who);
         let view = asked.view(model, &seen);
         let found = policy.policy.route(&view);
         let (candidates, priorities) = match &found {
-            Some(found) => of_route(policy, found, model, draw)?,
+            Some(found) => of_route(policy, found, &view, choosing)?,
             None if policy.policy.routes().is_empty() => (vec![of_config(policy, model)?], 1),
             None => {
                 let known = models_of_routes(&policy.policy).join(", ");
@@ -142,6 +143,11 @@ impl Plan {
         Arc::ptr_eq(&self.policy, &other.policy) && self.model == other.model
     }
 
+    /// As the backends know them.
+    pub(crate) fn models(&self) -> impl Iterator<Item = &str> {
+        self.candidates.iter().map(|candidate| candidate.model.as_str())
+    }
+
     /// What costs depend on besides tokens.
     pub(crate) fn context<'a>(&'a self, candidate: &'a Candidate) -> CostContext<'a> {
         CostContext { model: &candidate.model, backend: &candidate.name, route: &self.route }
@@ -175,10 +181,10 @@ fn of_config(policy: &ActivePolicy, model: &str) -> Result<Candidate, Refusal> {
 fn of_route(
     policy: &ActivePolicy,
     found: &RouteMatch<'_>,
-    model: &str,
-    draw: u64,
+    request: &RequestView<'_>,
+    choosing: &Choosing,
 ) -> Result<(Vec<Candidate>, usize), Refusal> {
-    let refs = found.backends(draw);
+    let refs = choosing.order(found, request, policy.policy.prices());
     if refs.is_empty() {
         return Err(Refusal::NoBackend { route: found.route.name.clone() });
     }
@@ -188,7 +194,7 @@ fn of_route(
     let candidate = |one: &&BackendRef| Candidate {
         name: one.backend.clone(),
         backend: usable(policy, one),
-        model: one.model_override.clone().unwrap_or_else(|| model.to_owned()),
+        model: one.model_override.clone().unwrap_or_else(|| request.model.to_owned()),
         headers: one.header_mutation.clone(),
         body: one.body_mutation.clone(),
     };

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use quorate_policy::runtime::{Budget, CompiledPolicy, JwksSource, SubjectPart};
+use quorate_policy::runtime::{CompiledPolicy, JwksSource};
 use quorate_rpc::{PolicyDocument, WatchHandle};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -61,10 +61,7 @@ impl ActivePolicy {
                 "no token can be verified; correct the JWKS and apply the policy again"
             );
         }
-        let of_backends = |budget: &Arc<Budget>| {
-            budget.backends.is_some() || budget.subject.contains(&SubjectPart::Backend)
-        };
-        let has_budgets_of_backends = policy.all_budgets().iter().any(of_backends);
+        let has_budgets_of_backends = policy.all_budgets().iter().any(|budget| budget.is_of_backend());
         Self { version, policy, sources: Arc::clone(sources), backends, has_budgets_of_backends, jwks }
     }
 

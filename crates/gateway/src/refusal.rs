@@ -10,7 +10,13 @@ use thiserror::Error;
 use crate::{
     backends::Unusable,
     body::ResponseBody,
-    provider::{error_body, error_body::BadRequest},
+    health::NoneReady,
+    provider::{
+        Dialect, error_body,
+        error_body::{BadRequest, ErrorWords},
+        exchange::NotSendable,
+        reply::ApiError,
+    },
     ratelimit,
 };
 
@@ -18,7 +24,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum Refusal {
     #[error(
-        "there is no {path} here; this gateway serves POST /v1/chat/completions, /v1/completions and /v1/embeddings, and GET /v1/models"
+        "there is no {path} here; this gateway serves POST /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/responses, /v1/images/generations, /v1/audio/speech, /v1/audio/transcriptions, /v1/audio/translations, /v1/messages and /v1/messages/count_tokens, and GET /v1/models"
     )]
     NoSuchPath { path: String },
     #[error("{path} takes {allow}, not {method}")]
@@ -43,6 +49,8 @@ pub(crate) enum Refusal {
     NoBackend { route: String },
     #[error(transparent)]
     Unusable(Unusable),
+    #[error("{0}")]
+    NoneReady(Box<NoneReady>),
     #[error(
         "the request has no tenant: send header {header}, or let the policy's kind Identity name a default"
     )]
@@ -74,7 +82,7 @@ pub(crate) enum Refusal {
     #[error("{}", ratelimit::tier_message(tenant, account))]
     TierRejects { tenant: String, account: Box<Balance>, window: Option<quorate_ledger::Window> },
     #[error(
-        "file parts cannot be used under a token budget, because their tokens cannot be bounded beforehand; send the text instead"
+        "files, tools that the provider runs, and input that the provider keeps (`previous_response_id`, `conversation`, a stored `prompt`, item references) cannot be used under a token budget, because their tokens cannot be bounded beforehand; send the text instead"
     )]
     Unbounded,
     #[error("{}", ratelimit::denial_message(tenant, denial))]
@@ -93,6 +101,8 @@ pub(crate) enum Refusal {
     Stopping,
     #[error("the client left while its request waited for budget")]
     ClientGone,
+    #[error("backend {backend} is at its limit of requests at once; try again shortly")]
+    BackendBusy { backend: String },
     #[error("backend {backend} cannot be reached")]
     BackendUnreachable { backend: String },
     #[error("backend {backend} answered with status {status}")]
@@ -103,6 +113,13 @@ pub(crate) enum Refusal {
     BackendDied { backend: String },
     #[error("backend {backend} answered with more than the gateway accepts")]
     AnswerTooLarge { backend: String },
+    #[error("backend {backend} answered with something that is no answer: {problem}")]
+    BackendGarbage { backend: String, problem: String },
+    /// The provider's own words.
+    #[error("backend {backend} answered with an error: {}", error.message)]
+    BackendError { backend: String, error: ApiError },
+    #[error("the request cannot be sent to backend {backend}: {why}")]
+    NotSendable { backend: String, why: NotSendable },
     #[error("backend {backend} answered with a redirect, which is not followed; correct its base_url")]
     BackendRedirect { backend: String },
     #[error("the gateway failed to finish this request; its reservation stays until it expires")]
@@ -143,6 +160,12 @@ impl Refusal {
             Self::Unusable(Unusable::Wrong { .. }) => {
                 row(StatusCode::BAD_GATEWAY, "server_error", Some("backend_unusable"))
             }
+            Self::NoneReady(none) if none.is_limit() => {
+                row(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded", Some("provider_limited"))
+            }
+            Self::NoneReady(_) => {
+                row(StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("backends_resting"))
+            }
             Self::NoTenant { .. } => row(StatusCode::UNAUTHORIZED, invalid, Some("tenant_missing")),
             Self::NotIdentified { .. } => row(StatusCode::UNAUTHORIZED, invalid, Some("identity_missing")),
             Self::WrongKey(_) => row(StatusCode::UNAUTHORIZED, invalid, Some("invalid_api_key")),
@@ -177,7 +200,9 @@ impl Refusal {
             Self::ClusterRefused(_) => {
                 row(StatusCode::INTERNAL_SERVER_ERROR, "server_error", Some("budget_refused"))
             }
-            Self::Overloaded => row(StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("overloaded")),
+            Self::BackendBusy { .. } | Self::Overloaded => {
+                row(StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("overloaded"))
+            }
             Self::Stopping => row(StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("stopping")),
             // Nobody reads it.
             Self::ClientGone => row(StatusCode::REQUEST_TIMEOUT, invalid, Some("client_gone")),
@@ -194,6 +219,18 @@ impl Refusal {
             Self::AnswerTooLarge { .. } => {
                 row(StatusCode::BAD_GATEWAY, "server_error", Some("upstream_answer_too_large"))
             }
+            Self::BackendGarbage { .. } => {
+                row(StatusCode::BAD_GATEWAY, "server_error", Some("upstream_garbage"))
+            }
+            Self::BackendError { error, .. } => row(
+                StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_GATEWAY),
+                if error.status < 500 { invalid } else { "server_error" },
+                Some("upstream_error"),
+            ),
+            Self::NotSendable { why: NotSendable::Endpoint { .. }, .. } => {
+                row(StatusCode::NOT_FOUND, invalid, Some("endpoint_not_served"))
+            }
+            Self::NotSendable { .. } => row(StatusCode::BAD_REQUEST, invalid, Some("unsupported_by_backend")),
             Self::BackendRedirect { .. } => {
                 row(StatusCode::BAD_GATEWAY, "server_error", Some("upstream_redirect"))
             }
@@ -203,7 +240,10 @@ impl Refusal {
 
     fn param(&self) -> Option<&str> {
         match self {
-            Self::BadRequest(bad) => bad.param.as_deref(),
+            Self::BadRequest(bad) | Self::NotSendable { why: NotSendable::BadRequest(bad), .. } => {
+                bad.param.as_deref()
+            }
+            Self::NotSendable { why: NotSendable::Unsupported(unsupported), .. } => Some(&unsupported.param),
             Self::NoModel
             | Self::UnknownModel { .. }
             | Self::NoRoute { .. }
@@ -214,22 +254,33 @@ impl Refusal {
         }
     }
 
+    /// The budget that is short.
+    pub(crate) fn budget(&self) -> Option<&str> {
+        match self {
+            Self::Denied { denial, .. } => Some(&denial.account.budget),
+            Self::TierRejects { account, .. } => Some(&account.budget),
+            _ => None,
+        }
+    }
+
     /// When the client may try again; `None`: nothing said.
-    fn retry_after(&self) -> Option<Duration> {
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
         let ms = match self {
             Self::Denied { denial, .. } => denial.retry_after_ms?,
             Self::TierRejects { account, .. } => account.resets_at?.since(ratelimit::now()).max(1),
             Self::ClusterUnavailable { retry_after_ms } => (*retry_after_ms).max(1000),
-            Self::NoPolicy | Self::Overloaded | Self::Stopping => 1000,
+            Self::NoPolicy | Self::Overloaded | Self::BackendBusy { .. } | Self::Stopping => 1000,
+            Self::NoneReady(none) => none.retry_after_ms()?,
             _ => return None,
         };
         Some(Duration::from_millis(ms))
     }
 
     /// The whole answer. A body that was not read to its end makes the connection close.
-    pub(crate) fn response(&self) -> Response<ResponseBody> {
+    pub(crate) fn response(&self, dialect: Dialect) -> Response<ResponseBody> {
         let row = self.row();
-        let body = error_body::encode(&self.to_string(), row.kind, self.param(), row.code);
+        let message = self.to_string();
+        let body = error_body::encode(dialect, &self.words(&row, &message));
         let mut response = Response::new(ResponseBody::full(Bytes::from(body)));
         *response.status_mut() = row.status;
         let headers = response.headers_mut();
@@ -249,6 +300,9 @@ impl Refusal {
                 ratelimit::insert(headers, std::slice::from_ref(&**account), |_| *window);
                 headers.insert("x-should-retry", HeaderValue::from_static("false"));
             }
+            Self::NoneReady(none) if none.waiting_is_pointless() => {
+                headers.insert("x-should-retry", HeaderValue::from_static("false"));
+            }
             Self::TooManyAccounts(_) => {
                 headers.insert("x-should-retry", HeaderValue::from_static("false"));
             }
@@ -264,8 +318,14 @@ impl Refusal {
     }
 
     /// For a stream whose head has been sent.
-    pub(crate) fn event(&self) -> Bytes {
+    pub(crate) fn event(&self, dialect: Dialect) -> Bytes {
         let row = self.row();
-        Bytes::from(error_body::encode_event(&self.to_string(), row.kind, row.code))
+        let message = self.to_string();
+        Bytes::from(error_body::encode_event(dialect, &self.words(&row, &message)))
+    }
+
+    fn words<'a>(&'a self, row: &Row, message: &'a str) -> ErrorWords<'a> {
+        let status = row.status.as_u16();
+        ErrorWords { status, message, kind: row.kind, param: self.param(), code: row.code }
     }
 }

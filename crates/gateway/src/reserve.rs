@@ -2,9 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use quorate_ledger::{Amount, Balance, Charge, Command, Denial, Enforcement, Grant, Outcome, ReservationId};
+use quorate_ledger::{Amount, Balance, Charge, Command, Enforcement, Grant, Outcome, ReservationId};
 use quorate_policy::runtime::OutputBounds;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use crate::{
     budget::KeeperError,
@@ -12,6 +12,7 @@ use crate::{
     cost::Bounds,
     counts::Counts,
     estimate,
+    passing::Passing,
     plan::Plan,
     policy::ActivePolicy,
     refusal::Refusal,
@@ -26,10 +27,6 @@ use crate::{
 const ASKED_MAX: usize = 12;
 /// How long to wait for the policy that the nodes already have.
 const POLICY_WAIT: Duration = Duration::from_secs(1);
-/// An id is good for a minute: no single question waits longer.
-const WAIT_MAX: Duration = Duration::from_secs(50);
-/// Between two looks at a budget whose tier says to wait, at least.
-const TIER_PAUSE: Duration = Duration::from_millis(500);
 
 /// What is held for one request.
 #[derive(Debug)]
@@ -52,23 +49,38 @@ pub(crate) struct Held {
     pub(crate) spare: Option<Taken>,
 }
 
+/// What a request may go on with.
+#[derive(Debug)]
+pub(crate) struct Reserved {
+    pub(crate) plan: Arc<Plan>,
+    /// `None`: no budget applies.
+    pub(crate) held: Option<Held>,
+    /// The candidates to try: the first is the one that is reserved for; those that were short are not among them.
+    pub(crate) left: Vec<usize>,
+    /// Those that were short.
+    pub(crate) passed: Vec<usize>,
+}
+
 /// Asks until there is a decision. The plan may become another one: by a tier, or by a newer policy.
 pub(crate) struct Reserving<'c> {
     pub(crate) call: &'c Call,
     /// Closed when the client is gone: then nobody waits.
     reply: &'c mut Reply,
     pub(crate) plan: Arc<Plan>,
-    /// Which candidates the reservation must have room for; all of a new plan.
+    /// Which candidates the reservation must have room for, the one that is tried first before the others.
     pub(crate) covered: Vec<usize>,
+    pub(crate) passing: Passing,
     pub(crate) counts: Counts,
-    tiers: Tiers,
-    waited: Duration,
+    pub(crate) tiers: Tiers,
+    pub(crate) waited: Duration,
 }
 
 impl<'c> Reserving<'c> {
-    pub(crate) fn new(call: &'c Call, reply: &'c mut Reply, plan: Arc<Plan>, covered: Vec<usize>) -> Self {
-        let tiers = Tiers::new(&call.model);
-        Self { call, reply, plan, covered, counts: Counts::default(), tiers, waited: Duration::ZERO }
+    /// `candidates`: those that may be tried, in this order.
+    pub(crate) fn new(call: &'c Call, reply: &'c mut Reply, plan: Arc<Plan>, candidates: Vec<usize>) -> Self {
+        let (counts, tiers, waited) = (Counts::default(), Tiers::new(&call.model), Duration::ZERO);
+        let passing = passing(call, &plan, candidates);
+        Self { call, reply, plan, covered: passing.left(), passing, counts, tiers, waited }
     }
 
     /// The budgets of the backend that is tried first.
@@ -80,32 +92,39 @@ impl<'c> Reserving<'c> {
         Ok(())
     }
 
-    /// `None`: no budget applies.
-    pub(crate) async fn run(mut self) -> Result<(Arc<Plan>, Option<Held>), Refusal> {
+    pub(crate) async fn run(mut self) -> Result<Reserved, Refusal> {
         if let Some(model) = self.call.core.tier_hints.guess(&self.plan, self.call.core.keeper.now()) {
             self.plan_for(&model)?;
         }
-        for _ in 0..ASKED_MAX {
+        let mut asked = 0;
+        while asked < ASKED_MAX {
             self.match_first()?;
             if self.plan.matches.is_empty() {
-                return Ok((self.plan, None));
+                return Ok(self.reserved(None));
             }
-            if self.call.facts.input.files > 0
+            if self.call.facts.input.unbounded > 0
                 && self.plan.matches.iter().any(|found| found.budget.bounds_input())
             {
                 return Err(Refusal::Unbounded);
             }
+            let candidate = self.passing.left().first().copied();
             if let Some(held) = self.once().await? {
-                return Ok((self.plan, Some(held)));
+                return Ok(self.reserved(Some(held)));
             }
+            // Another candidate is another question: there are only so many.
+            asked += usize::from(self.passing.left().first().copied() == candidate);
         }
         Err(Refusal::ClusterUnavailable { retry_after_ms: 1000 })
+    }
+
+    fn reserved(self, held: Option<Held>) -> Reserved {
+        Reserved { plan: self.plan, held, left: self.passing.left(), passed: self.passing.passed() }
     }
 
     /// One question. `None`: ask again, something has changed.
     async fn once(&mut self) -> Result<Option<Held>, Refusal> {
         let plan = Arc::clone(&self.plan);
-        let output = estimate::output(&self.call.facts, &plan.matches)?;
+        let output = estimate::output(&self.call.facts, &plan.matches, plan.models())?;
         let metrics = Arc::clone(&self.call.core.metrics);
         let mut bounds = Bounds { plan: &plan, inputs: self.inputs(&plan), metrics: &metrics };
         let mut charges = bounds.charges(&output)?;
@@ -114,6 +133,9 @@ impl<'c> Reserving<'c> {
             self.count_exactly().await;
             bounds.inputs = self.inputs(&plan);
             charges = bounds.charges(&output)?;
+        }
+        if !self.passing.may_shorten() {
+            whole_of_own(&plan, &mut charges);
         }
         let id = self.call.core.keeper.new_id();
         match self.ask(id, charges.clone(), Duration::ZERO).await? {
@@ -144,13 +166,15 @@ impl<'c> Reserving<'c> {
                 if self.changes(&denial).await? {
                     return Ok(None);
                 }
-                let Some(wait) = self.wait_for(&denial) else { return Err(self.denied(denial)) };
+                let may_wait = self.passing.may_wait() || !self.is_own(&denial.account.budget);
+                let wait = self.wait_for(&denial).filter(|_| may_wait);
+                let Some(wait) = wait else { return self.short(denial, bounds, output).map(|()| None) };
                 let (id, began) = (self.call.core.keeper.new_id(), Instant::now());
                 let answer = self.ask(id, charges.clone(), wait).await?;
                 self.waited += began.elapsed();
                 match answer {
                     Answer::Decided(outcome) => match *outcome {
-                        Outcome::Denied(denial) => Err(self.denied(denial)),
+                        Outcome::Denied(denial) => self.short(denial, bounds, output).map(|()| None),
                         // No denial again: this goes no deeper.
                         other => Box::pin(self.decided(id, other, bounds, output, charges)).await,
                     },
@@ -192,81 +216,6 @@ impl<'c> Reserving<'c> {
             Some(Balance { reserved, amount: Amount::ZERO, ..balance })
         };
         self.follow(verdict, balance).await.map(|()| None)
-    }
-
-    /// Does what a tier says.
-    async fn follow(
-        &mut self,
-        verdict: Verdict,
-        balance: impl Fn(usize) -> Option<Balance>,
-    ) -> Result<(), Refusal> {
-        let number = match verdict {
-            Verdict::Stay => return Ok(()),
-            Verdict::Model(model) => return self.plan_for(&model),
-            Verdict::Reject(number) => number,
-            Verdict::Wait(number) => {
-                let wait = self.plan.matches.get(number).map_or(0, |found| found.budget.max_wait_ms);
-                let until_deadline = self.call.deadline.saturating_duration_since(Instant::now());
-                let left = Duration::from_millis(wait).saturating_sub(self.waited).min(until_deadline);
-                if !left.is_zero() {
-                    // Few looks, however long the wait.
-                    let pause = left.min(TIER_PAUSE.max(Duration::from_millis(wait / 8)));
-                    self.while_wanted(sleep(pause)).await?;
-                    self.waited += pause;
-                    return Ok(());
-                }
-                number
-            }
-        };
-        let balance = balance(number).ok_or(Refusal::Internal)?;
-        self.call.core.metrics.denied(&balance.budget);
-        let window = self.window(&balance.budget);
-        Err(Refusal::TierRejects {
-            tenant: self.plan.who.identity.tenant.clone(),
-            account: Box::new(balance),
-            window,
-        })
-    }
-
-    /// Whether a denial can be got around: by counting exactly, by a smaller model, or by holding less for fallbacks.
-    async fn changes(&mut self, denial: &Denial) -> Result<bool, Refusal> {
-        if !self.counts.is_exact() && self.is_countable() {
-            self.count_exactly().await;
-            return Ok(true);
-        }
-        let account = &denial.account;
-        let (left, limit) = tier::left_before(account);
-        let of_account = |_: usize, found: &quorate_policy::runtime::BudgetMatch| {
-            (found.budget.rule.name == account.budget).then_some((left, limit))
-        };
-        let verdict = self.tiers.judge(&self.plan, of_account);
-        if verdict != Verdict::Stay {
-            self.follow(verdict, |_| Some(account.clone())).await?;
-            return Ok(true);
-        }
-        // The fallbacks may be dearer than what is tried first; they are reserved for when they are needed.
-        let narrow = self.covered.len() > 1;
-        self.covered.truncate(1);
-        Ok(narrow)
-    }
-
-    /// How long the budget that was short lets a request queue, while only reservations are in the way.
-    fn wait_for(&self, denial: &Denial) -> Option<Duration> {
-        let named = |found: &&_| -> bool {
-            let found: &quorate_policy::runtime::BudgetMatch = found;
-            found.budget.rule.name == denial.account.budget
-        };
-        let budget = &self.plan.matches.iter().find(named)?.budget;
-        let left = Duration::from_millis(budget.max_wait_ms).saturating_sub(self.waited);
-        let until_deadline = self.call.deadline.saturating_duration_since(Instant::now());
-        let wait = left.min(until_deadline).min(WAIT_MAX);
-        (denial.held_by_reservations && !wait.is_zero()).then_some(wait)
-    }
-
-    fn denied(&self, denial: Denial) -> Refusal {
-        self.call.core.metrics.denied(&denial.account.budget);
-        let window = self.window(&denial.account.budget);
-        Refusal::Denied { tenant: self.plan.who.identity.tenant.clone(), denial: Box::new(denial), window }
     }
 
     /// The policy changed under the request, or an id came from a clock that was off: both pass by asking anew.
@@ -314,24 +263,25 @@ impl<'c> Reserving<'c> {
             return Err(Refusal::ClusterRefused(why.to_owned()));
         }
         let who = Plan::who(&self.call.core, &newer, &self.call.asked)?;
-        let plan = Plan::make(&newer, &self.call.asked, who, &self.call.model, self.call.draw)?;
+        let plan = Plan::make(&newer, &self.call.asked, who, &self.call.model, &self.call.choosing)?;
         self.tiers = Tiers::new(&self.call.model);
         self.take_up(plan);
         Ok(())
     }
 
-    fn plan_for(&mut self, model: &str) -> Result<(), Refusal> {
-        let plan = self.plan.for_model(&self.call.asked, model, self.call.draw)?;
+    pub(crate) fn plan_for(&mut self, model: &str) -> Result<(), Refusal> {
+        let plan = self.plan.for_model(&self.call.asked, model, &self.call.choosing)?;
         self.take_up(plan);
         Ok(())
     }
 
     fn take_up(&mut self, plan: Plan) {
-        self.covered = self.call.usable(&plan);
+        self.passing = passing(self.call, &plan, self.call.usable(&plan));
+        self.covered = self.passing.left();
         self.plan = Arc::new(plan);
     }
 
-    fn window(&self, budget: &str) -> Option<quorate_ledger::Window> {
+    pub(crate) fn window(&self, budget: &str) -> Option<quorate_ledger::Window> {
         window(&self.plan, budget)
     }
 
@@ -341,12 +291,12 @@ impl<'c> Reserving<'c> {
     }
 
     /// Some candidate counts in a way that is known here.
-    fn is_countable(&self) -> bool {
+    pub(crate) fn is_countable(&self) -> bool {
         let covered = self.covered.iter().filter_map(|index| self.plan.candidates.get(*index));
         covered.into_iter().any(|candidate| candidate.tokenizer() != Tokenizer::Bytes)
     }
 
-    async fn count_exactly(&mut self) {
+    pub(crate) async fn count_exactly(&mut self) {
         let covered = self.covered.iter().filter_map(|index| self.plan.candidates.get(*index));
         let tokenizers: Vec<Tokenizer> = covered.map(crate::plan::Candidate::tokenizer).collect();
         self.counts.count(self.call, &tokenizers).await;
@@ -378,7 +328,7 @@ impl<'c> Reserving<'c> {
     }
 
     /// Waits as long as somebody wants the answer: the client is there, and the gateway goes on.
-    async fn while_wanted<T>(&mut self, waiting: impl Future<Output = T>) -> Result<T, Refusal> {
+    pub(crate) async fn while_wanted<T>(&mut self, waiting: impl Future<Output = T>) -> Result<T, Refusal> {
         let core = &self.call.core;
         tokio::select! {
             done = waiting => Ok(done),
@@ -442,6 +392,22 @@ impl<'c> Reserving<'c> {
                 Ok(Answer::Spare(taken))
             }
             None => Err(Refusal::ClusterUnavailable { retry_after_ms }),
+        }
+    }
+}
+
+/// Which of the candidates to ask for: not those that rest while others do not.
+fn passing(call: &Call, plan: &Plan, candidates: Vec<usize>) -> Passing {
+    let rests = |index: &usize| call.rests(plan, *index);
+    let (resting, ready) = candidates.into_iter().partition(rests);
+    Passing::new(ready, resting)
+}
+
+/// A backend's own budget does not shorten answers that another backend may give whole, if it ever could itself.
+fn whole_of_own(plan: &Plan, charges: &mut [Charge]) {
+    for (found, charge) in plan.matches.iter().zip(charges) {
+        if found.budget.is_of_backend() && charge.amount <= found.budget.rule.limit {
+            charge.at_least = charge.amount;
         }
     }
 }

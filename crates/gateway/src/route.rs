@@ -5,7 +5,7 @@ use quorate_policy::runtime::MODEL_HEADER;
 
 use crate::{
     backends::Configured,
-    provider::{Endpoint, Facts},
+    provider::{Dialect, Endpoint, Facts},
     refusal::Refusal,
 };
 
@@ -24,9 +24,7 @@ impl Target {
     /// For metrics.
     pub(crate) fn label(&self) -> &'static str {
         match self {
-            Self::Spend(Endpoint::Chat) => "chat",
-            Self::Spend(Endpoint::Completions) => "completions",
-            Self::Spend(Endpoint::Embeddings) => "embeddings",
+            Self::Spend(endpoint) => endpoint.label(),
             Self::Models | Self::Model(_) => "models",
         }
     }
@@ -34,12 +32,15 @@ impl Target {
 
 pub(crate) fn target(method: &Method, path: &str) -> Result<Target, Refusal> {
     let trimmed = path.trim_end_matches('/');
-    let (target, allowed, allow) = match trimmed {
-        "/v1/chat/completions" => (Target::Spend(Endpoint::Chat), Method::POST, "POST"),
-        "/v1/completions" => (Target::Spend(Endpoint::Completions), Method::POST, "POST"),
-        "/v1/embeddings" => (Target::Spend(Endpoint::Embeddings), Method::POST, "POST"),
-        "/v1/models" => (Target::Models, Method::GET, "GET"),
-        _ => match trimmed.strip_prefix("/v1/models/").map(decoded) {
+    // Anthropic's SDKs are given a base URL without `/v1`; some installations put the house in front of it.
+    let below = trimmed.strip_prefix("/anthropic/v1").or_else(|| trimmed.strip_prefix("/v1"));
+    let below = below.ok_or_else(|| Refusal::NoSuchPath { path: shown(path) })?;
+    let (target, allowed, allow) = match Endpoint::of_path(below) {
+        Some(endpoint) if trimmed.starts_with("/v1") || endpoint.dialect() == Dialect::Anthropic => {
+            (Target::Spend(endpoint), Method::POST, "POST")
+        }
+        None if below == "/models" => (Target::Models, Method::GET, "GET"),
+        _ => match below.strip_prefix("/models/").map(decoded) {
             Some(Some(id)) => (Target::Model(id), Method::GET, "GET"),
             _ => return Err(Refusal::NoSuchPath { path: shown(path) }),
         },
@@ -48,6 +49,12 @@ pub(crate) fn target(method: &Method, path: &str) -> Result<Target, Refusal> {
         return Err(Refusal::WrongMethod { path: shown(path), method: method.to_string(), allow });
     }
     Ok(target)
+}
+
+/// Whose errors the client of a path understands.
+pub(crate) fn dialect(path: &str) -> Dialect {
+    let anthropics = path.starts_with("/anthropic/") || path.starts_with("/v1/messages");
+    if anthropics { Dialect::Anthropic } else { Dialect::OpenAI }
 }
 
 /// The model: the body's wins over the header's.
@@ -100,6 +107,11 @@ mod tests {
         assert_eq!(target(&Method::POST, "/v1/chat/completions").unwrap(), Target::Spend(Endpoint::Chat));
         assert_eq!(target(&Method::POST, "/v1/embeddings/").unwrap(), Target::Spend(Endpoint::Embeddings));
         assert_eq!(target(&Method::GET, "/v1/models").unwrap(), Target::Models);
+        for path in ["/v1/messages", "/anthropic/v1/messages"] {
+            assert_eq!(target(&Method::POST, path).unwrap(), Target::Spend(Endpoint::Messages));
+            assert_eq!(dialect(path), Dialect::Anthropic);
+        }
+        assert!(target(&Method::POST, "/anthropic/v1/chat/completions").is_err());
         assert_eq!(
             target(&Method::GET, "/v1/models/org%2Fmodel").unwrap(),
             Target::Model("org/model".to_owned())

@@ -1,15 +1,15 @@
-//! Where the keys of backends that a policy describes are: a folder, the environment, or Secret manifests of this
-//! gateway. A policy names them; their values never leave this process but towards their backend.
+//! Where the keys (and certificates) of backends that a policy describes are: a folder, the environment, or Secret and
+//! ConfigMap manifests of this gateway. A policy names them; their values never leave this process but towards their backend.
 
 use std::{collections::HashMap, fmt, fs, io::Read, path::Path, path::PathBuf};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Deserialize;
 
-use crate::{config::SecretsConfig, error::GatewayError, secret::Secret};
+use crate::{config::SecretsConfig, error::GatewayError, secret::SecretText};
 
-/// A key is a line; a longer file is none.
-const VALUE_BYTES_MAX: u64 = 64 << 10;
+/// A key is a line, a bundle of certificates a few hundred kilobytes.
+const VALUE_BYTES_MAX: u64 = 1 << 20;
 
 /// Names one value of a Secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub(crate) struct Secrets {
     files: Vec<PathBuf>,
     /// By namespace, name and key.
     manifests: HashMap<(String, String, String), String>,
+    /// AWS credentials may be asked for from the machine.
+    pub(crate) aws_instance: bool,
 }
 
 /// The values stay hidden.
@@ -61,14 +63,15 @@ impl Secrets {
             env_prefix: config.env_prefix.clone(),
             files: config.files.clone(),
             manifests,
+            aws_instance: config.aws_instance,
         })
     }
 
-    /// The value as an `authorization` header.
+    /// The value, and where it was.
     ///
     /// # Errors
-    /// All places that were looked at, or the one that holds nothing usable.
-    pub(crate) fn bearer(&self, secret: SecretName<'_>) -> Result<Secret, String> {
+    /// All places that were looked at, or the one that cannot be read.
+    pub(crate) fn find(&self, secret: SecretName<'_>) -> Result<SecretText, String> {
         if [secret.namespace, secret.name, secret.key].into_iter().any(|part| !is_file_name(part)) {
             return Err(format!("secret {secret} has a name that no Secret can have; correct the policy"));
         }
@@ -76,27 +79,22 @@ impl Secrets {
         let mounted = [self.dir.join(namespace).join(name).join(key), self.dir.join(name).join(key)];
         for path in &mounted {
             if let Some(value) = read_value(path)? {
-                return usable(&value, &format!("file {}", path.display()));
+                return Ok(SecretText { text: value, place: format!("file {}", path.display()) });
             }
         }
         let variable = format!("{}{}_{}", self.env_prefix, upper(name), upper(key));
-        if let Ok(value) = std::env::var(&variable) {
-            return usable(&value, &format!("environment variable {variable}"));
+        if let Ok(text) = std::env::var(&variable) {
+            return Ok(SecretText { text, place: format!("environment variable {variable}") });
         }
         if let Some(value) = self.manifests.get(&(namespace.to_owned(), name.to_owned(), key.to_owned())) {
-            return usable(value, &format!("the Secret manifest {namespace}/{name}"));
+            let place = format!("the manifest of {namespace}/{name}");
+            return Ok(SecretText { text: value.clone(), place });
         }
         let mut places: Vec<String> = mounted.iter().map(|path| path.display().to_string()).collect();
         places.push(format!("environment variable {variable}"));
         places.extend(self.files.iter().map(|file| file.display().to_string()));
         Err(format!("secret {secret} is missing; put it into one of: {}", places.join(", ")))
     }
-}
-
-fn usable(value: &str, place: &str) -> Result<Secret, String> {
-    Secret::bearer(value).ok_or_else(|| {
-        format!("{place} holds no usable key: it is empty or has control characters in it; correct it")
-    })
 }
 
 /// `None`: there is no such file.
@@ -114,7 +112,10 @@ fn read_value(path: &Path) -> Result<Option<String>, String> {
     let mut value = String::new();
     let read = file.take(VALUE_BYTES_MAX + 1).read_to_string(&mut value).map_err(unreadable)?;
     if read as u64 > VALUE_BYTES_MAX {
-        return Err(format!("{} is longer than {VALUE_BYTES_MAX} bytes; a key is shorter", path.display()));
+        return Err(format!(
+            "{} is longer than {VALUE_BYTES_MAX} bytes; a secret is shorter",
+            path.display()
+        ));
     }
     Ok(Some(value))
 }
@@ -130,7 +131,7 @@ fn upper(name: &str) -> String {
     name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect()
 }
 
-/// A Kubernetes Secret, as far as it matters here.
+/// A Kubernetes Secret or ConfigMap, as far as it matters here.
 #[derive(Deserialize)]
 struct Manifest {
     kind: String,
@@ -167,10 +168,16 @@ fn read_manifest(
         return Ok(());
     };
     let Metadata { name, namespace } = manifest.metadata;
-    if manifest.kind != "Secret" {
-        return Err(format!("{} {name} is no Secret; apply it to the cluster instead", manifest.kind));
-    }
     let at = |key: &str| (namespace.clone(), name.clone(), key.to_owned());
+    match manifest.kind.as_str() {
+        "Secret" => {}
+        // Its data is plain.
+        "ConfigMap" => {
+            found.extend(manifest.data.iter().map(|(key, value)| (at(key), value.clone())));
+            return Ok(());
+        }
+        kind => return Err(format!("{kind} {name} is no Secret; apply it to the cluster instead")),
+    }
     for (key, encoded) in &manifest.data {
         let text: String = encoded.split_whitespace().collect();
         let bytes = STANDARD.decode(text).ok().and_then(|bytes| String::from_utf8(bytes).ok());
@@ -198,6 +205,10 @@ type: Opaque
 data: {api-key: c2stZW5jb2RlZA==, other: c2stb2xk}
 stringData: {other: sk-plain}
 ---
+kind: ConfigMap
+metadata: {name: internal-ca, namespace: ai-services}
+data: {ca.crt: PEM}
+---
 ";
 
     fn secrets(dir: &Path, manifest: &str) -> Result<Secrets, GatewayError> {
@@ -207,6 +218,7 @@ stringData: {other: sk-plain}
             dir: dir.join("mounted"),
             env_prefix: "QUORATE_TEST_SECRET_".to_owned(),
             files: vec![file],
+            ..SecretsConfig::default()
         })
     }
 
@@ -214,24 +226,25 @@ stringData: {other: sk-plain}
         SecretName { namespace: "ai-services", name, key }
     }
 
-    fn shown(found: &Result<Secret, String>) -> String {
-        found.as_ref().unwrap().header().to_str().unwrap().to_owned()
+    fn shown(found: &Result<SecretText, String>) -> &str {
+        found.as_ref().unwrap().text.trim()
     }
 
     #[test]
     fn mounted_folders_come_before_manifests() {
         let dir = tempfile::tempdir().unwrap();
         let secrets = secrets(dir.path(), MANIFEST).unwrap();
-        assert_eq!(shown(&secrets.bearer(key("openai-credentials", "api-key"))), "Bearer sk-encoded");
-        assert_eq!(shown(&secrets.bearer(key("openai-credentials", "other"))), "Bearer sk-plain");
+        assert_eq!(shown(&secrets.find(key("openai-credentials", "api-key"))), "sk-encoded");
+        assert_eq!(shown(&secrets.find(key("openai-credentials", "other"))), "sk-plain");
+        assert_eq!(shown(&secrets.find(key("internal-ca", "ca.crt"))), "PEM");
         for (place, value) in
             [("openai-credentials", "sk-mounted\n"), ("ai-services/openai-credentials", "sk-full")]
         {
             let folder = dir.path().join("mounted").join(place);
             fs::create_dir_all(&folder).unwrap();
             fs::write(folder.join("api-key"), value).unwrap();
-            let found = secrets.bearer(key("openai-credentials", "api-key"));
-            assert_eq!(shown(&found), format!("Bearer {}", value.trim()));
+            let found = secrets.find(key("openai-credentials", "api-key"));
+            assert_eq!(shown(&found), value.trim());
         }
         assert!(!format!("{secrets:?}").contains("sk-"));
     }
@@ -240,7 +253,7 @@ stringData: {other: sk-plain}
     fn a_missing_secret_names_every_place() {
         let dir = tempfile::tempdir().unwrap();
         let secrets = secrets(dir.path(), "").unwrap();
-        let said = secrets.bearer(key("no-such", "api-key")).unwrap_err();
+        let said = secrets.find(key("no-such", "api-key")).unwrap_err();
         for place in [
             "secret ai-services/no-such, key api-key",
             "mounted/ai-services/no-such/api-key",
@@ -258,7 +271,7 @@ stringData: {other: sk-plain}
         fs::write(dir.path().join("key"), "sk-outside").unwrap();
         let found = secrets(dir.path(), "").unwrap();
         for name in ["..", "../..", "a/b", "", ".hidden"] {
-            assert!(found.bearer(key(name, "key")).unwrap_err().contains("no Secret can have"), "{name}");
+            assert!(found.find(key(name, "key")).unwrap_err().contains("no Secret can have"), "{name}");
         }
         for (manifest, said) in [
             (MANIFEST.replace("kind: Secret", "kind: Budget"), "is no Secret"),

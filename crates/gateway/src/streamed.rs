@@ -10,7 +10,6 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Response, header};
 use http_body::Frame;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use tokio::{
     sync::mpsc,
     time::{Instant, timeout, timeout_at},
@@ -19,17 +18,19 @@ use tokio::{
 use crate::{
     answered,
     attempt::Attempt,
-    body::ResponseBody,
-    call::Reply,
-    headers,
+    body::{self, BrokenOff, ResponseBody},
+    call::{Reply, Trail},
+    memory::Share,
     provider::{
-        Usage,
-        chunk::{self, ChunkKind},
-        sse::{EventTooLarge, Splitter},
+        Api, Dialect, Endpoint, Usage, Way,
+        exchange::Reading,
+        reply::{ApiError, Garbage},
+        stream::{Piece, StreamError, StreamReader},
     },
     ratelimit,
     refusal::Refusal,
     reserve::{self, Held},
+    upstream::UpstreamBody,
 };
 
 /// Frames on their way to one client.
@@ -46,40 +47,72 @@ enum End {
     /// The provider is finished; what is left to send.
     Complete(Bytes),
     ClientGone,
+    /// The provider said an error, which is sent as it is (or translated).
+    Error(ApiError, Bytes),
+    Garbage(Garbage),
     Broken(Refusal),
 }
 
-/// Relays one stream to its end and settles it.
+/// Relays one stream to its end and settles it. What fails before anything of the answer is there comes back: the client
+/// has not been told anything yet. `more`: another attempt may follow then.
 pub(crate) async fn relay(
     attempt: &Attempt<'_>,
-    held: Option<Held>,
-    response: Response<Incoming>,
-    reply: Reply,
-) {
+    trail: &mut Trail,
+    response: Response<UpstreamBody>,
+    mut reply: Reply,
+    more: bool,
+) -> Option<(Refusal, Reply)> {
     let (parts, mut upstream) = response.into_parts();
     let (frames, receiver) = mpsc::channel(FRAMES_MAX);
-    let trailers = attempt.call.takes_trailers();
-    let mut answer = Response::new(ResponseBody::Stream(receiver));
-    *answer.status_mut() = parts.status;
-    *answer.headers_mut() = head(attempt, held.as_ref(), parts.headers, trailers);
+    let reading = attempt.reading();
     let mut pump = Pump {
         attempt,
         frames,
-        splitter: Splitter::new(attempt.core().config.limits.event_bytes_max),
+        reader: reader(attempt, &reading, &parts.headers),
+        memory: attempt.core().memory.share(),
         usage: None,
         text: String::new(),
         counted: 0,
     };
+    // A head alone is no answer yet.
+    let patience =
+        attempt.stream_idle().min(Duration::from_millis(attempt.core().config.timeouts.first_byte_ms));
+    let first = tokio::select! {
+        first = pump.read(&mut upstream, patience) => first,
+        () = reply.closed() => Err(End::ClientGone),
+    };
+    let first = match first {
+        Ok(first) => first,
+        Err(End::ClientGone) => {
+            pump.finish(End::ClientGone, trail.held.take(), upstream, false).await;
+            return None;
+        }
+        Err(End::Complete(last)) => Read { out: Bytes::new(), end: Some(End::Complete(last)) },
+        Err(end) => return Some((pump.failed(end, trail, more).await, reply)),
+    };
+    let trailers = attempt.call.takes_trailers();
+    let mut answer = Response::new(ResponseBody::Stream(receiver));
+    *answer.status_mut() = parts.status;
+    *answer.headers_mut() = head(attempt, trail.held.as_ref(), parts.headers, &reading, trailers);
     let end = match reply.send(answer) {
-        Ok(()) => pump.run(&mut upstream).await,
+        Ok(()) => pump.run(first, &mut upstream).await,
         Err(_) => End::ClientGone,
     };
-    pump.finish(end, held, upstream, trailers).await;
+    pump.finish(end, trail.held.take(), upstream, trailers).await;
+    None
 }
 
-fn head(attempt: &Attempt<'_>, held: Option<&Held>, provider: HeaderMap, trailers: bool) -> HeaderMap {
-    let mut headers = headers::down(provider);
-    attempt.sign(&mut headers);
+fn head(
+    attempt: &Attempt<'_>,
+    held: Option<&Held>,
+    provider: HeaderMap,
+    reading: &Reading,
+    trailers: bool,
+) -> HeaderMap {
+    let mut headers = answered::head(attempt, provider, reading);
+    if reading.way == Way::Translate || reading.api == Api::InvokeAnthropic {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    }
     if let Some(held) = held {
         ratelimit::insert(&mut headers, &held.balances, |budget| reserve::window(&held.plan, budget));
     }
@@ -89,89 +122,174 @@ fn head(attempt: &Attempt<'_>, held: Option<&Held>, provider: HeaderMap, trailer
     headers
 }
 
+fn reader(attempt: &Attempt<'_>, reading: &Reading, headers: &HeaderMap) -> StreamReader {
+    let limits = &attempt.core().config.limits;
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    match reading.endpoint {
+        Endpoint::Speech if !kind.trim_start().starts_with("text/event-stream") => {
+            StreamReader::passing_bytes()
+        }
+        // An event holds a whole picture.
+        Endpoint::Images => reading.stream(limits.answer_bytes_max),
+        _ => reading.stream(limits.event_bytes_max),
+    }
+}
+
 struct Pump<'c> {
     attempt: &'c Attempt<'c>,
-    frames: mpsc::Sender<Frame<Bytes>>,
-    splitter: Splitter,
+    frames: mpsc::Sender<body::Piece>,
+    reader: StreamReader,
+    /// For events of more than a MiB.
+    memory: Share,
     usage: Option<Usage>,
     /// Generated and not counted yet.
     text: String,
     counted: u64,
 }
 
+/// What came of some bytes: something for the client, and perhaps the end.
+struct Read {
+    out: Bytes,
+    end: Option<End>,
+}
+
 impl Pump<'_> {
-    async fn run(&mut self, upstream: &mut Incoming) -> End {
-        let idle = self.attempt.stream_idle();
+    async fn run(&mut self, first: Read, upstream: &mut UpstreamBody) -> End {
+        let mut read = first;
+        loop {
+            if !read.out.is_empty() && !self.send(Frame::data(read.out)).await {
+                return End::ClientGone;
+            }
+            if let Some(end) = read.end {
+                return end;
+            }
+            read = match self.read(upstream, self.attempt.stream_idle()).await {
+                Ok(read) => read,
+                Err(end) => return end,
+            };
+        }
+    }
+
+    /// Reads on until there is something for the client, each time for at most `patience`.
+    ///
+    /// # Errors
+    /// The stream ended, with nothing more for the client than what the end holds.
+    async fn read(&mut self, upstream: &mut UpstreamBody, patience: Duration) -> Result<Read, End> {
         let backend = || self.attempt.name().to_owned();
         loop {
-            let deadline = self.attempt.deadline().min(Instant::now() + idle);
+            let deadline = self.attempt.deadline().min(Instant::now() + patience);
             let frame = tokio::select! {
                 frame = timeout_at(deadline, upstream.frame()) => frame,
-                () = self.frames.closed() => return End::ClientGone,
-                () = self.attempt.core().cut.cancelled() => return End::Broken(Refusal::Stopping),
+                () = self.frames.closed() => return Err(End::ClientGone),
+                () = self.attempt.core().cut.cancelled() => return Err(End::Broken(Refusal::Stopping)),
             };
             let data = match frame {
                 Ok(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
-                Ok(None) => return End::Complete(self.splitter.rest().unwrap_or_default()),
+                Ok(None) => return Err(self.ended()),
                 Ok(Some(Err(error))) => {
                     tracing::warn!(backend = backend(), %error, "backend broke off a stream");
                     self.attempt.failed("died");
-                    return End::Broken(Refusal::BackendDied { backend: backend() });
+                    return Err(End::Broken(Refusal::BackendDied { backend: backend() }));
                 }
                 Err(_) => {
                     self.attempt.failed("timeout");
-                    return End::Broken(Refusal::BackendTimeout { backend: backend() });
+                    return Err(End::Broken(Refusal::BackendTimeout { backend: backend() }));
                 }
             };
-            let (out, done) = match self.take(&data).await {
-                Ok(taken) => taken,
-                Err(error) => {
-                    tracing::warn!(backend = backend(), %error, "stream ended by the gateway");
-                    self.attempt.core().metrics.upstream_error(self.attempt.name(), "too_large");
-                    return End::Broken(Refusal::AnswerTooLarge { backend: backend() });
-                }
-            };
-            if !out.is_empty() && !self.send(Frame::data(out)).await {
-                return End::ClientGone;
+            self.reader.push(&data);
+            if timeout_at(self.attempt.deadline(), self.memory.cover(self.reader.held())).await.is_err() {
+                return Err(End::Broken(Refusal::Overloaded));
             }
-            if let Some(done) = done {
-                return End::Complete(done);
+            let read = self.take().await;
+            if !read.out.is_empty() {
+                return Ok(read);
+            }
+            if let Some(end) = read.end {
+                return Err(end);
             }
         }
     }
 
-    /// The events in what arrived: those for the client, and the last one if it came.
-    async fn take(&mut self, data: &[u8]) -> Result<(Bytes, Option<Bytes>), EventTooLarge> {
-        self.splitter.push(data);
+    /// The backend's body is at its end.
+    fn ended(&mut self) -> End {
+        let last = self.reader.end();
+        self.usage = last.usage.or(self.usage);
+        self.text.push_str(&last.text);
+        if last.done {
+            return End::Complete(last.out);
+        }
+        let backend = self.attempt.name().to_owned();
+        tracing::warn!(backend, "backend ended a stream before its answer was complete");
+        self.attempt.failed("died");
+        End::Broken(Refusal::BackendDied { backend })
+    }
+
+    /// The events in what arrived: those for the client, and the end if it came.
+    async fn take(&mut self) -> Read {
         let mut out = Bytes::new();
-        while let Some(event) = self.splitter.next_event()? {
-            let chunk = chunk::inspect(&event);
-            self.usage = chunk.usage.or(self.usage);
-            self.text.push_str(&chunk.text);
+        loop {
+            let piece = match self.reader.next_piece() {
+                Ok(Some(piece)) => piece,
+                Ok(None) => return Read { out, end: None },
+                Err(error) => return Read { out, end: Some(self.unreadable(error)) },
+            };
+            let Piece { out: bytes, usage, text, error, done } = piece;
+            self.usage = usage.or(self.usage);
+            self.text.push_str(&text);
             if self.text.len() > TEXT_BYTES_MAX {
                 self.counted += answered::count(self.attempt, std::mem::take(&mut self.text)).await;
             }
-            match chunk.kind {
-                ChunkKind::Done => return Ok((out, Some(event))),
-                ChunkKind::UsageOnly if self.hides_usage() => {}
-                _ => out = joined(out, event),
+            if let Some(error) = error {
+                self.attempt.failed("error_inside");
+                return Read { out, end: Some(End::Error(error, bytes)) };
             }
+            if done {
+                return Read { out, end: Some(End::Complete(bytes)) };
+            }
+            out = joined(out, bytes);
         }
-        Ok((out, None))
     }
 
-    /// Usage that the gateway asked for and the client did not.
-    fn hides_usage(&self) -> bool {
-        self.attempt.backend.stream_usage && !self.attempt.call.facts.usage_asked
+    fn unreadable(&self, error: StreamError) -> End {
+        let backend = self.attempt.name().to_owned();
+        tracing::warn!(backend, %error, "stream ended by the gateway");
+        match error {
+            StreamError::TooLarge(_) => {
+                self.attempt.core().metrics.upstream_error(self.attempt.name(), "too_large");
+                End::Broken(Refusal::AnswerTooLarge { backend })
+            }
+            StreamError::Garbage(garbage) => {
+                self.attempt.failed("garbage");
+                End::Garbage(garbage)
+            }
+        }
+    }
+
+    /// The end of a stream of which the client has heard nothing.
+    async fn failed(mut self, end: End, trail: &mut Trail, more: bool) -> Refusal {
+        let backend = self.attempt.name().to_owned();
+        let (refusal, free) = match end {
+            End::Error(error, _) => (Refusal::BackendError { backend, error }, self.usage.is_none()),
+            End::Garbage(Garbage(problem)) => (Refusal::BackendGarbage { backend, problem }, false),
+            End::Broken(refusal) => (refusal, false),
+            End::Complete(_) | End::ClientGone => (Refusal::Internal, false),
+        };
+        if free {
+            return refusal;
+        }
+        let more = more && !matches!(refusal, Refusal::Stopping);
+        let used = self.used(trail.held.as_ref(), "upstream_died").await;
+        trail.charge(self.attempt, used.unwrap_or_default(), more).await;
+        refusal
     }
 
     /// False if the client is gone, or takes too long.
     async fn send(&self, frame: Frame<Bytes>) -> bool {
         let within = Duration::from_millis(self.attempt.core().config.timeouts.write_ms);
-        matches!(timeout(within, self.frames.send(frame)).await, Ok(Ok(())))
+        matches!(timeout(within, self.frames.send(Ok(frame))).await, Ok(Ok(())))
     }
 
-    async fn finish(mut self, end: End, held: Option<Held>, mut upstream: Incoming, trailers: bool) {
+    async fn finish(mut self, end: End, held: Option<Held>, mut upstream: UpstreamBody, trailers: bool) {
         let why = match &end {
             End::Complete(_) => {
                 // The connection goes back to the pool once its body has been read to the end.
@@ -179,22 +297,47 @@ impl Pump<'_> {
                 "missing"
             }
             End::ClientGone => "hang_up",
-            End::Broken(_) => "upstream_died",
+            End::Broken(_) | End::Garbage(_) | End::Error(..) => "upstream_died",
         };
         // Ends the generation at the provider, if it is still going on.
         drop(upstream);
         let used = self.used(held.as_ref(), why).await;
         self.attempt.settle(held, used.unwrap_or_default()).await;
+        if self.reader.is_raw() {
+            return self.finish_raw(end, used, trailers).await;
+        }
+        let dialect: Dialect = self.attempt.call.facts.endpoint.dialect();
         match end {
             End::ClientGone => drop(self.attempt.core().metrics.hang_ups.inc()),
-            End::Broken(refusal) => drop(self.send(Frame::data(refusal.event())).await),
+            End::Broken(refusal) => drop(self.send(Frame::data(refusal.event(dialect))).await),
+            End::Garbage(Garbage(problem)) => {
+                let refusal = Refusal::BackendGarbage { backend: self.attempt.name().to_owned(), problem };
+                self.send(Frame::data(refusal.event(dialect))).await;
+            }
+            End::Error(_, said) => drop(self.send(Frame::data(said)).await),
             End::Complete(last) => self.complete(last, used, trailers).await,
+        }
+    }
+
+    /// Bytes without frames: nothing can be put among them.
+    async fn finish_raw(&self, end: End, used: Option<Usage>, trailers: bool) {
+        match end {
+            End::ClientGone => drop(self.attempt.core().metrics.hang_ups.inc()),
+            End::Complete(_) if trailers => self.complete(Bytes::new(), used, trailers).await,
+            End::Complete(_) => {}
+            End::Broken(_) | End::Garbage(_) | End::Error(..) => {
+                let within = Duration::from_millis(self.attempt.core().config.timeouts.write_ms);
+                // The client may be gone: then nobody has to be told.
+                let _ = timeout(within, self.frames.send(Err(BrokenOff))).await;
+            }
         }
     }
 
     async fn complete(&self, last: Bytes, used: Option<Usage>, trailers: bool) {
         let Some(used) = used.map(|used| used.total.saturating_add(self.attempt.wasted)) else {
-            self.send(Frame::data(last)).await;
+            if !last.is_empty() {
+                self.send(Frame::data(last)).await;
+            }
             return;
         };
         if trailers {

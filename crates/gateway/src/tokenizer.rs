@@ -78,6 +78,8 @@ impl Tokenizer {
 /// What comes before the first tool definition, and around each one. Not public; measured on recordings, with a margin.
 const TOOLS: u64 = 64;
 const TOOL: u64 = 32;
+/// Anthropic's models get a system prompt of up to 530 tokens with their tools (its page on tool use).
+const TOOLS_OF_OTHERS: u64 = 768;
 
 /// What a model adds around the text, in tokens. Sources: OpenAI's cookbook "How to count tokens" (3 a message, 1 for a
 /// name, 3 to prime the reply), its vision guide, and the recordings in the tests; each with a margin.
@@ -87,6 +89,24 @@ pub(crate) struct Overheads {
     /// Once a request.
     fixed: u64,
     image: u64,
+    /// Before the first tool.
+    tools: u64,
+    /// The most audio that it listens to.
+    audio_max: u64,
+}
+
+/// What is spoken is written into a prompt of a model's own.
+const SPOKEN: u64 = 64;
+
+/// The models of OpenAI that write down what they hear take 16,000 tokens (25 minutes) and write 2,000 (their pages in its
+/// list of models). With a margin.
+fn transcribes(name: &str) -> bool {
+    name.starts_with("gpt-4o-") && name.contains("-transcribe")
+}
+
+/// The most that a model writes of a transcript.
+pub(crate) fn transcript_max(model: &str) -> u64 {
+    if transcribes(base_name(model)) { 4_096 } else { u64::MAX }
 }
 
 impl Overheads {
@@ -94,27 +114,32 @@ impl Overheads {
         let name = base_name(model);
         // gpt-4o-mini counts images at 33 times the tokens of gpt-4o: 2,833 + 8 tiles × 5,667.
         let image = if is_openai(name) && !name.starts_with("gpt-4o-mini") { 4_096 } else { 50_000 };
+        let audio_max = if transcribes(name) { 20_000 } else { u64::MAX };
         if is_openai(name) {
-            Self { message: 4, fixed: 3, image }
+            Self { message: 4, fixed: 3, image, tools: TOOLS, audio_max }
         } else if name.starts_with("gpt-oss") {
             // Its template opens with a system message of its own.
-            Self { message: 8, fixed: 128, image }
+            Self { message: 8, fixed: 128, image, tools: TOOLS, audio_max }
         } else {
-            Self { message: 8, fixed: 8, image }
+            Self { message: 8, fixed: 8, image, tools: TOOLS_OF_OTHERS, audio_max }
         }
     }
 
     /// The upper bound of the prompt's tokens, its text measured in tokens or in bytes.
     pub(crate) fn bound(self, endpoint: Endpoint, input: &Input) -> u64 {
         let structure = match endpoint {
-            Endpoint::Chat => {
-                let tools = if input.tools == 0 { 0 } else { TOOLS + input.tools.saturating_mul(TOOL) };
+            Endpoint::Chat | Endpoint::Messages | Endpoint::CountTokens | Endpoint::Responses => {
+                let most = input.tools.saturating_mul(TOOL).saturating_add(self.tools);
+                let tools = if input.tools == 0 { 0 } else { most };
                 self.fixed.saturating_add(input.messages.saturating_mul(self.message)).saturating_add(tools)
             }
             // A prompt may get a begin-of-text token.
             Endpoint::Completions | Endpoint::Embeddings => 1,
+            Endpoint::Images | Endpoint::Speech | Endpoint::Transcriptions | Endpoint::Translations => SPOKEN,
         };
-        input.text.saturating_add(structure).saturating_add(input.images.saturating_mul(self.image))
+        let images = input.images.saturating_mul(self.image);
+        let audio = input.audio.min(self.audio_max);
+        input.text.saturating_add(structure).saturating_add(images).saturating_add(audio)
     }
 }
 
@@ -123,6 +148,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn audio_is_bounded_by_what_a_model_listens_to() {
+        let input = Input { audio: 300_000, ..Input::default() };
+        let bound = |model: &str| Overheads::for_model(model).bound(Endpoint::Transcriptions, &input);
+        assert_eq!(bound("gpt-4o-mini-transcribe"), 20_000 + SPOKEN);
+        assert_eq!((bound("whisper-1"), transcript_max("whisper-1")), (300_000 + SPOKEN, u64::MAX));
+    }
 
     #[test]
     fn families() {

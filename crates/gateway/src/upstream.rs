@@ -1,40 +1,35 @@
-//! The stage that calls a backend: one pooled client for all, with deadlines on connecting and on the first byte.
+//! The stage that calls a backend: over pooled connections, within the backend's bounds, with its credentials put on
+//! last, with deadlines on connecting and on the first byte.
 //!
-//! Deliberately absent: redirects, retries of requests that may have been received, and addresses from DNS where no
-//! provider can be.
+//! Deliberately absent: redirects, and retries of requests that may have been received.
 
 use std::{
-    future::Future,
-    io,
-    net::SocketAddr,
+    collections::HashMap,
     pin::Pin,
+    sync::{Arc, Weak},
     task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, Uri};
+use http::{HeaderMap, Method, Request, Response, header};
+use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::{
-    client::legacy::{
-        Client,
-        connect::{
-            HttpConnector,
-            dns::{GaiResolver, Name},
-        },
-    },
-    rt::{TokioExecutor, TokioTimer},
-};
+use hyper_util::client::proxy::matcher::Matcher;
+use parking_lot::Mutex;
 use thiserror::Error;
-use tower_service::Service;
+use tokio::sync::OwnedSemaphorePermit;
 
-use crate::{backend::Backend, config::Timeouts, error::GatewayError};
-
-/// Idle connections kept per backend.
-const POOL_IDLE_MAX: usize = 1024;
-const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+use crate::{
+    auth::Fetch,
+    backend::Backend,
+    config::Timeouts,
+    connector::{Via, causes},
+    error::GatewayError,
+    link::{Link, LinkSpec},
+    tls::Tls,
+};
 
 /// No answer began.
 #[derive(Debug, Error)]
@@ -42,6 +37,12 @@ pub(crate) enum SendError {
     /// Certainly nothing was sent: no connection came about.
     #[error("not sent: {0}")]
     NotSent(String),
+    /// Nothing was sent: it is at its own limit of requests at once.
+    #[error("not sent: it is at its limit of requests at once")]
+    Busy,
+    /// Nothing was sent: this gateway has no credentials for it.
+    #[error("not sent, no credentials: {0}")]
+    NoCredentials(String),
     /// The backend may have received the request, and may charge for it.
     #[error("no answer: {0}")]
     Unanswered(String),
@@ -52,33 +53,25 @@ pub(crate) enum SendError {
     CutOff,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Upstream {
-    client: Client<TimedConnector, Full<Bytes>>,
-    first_byte_within: Duration,
+    /// By the way to a backend. A lock: it is taken once for each backend of a policy, not for requests.
+    links: Mutex<HashMap<Arc<LinkSpec>, Weak<Link>>>,
+    environment: Arc<Matcher>,
+    timeouts: Timeouts,
+    fetch: Fetch,
 }
 
 impl Upstream {
     pub(crate) fn new(timeouts: &Timeouts) -> Result<Self, GatewayError> {
-        let mut http = HttpConnector::new_with_resolver(SafeResolver(GaiResolver::new()));
-        http.enforce_http(false);
-        http.set_nodelay(true);
-        http.set_keepalive(Some(Duration::from_secs(60)));
-        let https = HttpsConnectorBuilder::new()
-            .with_provider_and_webpki_roots(rustls::crypto::ring::default_provider())
-            .map_err(|error| GatewayError::Config(format!("TLS is not available: {error}")))?
-            .https_or_http()
-            .enable_http1()
-            .enable_http2()
-            .wrap_connector(http);
-        let connector = TimedConnector { inner: https, within: Duration::from_millis(timeouts.connect_ms) };
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
-            .pool_max_idle_per_host(POOL_IDLE_MAX)
-            .timer(TokioTimer::new())
-            .build(connector);
-        Ok(Self { client, first_byte_within: Duration::from_millis(timeouts.first_byte_ms) })
+        Self::with(timeouts, Matcher::from_env())
+    }
+
+    pub(crate) fn with(timeouts: &Timeouts, environment: Matcher) -> Result<Self, GatewayError> {
+        let environment = Arc::new(environment);
+        let open = |via| Link::new(&Tls::default(), via, timeouts.connect_ms).map_err(GatewayError::Config);
+        let fetch = Fetch { outside: open(Via::new(None, &environment))?, machine: open(Via::Direct)? };
+        Ok(Self { links: Mutex::default(), environment, timeouts: *timeouts, fetch })
     }
 
     /// Sends one request; returns when the head of the answer is there.
@@ -89,88 +82,65 @@ impl Upstream {
         target: (&str, Option<&str>),
         headers: HeaderMap,
         body: Bytes,
-    ) -> Result<Response<Incoming>, SendError> {
+    ) -> Result<Response<UpstreamBody>, SendError> {
+        let slot = backend.enter().map_err(|_| SendError::Busy)?;
         let url = backend.url(target.0, target.1).map_err(|error| SendError::NotSent(error.to_string()))?;
-        let mut request = Request::new(Full::new(body));
+        let link = backend.link(|spec| self.link(spec)).map_err(SendError::NotSent)?;
+        let mut request = Request::new(Full::new(body.clone()));
         *request.method_mut() = method;
-        *request.uri_mut() = url;
         *request.headers_mut() = headers;
-        match tokio::time::timeout(self.first_byte_within, self.client.request(request)).await {
-            Ok(Ok(response)) => Ok(response),
+        if let Some(authorization) = link.via.authorization(&url) {
+            request.headers_mut().insert(header::PROXY_AUTHORIZATION, authorization);
+        }
+        *request.uri_mut() = url;
+        backend.authorize(&self.fetch, &mut request, &body).await.map_err(SendError::NoCredentials)?;
+        let within = backend.first_byte_ms.unwrap_or(self.timeouts.first_byte_ms);
+        match tokio::time::timeout(Duration::from_millis(within), link.client.request(request)).await {
+            Ok(Ok(response)) => Ok(response.map(|inner| UpstreamBody { inner, _slot: slot })),
             Ok(Err(error)) if error.is_connect() => Err(SendError::NotSent(causes(&error))),
             Ok(Err(error)) => Err(SendError::Unanswered(causes(&error))),
             Err(_) => Err(SendError::TimedOut),
         }
     }
-}
 
-/// An error with its causes, for the log.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
-type Https = HttpsConnector<HttpConnector<SafeResolver>>;
-
-/// Bounds connecting as a whole: DNS, TCP and TLS.
-#[derive(Debug, Clone)]
-struct TimedConnector {
-    inner: Https,
-    within: Duration,
-}
-
-impl Service<Uri> for TimedConnector {
-    type Response = <Https as Service<Uri>>::Response;
-    type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, url: Uri) -> Self::Future {
-        let (connecting, within) = (self.inner.call(url), self.within);
-        Box::pin(async move {
-            match tokio::time::timeout(within, connecting).await {
-                Ok(connected) => connected,
-                Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "connecting took too long").into()),
-            }
-        })
+    /// The one link for this way. It lives as long as a backend holds it.
+    fn link(&self, spec: &Arc<LinkSpec>) -> Result<Arc<Link>, String> {
+        let mut links = self.links.lock();
+        if let Some(link) = links.get(spec).and_then(Weak::upgrade) {
+            return Ok(link);
+        }
+        let via = Via::new(spec.proxy.as_ref(), &self.environment);
+        let connect_ms = spec.connect_ms.unwrap_or(self.timeouts.connect_ms);
+        let link = Arc::new(Link::new(&spec.tls, via, connect_ms)?);
+        links.retain(|_, link| link.strong_count() > 0);
+        links.insert(Arc::clone(spec), Arc::downgrade(&link));
+        Ok(link)
     }
 }
 
-/// DNS without the addresses that no provider has.
-#[derive(Debug, Clone)]
-struct SafeResolver(GaiResolver);
+/// The body of an answer. The request counts as in flight at its backend until it is dropped.
+#[derive(Debug)]
+pub(crate) struct UpstreamBody {
+    inner: Incoming,
+    _slot: Option<OwnedSemaphorePermit>,
+}
 
-impl Service<Name> for SafeResolver {
-    type Response = std::vec::IntoIter<SocketAddr>;
-    type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+impl Body for UpstreamBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.poll_ready(context)
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        Pin::new(&mut self.inner).poll_frame(context)
     }
 
-    fn call(&mut self, name: Name) -> Self::Future {
-        let resolving = self.0.call(name);
-        Box::pin(async move {
-            let allowed: Vec<SocketAddr> =
-                resolving.await?.filter(|address| !crate::backend::is_forbidden(address.ip())).collect();
-            if allowed.is_empty() {
-                return Err(io::Error::new(
-                    io::ErrorKind::AddrNotAvailable,
-                    "no usable address for this host",
-                ));
-            }
-            Ok(allowed.into_iter())
-        })
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
     }
 }

@@ -11,16 +11,20 @@ pub enum AuditAction {
     AdjustAccount,
     PutKey,
     RevokeKey,
+    DrainBackend,
+    UndrainBackend,
 }
 
 impl AuditAction {
-    /// `put policy`, `adjust account`, `put key`, `revoke key`
+    /// `put policy`, `adjust account`, `put key`, `revoke key`, `drain backend`, `undrain backend`
     pub fn name(self) -> &'static str {
         match self {
             Self::PutPolicy => "put policy",
             Self::AdjustAccount => "adjust account",
             Self::PutKey => "put key",
             Self::RevokeKey => "revoke key",
+            Self::DrainBackend => "drain backend",
+            Self::UndrainBackend => "undrain backend",
         }
     }
 }
@@ -39,7 +43,7 @@ pub struct AuditRecord {
     /// As the caller said; may be empty.
     pub by: String,
     pub action: AuditAction,
-    /// `policy version 3`, `tenant acme, budget hourly, subject "alice"`, `key k1 of tenant acme`
+    /// `policy version 3`, `tenant acme, budget hourly, subject "alice"`, `key k1 of tenant acme`, `backend openai`
     pub subject_of_change: String,
     pub detail: String,
 }

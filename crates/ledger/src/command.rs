@@ -95,6 +95,24 @@ pub enum Command {
         up_to: u64,
     },
     ReportProvider(ProviderReport),
+    /// Asks to be the one probe of a circuit whose rest is over. Again with the same `probe`: the same answer.
+    ClaimProbe {
+        backend: String,
+        /// Empty: the whole backend.
+        model: String,
+        /// The gateway.
+        holder: String,
+        /// Chosen by the holder, a new one for each probe.
+        probe: u64,
+        /// 1 ..= [`crate::PROBE_LEASE_MAX_MS`]: after that, another may claim it.
+        lease_ms: u64,
+    },
+    /// By hand: a drained backend gets nothing until it is undrained.
+    DrainProvider {
+        backend: String,
+        drained: bool,
+        by: String,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,22 +138,70 @@ impl std::fmt::Display for Adjustment {
     }
 }
 
-/// What one gateway saw of a backend.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// What one gateway saw of one circuit since its last report. May arrive twice where an answer was lost: counts may then be
+/// counted twice, a probe's verdict never.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProviderReport {
     pub backend: String,
-    pub state: ProviderState,
-    pub reason: String,
-    /// How long the provider asked to be left alone, in milliseconds from the ledger's now; 0: not said.
-    pub retry_after_ms: u64,
+    /// As sent to the backend; empty: the whole backend (it could not be reached at all).
+    pub model: String,
     pub reporter: String,
+    pub successes: u32,
+    pub failures: u32,
+    /// Those of `failures` that came after the last success.
+    pub consecutive_failures: u32,
+    /// Of so many calls the time to the first byte, in milliseconds together.
+    pub first_byte_ms_sum: u64,
+    pub first_byte_count: u32,
+    pub signal: Option<ProviderSignal>,
+    /// How a probe ended that was granted to the reporter.
+    pub probe: Option<ProbeEnd>,
+    /// Of the signal, or of the last failure. Cut to 512 bytes.
+    pub reason: String,
+}
+
+/// What cannot wait.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ProviderSignal {
+    /// 429: opens the circuit at once.
+    Limited {
+        /// How long the backend asked to be left alone; 0: not said. At most a day counts.
+        retry_after_ms: u64,
+    },
+    /// Failures are in the counts; opens the circuit if those say so.
+    Failing,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeEnd {
+    /// The number that it was claimed with.
+    pub probe: u64,
+    pub verdict: ProbeVerdict,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ProbeVerdict {
+    Passed,
+    Failed,
+    /// It ended without saying anything of the backend: the next may claim the probe at once.
+    GivenUp,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ProviderState {
-    Healthy,
-    /// 429
+    /// Used.
+    Closed,
+    /// Left alone.
+    Open,
+    /// One gateway tries whether it works again.
+    HalfOpen,
+}
+
+/// Why a circuit opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ProviderCause {
+    /// It limits: 429.
     Limited,
-    /// connect errors, timeouts, 5xx
+    /// It fails: no connection, timeouts, 5xx.
     Failing,
 }

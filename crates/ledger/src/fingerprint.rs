@@ -37,6 +37,15 @@ impl Fingerprint {
         print.0
     }
 
+    /// What spreads the back-off of circuits.
+    pub fn of_opening(backend: &str, model: &str, openings: u32) -> u128 {
+        let mut print = Self::new(5);
+        print.text(backend);
+        print.text(model);
+        print.number(openings.into());
+        print.0
+    }
+
     fn new(kind: u64) -> Self {
         let mut print = Self(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d);
         print.number(kind);

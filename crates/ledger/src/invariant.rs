@@ -2,7 +2,7 @@
 //!
 //! Unit, property and cluster tests all ask [`check`]; a new property is one function and one line in [`PROPERTIES`].
 
-use crate::{Ledger, books, indices};
+use crate::{Ledger, books, circuits, indices};
 
 /// One broken property.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,6 +77,18 @@ pub const PROPERTIES: &[Property] = &[
         says: "nothing was made, and no window begins, after the ledger's time",
         from: "DESIGN.md, the ledger: max(at, last)",
         find: indices::time_monotone,
+    },
+    Property {
+        name: "one probe",
+        says: "a circuit is probed by one holder, after its rest and for a bounded time; one that rests has none",
+        from: "DESIGN.md, the gateway: exactly one probe tests a recovering backend",
+        find: circuits::one_probe,
+    },
+    Property {
+        name: "circuits bounded",
+        says: "circuits, their windows and reasons are bounded, every change has a revision, only backends are drained",
+        from: "DESIGN.md, invariant 6: every queue is bounded",
+        find: circuits::bounded,
     },
 ];
 

@@ -1,6 +1,5 @@
 //! The state machine: what it holds, and where each command goes.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -12,10 +11,11 @@ use crate::audit::Audit;
 use crate::cow_map::CowMap;
 use crate::key::Keys;
 use crate::policy::{Policy, PutRequest};
+use crate::provider::{Claim, Providers};
 use crate::reserve::Request;
 use crate::staging::Stage;
 use crate::tenant::Tenant;
-use crate::{Command, Denial, Outcome, ProviderView, ReservationId, TimestampMs};
+use crate::{Command, Denial, Outcome, ReservationId, TimestampMs};
 
 /// All budgets of a cluster. Cloning is cheap (structure is shared), so a snapshot never stops the world.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -32,7 +32,7 @@ pub struct Ledger {
     pub(crate) alerts: Alerts,
     pub(crate) keys: Keys,
     pub(crate) audit: Audit,
-    pub(crate) providers: BTreeMap<String, ProviderView>,
+    pub(crate) providers: Providers,
 }
 
 impl Ledger {
@@ -66,6 +66,13 @@ impl Ledger {
                 Outcome::AlertsAcked
             }
             Command::ReportProvider(report) => self.report_provider(now, report),
+            Command::ClaimProbe { backend, model, holder, probe, lease_ms } => {
+                let (probe, lease_ms) = (*probe, *lease_ms);
+                self.claim_probe(now, Claim { backend, model, holder, probe, lease_ms })
+            }
+            Command::DrainProvider { backend, drained, by } => {
+                self.drain_provider(now, backend, *drained, by)
+            }
         }
     }
 

@@ -14,6 +14,8 @@ mod booking;
 mod books;
 mod carry;
 mod check;
+mod circuit;
+mod circuits;
 mod command;
 mod cow_map;
 mod denial;
@@ -46,11 +48,14 @@ pub mod invariant;
 pub use alert::Alert;
 pub use amount::{Amount, AmountError};
 pub use audit::{AuditAction, AuditRecord};
-pub use command::{Adjustment, Charge, Command, ProviderReport, ProviderState};
+pub use command::{
+    Adjustment, Charge, Command, ProbeEnd, ProbeVerdict, ProviderCause, ProviderReport, ProviderSignal,
+    ProviderState,
+};
 pub use id::{NotAnId, ReservationId, TimestampMs};
 pub use key::KeyRecord;
 pub use ledger::Ledger;
-pub use outcome::{Balance, Denial, Grant, Outcome, Refusal, Settlement};
+pub use outcome::{Balance, Denial, Grant, Outcome, ProbeRefusal, Refusal, Settlement};
 pub use rule::{BudgetRule, Enforcement, Unit, ZoneOffset};
 pub use view::{
     AccountView, ClosedWindowView, PolicyVersion, PolicyView, ProviderView, ReservationView, TenantView,
@@ -83,5 +88,9 @@ pub const KEYS_MAX: usize = 100_000;
 pub const ALERTS_MAX: usize = 10_000;
 /// Alerts that were acknowledged and are still shown.
 pub const ALERTS_SHOWN_MAX: usize = 1_000;
+/// Backends, and models at them, that the ledger keeps an opinion of.
+pub const CIRCUITS_MAX: usize = 4_096;
+/// The longest a probe may keep others from probing.
+pub const PROBE_LEASE_MAX_MS: u64 = 60_000;
 /// Changes that the audit log shows.
 pub const AUDIT_MAX: usize = 1_000;

@@ -32,7 +32,19 @@ pub enum Outcome {
     },
     AlertsAcked,
     ProviderReported {
+        /// Of the circuit, after the report: a view of this revision or later has seen it.
+        revision: u64,
+    },
+    ProbeGranted {
+        /// The lease.
+        until: TimestampMs,
+        revision: u64,
+    },
+    ProbeRefused(ProbeRefusal),
+    ProviderDrained {
         changed: bool,
+        /// The ledger had heard of this backend before.
+        known: bool,
     },
     Refused(Refusal),
 }
@@ -80,6 +92,19 @@ pub struct Settlement {
     /// Per charge: what was used beyond the reservation; of a budget that only counts, beyond what was asked. How far
     /// such a budget is beyond its limit is the account's overdraft.
     pub overdraft: Vec<Amount>,
+}
+
+/// Why somebody else, or nobody, is the probe.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Error)]
+pub enum ProbeRefusal {
+    #[error("the circuit is closed; go ahead")]
+    NotNeeded,
+    #[error("it rests until {} ms", until.0)]
+    Resting { until: TimestampMs },
+    #[error("{holder} probes it, until {} ms at most", until.0)]
+    Held { holder: String, until: TimestampMs },
+    #[error("an operator has drained the backend")]
+    Drained,
 }
 
 /// The operation itself was wrong, and changed nothing. In the order of precedence: where several apply, the first is

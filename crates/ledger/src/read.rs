@@ -107,8 +107,14 @@ impl Ledger {
         self.tenant_state(tenant)?.next_deadline()
     }
 
-    pub fn providers(&self) -> Vec<ProviderView> {
-        self.providers.values().cloned().collect()
+    /// By backend and model, the whole backend first.
+    pub fn providers(&self) -> impl Iterator<Item = ProviderView> + '_ {
+        self.providers.views()
+    }
+
+    /// Another number after every change of a circuit.
+    pub fn providers_revision(&self) -> u64 {
+        self.providers.revision
     }
 
     /// Newest first.

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Amount, BudgetRule, Charge, Enforcement, ProviderState, ReservationId, TimestampMs, Unit, WindowSpan,
+    Amount, BudgetRule, Charge, Enforcement, ProviderCause, ProviderState, ReservationId, TimestampMs, Unit,
+    WindowSpan,
 };
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,12 +84,30 @@ pub struct ReservationView {
     pub deadline: TimestampMs,
 }
 
+/// One circuit.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ProviderView {
     pub backend: String,
+    /// Empty: the whole backend.
+    pub model: String,
     pub state: ProviderState,
     pub since: TimestampMs,
+    /// Open: when it may be probed. Half-open: when the probe's lease runs out.
     pub until: Option<TimestampMs>,
+    /// Why it opened; `None` while closed.
+    pub cause: Option<ProviderCause>,
     pub reason: String,
+    /// Who said so.
     pub reporter: String,
+    /// Half-open: who probes.
+    pub holder: String,
+    /// Openings in the present trouble, or the last one.
+    pub openings: u32,
+    /// Average time to the first byte, the last calls counting most; `None`: nothing measured yet.
+    pub first_byte_ms: Option<u64>,
+    /// Set: by an operator, and nothing is sent there. Of whole backends only.
+    pub drained_since: Option<TimestampMs>,
+    pub drained_by: String,
+    /// Ascends with every change of any circuit.
+    pub revision: u64,
 }

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail here")]
 
 use quorate_ledger::{
-    ALERTS_MAX, AUDIT_MAX, Adjustment, Amount, BudgetRule, Charge, Command, KeyRecord, Ledger, Outcome,
-    ReservationId, TimestampMs, Unit, Window, invariant,
+    ALERTS_MAX, AUDIT_MAX, Adjustment, Amount, BudgetRule, CIRCUITS_MAX, Charge, Command, KeyRecord, Ledger,
+    Outcome, ProviderReport, ProviderSignal, ReservationId, TimestampMs, Unit, Window, invariant,
 };
 
 const NOW: TimestampMs = TimestampMs(1_790_000_000_000);
@@ -63,6 +63,54 @@ fn key(id: &str) -> KeyRecord {
         by: String::new(),
         comment: String::new(),
     }
+}
+
+fn report(model: &str, limited: bool) -> Command {
+    Command::ReportProvider(ProviderReport {
+        backend: "openai".into(),
+        model: model.into(),
+        reporter: "g1".into(),
+        successes: 1,
+        signal: limited.then_some(ProviderSignal::Limited { retry_after_ms: 300_000 }),
+        ..ProviderReport::default()
+    })
+}
+
+fn models(ledger: &Ledger) -> Vec<String> {
+    ledger.providers().map(|view| view.model).collect()
+}
+
+#[test]
+fn circuits_that_worked_and_are_idle_make_room_those_in_trouble_stay() {
+    let mut ledger = Ledger::default();
+    ledger.apply(NOW, &report("limited", true));
+    for number in 0..CIRCUITS_MAX {
+        let at = NOW.saturating_add(number as u64);
+        let outcome = ledger.apply(at, &report(&format!("m{number:05}"), false));
+        assert!(matches!(outcome, Outcome::ProviderReported { .. }));
+    }
+    // Full: the one that was idle for longest went.
+    assert_eq!(ledger.providers().count(), CIRCUITS_MAX);
+    assert!(
+        !models(&ledger).contains(&"m00000".to_owned()) && models(&ledger).contains(&"limited".to_owned())
+    );
+    // After a while idle ones go before there is need, some at a time.
+    ledger.apply(NOW.saturating_add(700_000), &report("new", false));
+    assert_eq!(ledger.providers().count(), CIRCUITS_MAX - 63);
+    assert!(models(&ledger).contains(&"limited".to_owned()));
+    // Its rest was over long ago, and nobody has asked for it.
+    for number in 0..CIRCUITS_MAX {
+        ledger.apply(NOW.saturating_add(900_000), &report(&format!("n{number:05}"), false));
+    }
+    assert!(!models(&ledger).contains(&"limited".to_owned()));
+    assert_eq!(invariant::check(&ledger), []);
+    // All of them in trouble: nothing goes, and what is new is refused.
+    let mut ledger = Ledger::default();
+    for number in 0..CIRCUITS_MAX {
+        ledger.apply(NOW, &report(&format!("m{number:05}"), true));
+    }
+    assert!(matches!(ledger.apply(NOW, &report("new", true)), Outcome::Refused(_)));
+    assert_eq!(ledger.providers().count(), CIRCUITS_MAX);
 }
 
 #[test]
@@ -145,6 +193,9 @@ fn a_snapshot_has_all_of_it_and_the_digest_sees_every_change() {
         settle(1),
         adjust(1),
         Command::AckAlerts { up_to: 1 },
+        report("gpt-4o", false),
+        report("gpt-4o", true),
+        Command::DrainProvider { backend: "openai".into(), drained: true, by: "root".into() },
     ];
     for command in commands {
         let before = ledger.digest();
@@ -157,5 +208,5 @@ fn a_snapshot_has_all_of_it_and_the_digest_sees_every_change() {
         assert_eq!(back.digest(), ledger.digest());
     }
     assert_eq!((ledger.keys().count(), ledger.keys_revision()), (1, 2));
-    assert_eq!(ledger.audit(0).len(), 5);
+    assert_eq!(ledger.audit(0).len(), 6);
 }

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail here")]
 
+#[path = "model/circuits.rs"]
+mod circuits;
 #[path = "model/facts.rs"]
 mod facts;
 #[path = "model/naive.rs"]
@@ -21,6 +23,7 @@ use quorate_ledger::{Amount, Command, Ledger, Outcome, Refusal, ReservationId, T
 struct Run {
     ledger: Ledger,
     naive: Naive,
+    circuits: circuits::Circuits,
     clock: TimestampMs,
     ids: BTreeMap<u8, ReservationId>,
     ids_made: u64,
@@ -114,6 +117,7 @@ impl Run {
                     by: String::new(),
                 }
             }
+            Operation::Circuit(operation) => self.circuits.command(operation)?,
             Operation::Again(index) => {
                 let length = self.history.len();
                 self.history.get(index.checked_rem(length)?)?.clone()
@@ -134,6 +138,12 @@ impl Run {
         let known = record_of(&command).is_some_and(|(tenant, id)| self.naive.record(tenant, id).is_some());
         let outcome = self.ledger.apply(self.clock, &command);
         self.naive.facts.now = now;
+        if let Some(seen) = self.circuits.check(now, &command, &outcome, &self.ledger) {
+            assert_eq!(invariant::check(&self.ledger), [], "after {command:?} at {now}");
+            *self.seen.entry(seen).or_default() += 1;
+            self.history.push(command);
+            return;
+        }
         let gone =
             matches!(outcome, Outcome::Refused(Refusal::StaleId { .. } | Refusal::UnknownReservation { .. }));
         let forgotten =
@@ -262,7 +272,6 @@ fn name(outcome: &Outcome, known: bool) -> &'static str {
         Outcome::Expired { ids } if ids.is_empty() => "none due",
         Outcome::Expired { .. } => "expired",
         Outcome::Adjusted(_) => "adjusted",
-        Outcome::ProviderReported { .. } => "provider reported",
         Outcome::Refused(Refusal::Invalid(_)) => "invalid",
         Outcome::Refused(Refusal::IdReused { .. }) => "id reused",
         Outcome::Refused(Refusal::StaleId { .. }) => "stale",
@@ -276,6 +285,10 @@ fn name(outcome: &Outcome, known: bool) -> &'static str {
         | Outcome::KeyPut { .. }
         | Outcome::KeyRevoked { .. }
         | Outcome::AlertsAcked
+        | Outcome::ProviderReported { .. }
+        | Outcome::ProbeGranted { .. }
+        | Outcome::ProbeRefused(_)
+        | Outcome::ProviderDrained { .. }
         | Outcome::Refused(Refusal::UnknownKey { .. } | Refusal::WrongPart { .. } | Refusal::Told(_)) => {
             "of no account"
         }
@@ -317,6 +330,11 @@ proptest! {
     ) {
         run(&steps);
     }
+
+    #[test]
+    fn agrees_about_circuits(steps in proptest::collection::vec((circuits_mostly(), jump()), 1..160)) {
+        run(&steps);
+    }
 }
 
 /// A fixed seed: every outcome comes up, so agreement above means something.
@@ -329,7 +347,9 @@ fn random_operations_meet_every_outcome() {
         let wide = proptest::collection::vec((operation(), jump()), 220).new_tree(&mut runner).unwrap();
         let dense =
             proptest::collection::vec((dense_operation(), dense_jump()), 160).new_tree(&mut runner).unwrap();
-        for steps in [wide.current(), dense.current()] {
+        let circuits =
+            proptest::collection::vec((circuits_mostly(), jump()), 160).new_tree(&mut runner).unwrap();
+        for steps in [wide.current(), dense.current(), circuits.current()] {
             for (name, count) in run(&steps).seen {
                 *seen.entry(name).or_insert(0) += count;
             }
@@ -366,6 +386,16 @@ fn random_operations_meet_every_outcome() {
         "already resolved",
         "unknown budget",
         "version conflict",
+        "probe granted",
+        "probe refused",
+        "probe passed",
+        "probe failed",
+        "probe given up",
+        "limited",
+        "failing",
+        "rests longer",
+        "opened under a probe",
+        "drained",
     ];
     let missing: Vec<_> = all.iter().filter(|name| !seen.contains_key(**name)).collect();
     assert!(missing.is_empty(), "never seen: {missing:?} of {seen:?}");

@@ -10,6 +10,8 @@
 //! put-key acme k1 alice expires=+30d model=gpt-4o by=root              revoke-key k1 by=root       keys
 //! stage u1 0 doc=abc hourly=250/Hour                policy upload=u1 doc=def by=alice why=test daily=1/Day
 //! alerts 0                          those after seq 0     ack 3     audit 0     history     document 2
+//! report openai/gpt-4o g1 ok=5 fail=2 tail=1 ms=900/3 limited=30s probe=7:passed why=429        `limited=0s`: not said
+//! claim openai/gpt-4o g1 7 lease=10s                  drain openai by=root     undrain openai by=root     circuits
 //! account acme hourly/alice         shows spent+reserved/limit over <overdraft>, and closed windows, newest first
 //! ```
 //!
@@ -17,6 +19,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail here")]
 
+#[path = "tables/circuits.rs"]
+mod circuits;
 #[path = "tables/words.rs"]
 mod words;
 
@@ -78,6 +82,7 @@ impl Table {
                 let names = |rules: &[BudgetRule]| joined(rules.iter().map(|rule| rule.name.clone()));
                 Some(found.map_or("none".into(), |(text, rules)| format!("{text}: {}", names(&rules))))
             }
+            ("circuits", []) => Some(joined(self.ledger.providers().map(|view| circuits::show(&view)))),
             ("keys", []) => Some(show_keys(self.ledger.keys(), self.ledger.keys_revision())),
             ("would-deny", rest) => {
                 let command = self.reserve(rest);
@@ -144,14 +149,12 @@ impl Table {
                     by: by(rest),
                 }
             }
-            ("report", [backend, is, retry_after, reason]) => {
-                Command::ReportProvider(quorate_ledger::ProviderReport {
-                    backend: (*backend).into(),
-                    state: state(is),
-                    reason: (*reason).into(),
-                    retry_after_ms: span_ms(retry_after),
-                    reporter: "gateway-1".into(),
-                })
+            ("report", [circuit, reporter, rest @ ..]) => {
+                Command::ReportProvider(circuits::report(circuit, reporter, rest))
+            }
+            ("claim", [circuit, holder, probe, lease]) => circuits::claim(circuit, holder, probe, lease),
+            ("drain" | "undrain", [backend, rest @ ..]) => {
+                Command::DrainProvider { backend: (*backend).into(), drained: verb == "drain", by: by(rest) }
             }
             _ => panic!("{verb} with {rest:?} is no operation"),
         }

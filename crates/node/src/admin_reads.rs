@@ -103,7 +103,7 @@ impl Reads {
 
     pub fn providers(&self) -> admin::ListProvidersResponse {
         self.replica.read(|ledger, at| admin::ListProvidersResponse {
-            providers: ledger.providers().into_iter().map(Into::into).collect(),
+            providers: ledger.providers().map(Into::into).collect(),
             read_point: self.point(at, ledger.time()),
         })
     }

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::admin_changes::{Changes, by};
+use crate::admin_drains::{Drained, Drains};
 use crate::admin_reads::Reads;
 use crate::error::replica_status;
 use crate::forward::{Forwarder, admin_client, forwarded, forwarded_change};
@@ -28,6 +29,7 @@ pub(crate) struct AdminService {
     pub reads: Reads,
     pub policies: Arc<Policies>,
     pub changes: Changes,
+    pub drains: Drains,
     pub policy_changes: PolicyChanges,
     pub forwarder: Arc<Forwarder>,
     pub watchers: Arc<Watchers>,
@@ -271,6 +273,28 @@ impl Admin for AdminService {
         let place =
             place.map_err(|_| Status::unavailable("too many watch this node's events; ask another"))?;
         Ok(Response::new(policy_events::watch(self.replica.clone(), after, self.stop.clone(), place)))
+    }
+
+    async fn drain_backend(
+        &self,
+        request: Request<admin::DrainBackendRequest>,
+    ) -> Result<Response<admin::DrainBackendResponse>, Status> {
+        on_leader!(self, request, drain_backend);
+        let by = by(request.metadata());
+        let named = request.into_inner().backend;
+        let Drained { backend, changed, known } = self.drains.set(by, &named, true).await?;
+        Ok(Response::new(admin::DrainBackendResponse { backend, changed, known }))
+    }
+
+    async fn undrain_backend(
+        &self,
+        request: Request<admin::UndrainBackendRequest>,
+    ) -> Result<Response<admin::UndrainBackendResponse>, Status> {
+        on_leader!(self, request, undrain_backend);
+        let by = by(request.metadata());
+        let named = request.into_inner().backend;
+        let Drained { backend, changed, known } = self.drains.set(by, &named, false).await?;
+        Ok(Response::new(admin::UndrainBackendResponse { backend, changed, known }))
     }
 
     async fn adjust_account(

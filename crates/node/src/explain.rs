@@ -5,13 +5,14 @@
 //! the health of backends.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use quorate_ledger::{Amount, Charge, Command, Enforcement, Ledger, ReservationId};
 use quorate_policy::runtime::{
-    BackendRef, Budget, BudgetMatch, CompiledPolicy, CostContext, ExplainedBudget, Explanation, HeaderSource,
-    Identity, IdentityField, OutputBounds, OutputTooLarge, RequestView, RouteMatch, TierAction, Verdict,
-    tier_at,
+    Budget, BudgetMatch, CompiledPolicy, CostContext, ExplainedBudget, Explanation, HeaderSource, Identity,
+    IdentityField, OutputBounds, OutputTooLarge, Ranked, RequestView, RouteMatch, Signals, Sticky, Strategy,
+    TierAction, Verdict, tier_at,
 };
 use quorate_rpc::{admin, budget};
 use tonic::Status;
@@ -22,6 +23,8 @@ use crate::policy_words;
 use crate::tenants::now;
 
 const INPUT_DEFAULT: u64 = 1_000;
+/// What a gateway takes for the output of a request that names none, to compare prices.
+const OUTPUT_DEFAULT: u64 = 1_024;
 const HEADERS_MAX: usize = 256;
 /// Budgets that do not apply, of which it is told why.
 const OTHERS_MAX: usize = 50;
@@ -31,6 +34,8 @@ struct Case<'a> {
     compiled: &'a CompiledPolicy,
     identity: &'a Identity,
     model: &'a str,
+    /// The output that the request names.
+    named: Option<u64>,
     contexts: Vec<CostContext<'a>>,
     input: u64,
     output: Result<OutputBounds, OutputTooLarge>,
@@ -81,17 +86,27 @@ impl Reads {
             identity: &identity,
         };
         let input = if request.input_tokens == 0 { INPUT_DEFAULT } else { request.input_tokens };
-        let Explanation { route, backends, budgets } =
-            policy.compiled.explain(&view, input, request.max_tokens.unwrap_or_default());
-        if route.is_none() {
-            notes.push(nowhere(policy.compiled.routes().is_empty()).to_owned());
+        let latencies = self.latencies();
+        let signals = Signals {
+            draw: 0,
+            conversation: None,
+            input,
+            output: request.max_tokens.unwrap_or(OUTPUT_DEFAULT),
+            prices: policy.compiled.prices(),
+            latency_ms: &|backend, model| latencies.get(backend)?.get(model).copied(),
+        };
+        let Explanation { route, backends, budgets } = policy.compiled.explain(&view, &signals);
+        match &route {
+            Some(found) => notes.extend(routing_notes(found, &view)),
+            None => notes.push(nowhere(policy.compiled.routes().is_empty()).to_owned()),
         }
         let matches = matches(budgets, &mut notes)?;
         let case = Case {
             compiled: &policy.compiled,
             identity: &identity,
             model: &request.model,
-            contexts: contexts(&view, route.as_ref()),
+            named: request.max_tokens,
+            contexts: contexts(&view, route.as_ref(), &backends),
             input,
             output: OutputBounds::of(request.max_tokens, u64::MAX, 1, &matches),
         };
@@ -101,7 +116,14 @@ impl Reads {
             team: identity.team.clone().unwrap_or_default(),
             user: identity.user.clone().unwrap_or_default(),
             route: route.as_ref().map(|found| found.route.name.clone()).unwrap_or_default(),
-            backends: backends.iter().map(|backend| case.backend(backend)).collect(),
+            routing: route.as_ref().map(|found| found.rule.routing.to_string()).unwrap_or_default(),
+            backends: backends
+                .iter()
+                .map(|one| {
+                    let alone = backends.len() == 1;
+                    case.backend(one, case.short(ledger, &view, route.as_ref(), one, alone), alone)
+                })
+                .collect(),
             budgets: matches
                 .iter()
                 .enumerate()
@@ -111,6 +133,19 @@ impl Reads {
             read_point: self.point(at, ledger.time()),
         });
         Ok(admin::ExplainRequestResponse { notes, ..response })
+    }
+
+    /// As the fleet measures them, by backend and model.
+    fn latencies(&self) -> BTreeMap<String, BTreeMap<String, u64>> {
+        let mut latencies: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
+        self.replica.read(|ledger, _| {
+            for view in ledger.providers() {
+                if let Some(ms) = view.first_byte_ms {
+                    latencies.entry(view.backend).or_default().insert(view.model, ms);
+                }
+            }
+        });
+        latencies
     }
 
     /// Whom the key stands for.
@@ -160,6 +195,27 @@ fn nowhere(no_routes: bool) -> &'static str {
     }
 }
 
+/// What only a gateway knows of how backends are chosen.
+fn routing_notes(found: &RouteMatch<'_>, view: &RequestView<'_>) -> Vec<String> {
+    let routing = &found.rule.routing;
+    let mut notes = Vec::new();
+    if routing.strategy == Strategy::LowestLatency {
+        notes.push(
+            "a gateway takes a backend that nobody measured in the last minute for not measured".to_owned(),
+        );
+    }
+    match &routing.sticky {
+        Some(Sticky::Header(name)) if found.sticky_key(view, None).is_none() => {
+            notes.push(format!("without header {name}, equals are drawn by weight for each request"));
+        }
+        Some(Sticky::Conversation) => {
+            notes.push("which of equals serves a conversation depends on how it begins".to_owned());
+        }
+        _ => {}
+    }
+    notes
+}
+
 /// Those that apply; of the others, why not.
 fn matches(budgets: Vec<ExplainedBudget>, notes: &mut Vec<String>) -> Result<Vec<BudgetMatch>, Status> {
     let (mut matches, mut others) = (Vec::new(), 0);
@@ -186,9 +242,17 @@ fn matches(budgets: Vec<ExplainedBudget>, notes: &mut Vec<String>) -> Result<Vec
     Ok(matches)
 }
 
-fn contexts<'a>(view: &RequestView<'a>, route: Option<&RouteMatch<'a>>) -> Vec<CostContext<'a>> {
+/// In the order in which the backends are tried.
+fn contexts<'a>(
+    view: &RequestView<'a>,
+    route: Option<&RouteMatch<'a>>,
+    backends: &[Ranked<'a>],
+) -> Vec<CostContext<'a>> {
     let nowhere = CostContext { model: view.model, backend: "", route: "" };
-    let contexts = route.map(|route| route.contexts(view.model)).unwrap_or_default();
+    let context = |route: &RouteMatch<'a>| {
+        backends.iter().map(|one| route.context(one.backend, view.model)).collect::<Vec<_>>()
+    };
+    let contexts = route.map(context).unwrap_or_default();
     if contexts.is_empty() { vec![nowhere] } else { contexts }
 }
 
@@ -223,15 +287,52 @@ fn identity(
 }
 
 impl Case<'_> {
-    fn backend(&self, backend: &BackendRef) -> admin::ExplainedBackend {
+    /// `short`: the budget of its own that is. `alone`: there is no other backend.
+    fn backend(&self, ranked: &Ranked<'_>, short: Option<String>, alone: bool) -> admin::ExplainedBackend {
+        let Ranked { backend, rank, reason } = ranked;
         let spec = self.compiled.backend(&backend.backend);
+        let so = if alone { "" } else { "passed over: " };
+        let short = short.map(|budget| format!("; {so}its budget {budget} is short"));
         admin::ExplainedBackend {
             name: backend.backend.clone(),
             provider: spec.map(|spec| spec.provider.name().to_owned()).unwrap_or_default(),
             priority: backend.priority,
             weight: backend.weight,
             model: backend.model_override.clone().unwrap_or_else(|| self.model.to_owned()),
+            rank: u32::try_from(rank + 1).unwrap_or(u32::MAX),
+            reason: format!("{reason}{}", short.unwrap_or_default()),
         }
+    }
+
+    /// The first budget of the backend's own that would deny the request. While there are others, one that has room for
+    /// a shorter answer does.
+    fn short(
+        &self,
+        ledger: &Ledger,
+        view: &RequestView<'_>,
+        route: Option<&RouteMatch<'_>>,
+        ranked: &Ranked<'_>,
+        alone: bool,
+    ) -> Option<String> {
+        let matches = self.compiled.budgets_on(view, route, Some(&ranked.backend.backend)).ok()?;
+        let case = Case {
+            output: OutputBounds::of(self.named, u64::MAX, 1, &matches),
+            contexts: route.iter().map(|found| found.context(ranked.backend, view.model)).collect(),
+            ..*self
+        };
+        let short = |(number, found): &(usize, &BudgetMatch)| {
+            let account =
+                ledger.account(now(), &self.identity.tenant, &found.budget.rule.name, &found.subject);
+            let available = account.map_or(found.budget.rule.limit, |account| account.available);
+            case.asked(&found.budget, *number).is_ok_and(|(amount, least)| {
+                let whole = !alone && amount <= found.budget.rule.limit;
+                let asked = (amount, if whole { amount } else { least });
+                case.verdict(ledger, found, asked, available).starts_with("denied")
+            })
+        };
+        let own = |(_, found): &(usize, &BudgetMatch)| found.budget.is_of_backend();
+        let found = matches.iter().enumerate().filter(own).find(short);
+        found.map(|(_, found)| found.budget.rule.name.clone())
     }
 
     fn budget(
@@ -282,7 +383,10 @@ impl Case<'_> {
             format!("refused: budget {budget} allows at most {max} output tokens, not {named}")
         })?;
         let bound = |output| {
-            let bound = budget.bound(self.input, output, &self.contexts, self.compiled.prices());
+            // A backend's own is charged for that backend alone.
+            let serving = if budget.is_of_backend() { 1 } else { self.contexts.len() };
+            let at = self.contexts.get(..serving).unwrap_or_default();
+            let bound = budget.bound(self.input, output, at, self.compiled.prices());
             bound.map_err(|error| format!("{}: {error}", self.model))
         };
         let least = output.least.get(number).copied().unwrap_or(output.most);

@@ -3,6 +3,7 @@
 //! The way of an operation: service → tenant actor (turnstile) → proposer (batch) → replica → outcome back.
 
 mod admin_changes;
+mod admin_drains;
 mod admin_policy_reads;
 mod admin_reads;
 mod admin_service;

@@ -32,6 +32,8 @@ enum Operation {
     Policy,
     Key,
     Alerts,
+    Probe,
+    Drain,
     Provider,
 }
 
@@ -160,7 +162,7 @@ impl Metrics {
         let outcome = match outcome {
             None => Ended::Unavailable,
             Some(Outcome::Denied(_)) => Ended::Denied,
-            Some(Outcome::Refused(_)) => Ended::Refused,
+            Some(Outcome::Refused(_) | Outcome::ProbeRefused(_)) => Ended::Refused,
             Some(_) => Ended::Ok,
         };
         let operation = match operation {
@@ -173,6 +175,8 @@ impl Metrics {
             "policy" => Operation::Policy,
             "key" => Operation::Key,
             "alerts" => Operation::Alerts,
+            "probe" => Operation::Probe,
+            "drain" => Operation::Drain,
             _ => Operation::Provider,
         };
         self.operations.get_or_create(&OperationLabels { operation, outcome }).inc();
@@ -228,6 +232,8 @@ pub(crate) fn kind(command: &Command) -> &'static str {
         Command::PutKey { .. } | Command::RevokeKey { .. } => "key",
         Command::AckAlerts { .. } => "alerts",
         Command::ReportProvider(_) => "provider",
+        Command::ClaimProbe { .. } => "probe",
+        Command::DrainProvider { .. } => "drain",
     }
 }
 

@@ -16,6 +16,7 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
 use crate::admin_changes::Changes;
+use crate::admin_drains::Drains;
 use crate::admin_reads::Reads;
 use crate::admin_service::AdminService;
 use crate::alerts::Alerts;
@@ -233,6 +234,7 @@ async fn routes(
             changes: changes.clone(),
             turn: Arc::default(),
         },
+        drains: Drains { replica: replica.clone(), changes: changes.clone(), policies: policies.clone() },
         changes,
         forwarder,
         watchers,

@@ -82,7 +82,9 @@ impl Tenants {
             | Command::PutKey { .. }
             | Command::RevokeKey { .. }
             | Command::AckAlerts { .. }
-            | Command::ReportProvider(_) => {
+            | Command::ReportProvider(_)
+            | Command::ClaimProbe { .. }
+            | Command::DrainProvider { .. } => {
                 return in_time(timeout, self.proposer.propose(command)).await;
             }
         };

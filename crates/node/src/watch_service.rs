@@ -1,14 +1,14 @@
 //! Watches: the present state first, then every change as this node applies it, and a sign of life in between.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_ledger::ProviderView;
+use quorate_ledger::{CIRCUITS_MAX, ProviderView};
 use quorate_replica::Replica;
 use quorate_rpc::budget::watch_event::Kind;
-use quorate_rpc::budget::{PolicyDocument, Synced, WatchEvent, WatchRequest};
+use quorate_rpc::budget::{PolicyDocument, ProviderHealth, Synced, WatchEvent, WatchRequest};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
@@ -19,8 +19,8 @@ use crate::key_set::{KeySet, KeySets};
 use crate::tenants::now;
 use crate::watchers::{Watcher, Watchers};
 
-/// Events that may wait for a slow watcher before it is let go.
-const QUEUE: usize = 2_048;
+/// Events that may wait for a slow watcher before it is let go. All there is at first fits in.
+const QUEUE: usize = 2 * CIRCUITS_MAX;
 const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
 /// Under load entries are applied far more often than the watched state changes: look at most this often.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
@@ -41,7 +41,9 @@ struct Watch {
     keys: KeySets,
     events: mpsc::Sender<Result<WatchEvent, Status>>,
     policy_version: u64,
-    providers: BTreeMap<String, ProviderView>,
+    providers_revision: u64,
+    /// By backend and model, the revision that was sent.
+    providers: BTreeMap<(String, String), u64>,
     /// What the watcher had before it came.
     keys_revision: u64,
     keys_sent: Option<KeySet>,
@@ -86,6 +88,7 @@ async fn watch(
         keys,
         events,
         policy_version: 0,
+        providers_revision: 0,
         providers: BTreeMap::new(),
         keys_revision: first.keys_revision,
         keys_sent: None,
@@ -134,20 +137,50 @@ impl Watch {
 
     fn send_changes(&mut self) -> Result<(), Over> {
         let known = self.policy_version;
-        let (policy, providers) = self.replica.read(|ledger, _| {
+        let policy = self.replica.read(|ledger, _| {
             let changed = ledger.policy_version() != known;
-            (changed.then(|| ledger.policy()), ledger.providers())
+            changed.then(|| ledger.policy())
         });
         if let Some(policy) = policy {
             self.policy_version = policy.version;
             self.send(Kind::Policy(PolicyDocument { version: policy.version, document: policy.document }))?;
         }
-        self.send_keys()?;
-        for view in providers {
-            if self.providers.get(&view.backend) != Some(&view) {
-                self.send(Kind::Provider(view.clone().into()))?;
-                self.providers.insert(view.backend.clone(), view);
+        // First what stops requests, then what only new ones need.
+        self.send_providers()?;
+        self.send_keys()
+    }
+
+    fn send_providers(&mut self) -> Result<(), Over> {
+        let sent = self.providers_revision;
+        let (revision, count, changed) = self.replica.read(|ledger, _| {
+            let revision = ledger.providers_revision();
+            if revision == sent {
+                return (revision, None, Vec::new());
             }
+            let changed = ledger.providers().filter(|view| view.revision > sent).collect();
+            (revision, Some(ledger.providers().count()), changed)
+        });
+        let Some(count) = count else { return Ok(()) };
+        self.providers_revision = revision;
+        let changed: Vec<ProviderView> = changed;
+        for view in changed {
+            self.providers.insert((view.backend.clone(), view.model.clone()), view.revision);
+            self.send(Kind::Provider(view.into()))?;
+        }
+        if self.providers.len() > count { self.send_forgotten(revision) } else { Ok(()) }
+    }
+
+    fn send_forgotten(&mut self, revision: u64) -> Result<(), Over> {
+        let kept: BTreeSet<(String, String)> = self
+            .replica
+            .read(|ledger, _| ledger.providers().map(|view| (view.backend, view.model)).collect());
+        let gone: Vec<_> = self.providers.keys().filter(|names| !kept.contains(*names)).cloned().collect();
+        for names in gone {
+            self.providers.remove(&names);
+            let (backend, model) = names;
+            let forgotten =
+                ProviderHealth { backend, model, revision, forgotten: true, ..ProviderHealth::default() };
+            self.send(Kind::Provider(forgotten))?;
         }
         Ok(())
     }

@@ -5,9 +5,14 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use quorate_ledger::{Amount, Charge, Command, Outcome, ProviderReport, ProviderState, Refusal};
-use quorate_rpc::Client;
-use quorate_rpc::admin::ListAccountsRequest;
+use quorate_ledger::{
+    Amount, CIRCUITS_MAX, Charge, Command, Outcome, ProbeRefusal, ProviderReport, ProviderSignal,
+    ProviderState, Refusal,
+};
+use quorate_rpc::admin::{
+    DrainBackendRequest, DrainBackendResponse, ListAccountsRequest, ListAuditRequest, UndrainBackendRequest,
+};
+use quorate_rpc::{Client, Providers, circuit};
 use quorate_testkit::Cluster;
 
 const POLICY: &str = "apiVersion: quorate.dev/v1alpha1\nkind: Budget\nmetadata: {name: user}\nspec:\n  subject: [{header: x-user-id}]\n  limit: {tokens: 250}\n  window: Lifetime\n";
@@ -130,19 +135,93 @@ async fn watchers_see_the_policy_and_the_health_of_providers() {
     assert!(seen.document.contains("name: user") && seen.document.contains("250"), "{}", seen.document);
     let report = ProviderReport {
         backend: "openai".into(),
-        state: ProviderState::Limited,
-        reason: "429".into(),
-        retry_after_ms: 5_000,
+        model: "gpt-4o".into(),
         reporter: "test".into(),
+        signal: Some(ProviderSignal::Limited { retry_after_ms: 5_000 }),
+        reason: "429".into(),
+        ..ProviderReport::default()
+    };
+    let reported = client.execute(Command::ReportProvider(report), TIMEOUT).await.unwrap();
+    assert_eq!(reported.outcome, Outcome::ProviderReported { revision: 1 });
+    let mut providers = watch.providers();
+    let open = |known: &Providers| {
+        circuit(known, "openai", "gpt-4o").is_some_and(|view| view.state == ProviderState::Open)
+    };
+    tokio::time::timeout(TIMEOUT, providers.wait_for(open)).await.unwrap().unwrap();
+    let claim = Command::ClaimProbe {
+        backend: "openai".into(),
+        model: "gpt-4o".into(),
+        holder: "test".into(),
+        probe: 1,
+        lease_ms: 1_000,
+    };
+    let refused = client.execute(claim, TIMEOUT).await.unwrap().outcome;
+    assert!(matches!(refused, Outcome::ProbeRefused(ProbeRefusal::Resting { .. })), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_drains_a_backend_by_the_name_that_it_has() {
+    let cluster = cluster().await;
+    let client = cluster.client();
+    let admin = client.admin().acting_as("ops");
+    let report = ProviderReport {
+        backend: "default/openai".into(),
+        reporter: "g1".into(),
+        successes: 1,
+        ..ProviderReport::default()
     };
     client.execute(Command::ReportProvider(report), TIMEOUT).await.unwrap();
+    let drain = |name: &str| DrainBackendRequest { backend: name.into() };
+    let drained = admin.drain_backend(drain("openai")).await.unwrap();
+    let expected = |changed| DrainBackendResponse { backend: "default/openai".into(), changed, known: true };
+    assert_eq!(drained, expected(true));
+    assert_eq!(admin.drain_backend(drain("openai")).await.unwrap(), expected(false));
+    assert!(!admin.drain_backend(drain("elsewhere")).await.unwrap().known);
+    let watch = client.watch();
     let mut providers = watch.providers();
-    let known = tokio::time::timeout(TIMEOUT, providers.wait_for(|known| known.contains_key("openai")))
-        .await
-        .unwrap()
-        .unwrap()
-        .clone();
-    assert_eq!(known["openai"].state, ProviderState::Limited);
+    let is_drained = |known: &Providers| {
+        circuit(known, "default/openai", "").is_some_and(|view| view.drained_since.is_some())
+    };
+    tokio::time::timeout(TIMEOUT, providers.wait_for(is_drained)).await.unwrap().unwrap();
+    let undrain = UndrainBackendRequest { backend: "default/openai".into() };
+    assert!(admin.undrain_backend(undrain).await.unwrap().changed);
+    tokio::time::timeout(TIMEOUT, providers.wait_for(|known| !is_drained(known))).await.unwrap().unwrap();
+    let audit = admin.list_audit(ListAuditRequest::default()).await.unwrap().records;
+    let shown: Vec<_> = audit
+        .iter()
+        .map(|record| (record.by.as_str(), record.action.as_str(), record.subject.as_str()))
+        .collect();
+    assert!(shown.contains(&("ops", "drain backend", "backend default/openai")), "{shown:?}");
+    assert!(shown.contains(&("ops", "undrain backend", "backend default/openai")), "{shown:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watchers_forget_circuits_with_the_ledger_and_newcomers_get_all_of_them() {
+    let cluster = cluster().await;
+    let client = cluster.client();
+    let watch = client.watch();
+    let report = |model: usize| {
+        let report = ProviderReport {
+            backend: "openai".into(),
+            model: format!("m{model}"),
+            reporter: "g1".into(),
+            successes: 1,
+            ..ProviderReport::default()
+        };
+        client.execute(Command::ReportProvider(report), TIMEOUT)
+    };
+    let full = |known: &Providers| known.get("openai").is_some_and(|models| models.len() == CIRCUITS_MAX);
+    for reported in join_all((0..CIRCUITS_MAX).map(report)).await {
+        reported.unwrap();
+    }
+    let mut providers = watch.providers();
+    tokio::time::timeout(TIMEOUT, providers.wait_for(full)).await.unwrap().unwrap();
+    report(CIRCUITS_MAX).await.unwrap();
+    let new = format!("m{CIRCUITS_MAX}");
+    let in_place = |known: &Providers| full(known) && circuit(known, "openai", &new).is_some();
+    tokio::time::timeout(TIMEOUT, providers.wait_for(in_place)).await.unwrap().unwrap();
+    let newcomer = client.watch();
+    tokio::time::timeout(TIMEOUT, newcomer.providers().wait_for(in_place)).await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -259,6 +259,81 @@ async fn a_request_that_names_no_output_is_explained_as_a_gateway_decides_it() {
     assert_eq!(told.user, "alice");
 }
 
+/// Which backend is tried when, and why: by its price here, and by a quota of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_order_of_backends_is_explained_with_its_reasons() {
+    let cluster = Cluster::start(1).await;
+    let route = "
+apiVersion: aigateway.envoyproxy.io/v1beta1
+kind: AIGatewayRoute
+metadata: {name: chat}
+spec:
+  rules:
+    - routing: {strategy: Cheapest, sticky: {header: x-conversation-id}}
+      backendRefs:
+        - {name: house, modelNameOverride: house-1}
+        - {name: large}
+        - {name: twin}
+        - {name: small, modelNameOverride: gpt-4o-mini}
+        - {name: spare, priority: 1}
+---
+apiVersion: quorate.dev/v1alpha1
+kind: Budget
+metadata: {name: small-account}
+spec:
+  selector: {backends: [small]}
+  limit: {tokens: 1000}
+  window: {sliding: 60s}
+";
+    cluster.apply(&format!("{route}---\n{}", budget("a", 9_000))).await;
+    let explain = async |max_tokens, conversation: &str| {
+        let header = |name: &str, value: &str| Header { name: name.to_owned(), value: value.to_owned() };
+        let mut headers = vec![header("x-user-id", "alice")];
+        if !conversation.is_empty() {
+            headers.push(header("x-conversation-id", conversation));
+        }
+        let (model, max_tokens) = ("gpt-4o".to_owned(), Some(max_tokens));
+        let asked =
+            ExplainRequestRequest { model, headers, input_tokens: 900, max_tokens, ..Default::default() };
+        cluster.client().admin().explain_request(asked).await.unwrap()
+    };
+    let order = |told: &quorate_rpc::admin::ExplainRequestResponse| {
+        let line =
+            |one: &quorate_rpc::admin::ExplainedBackend| format!("{} {} {}", one.rank, one.name, one.reason);
+        told.backends.iter().map(line).collect::<Vec<_>>()
+    };
+    let told = explain(100, "").await;
+    assert_eq!(told.routing, "Cheapest, sticky by header x-conversation-id");
+    assert!(told.notes.iter().any(|note| note.starts_with("without header x-conversation-id")), "{told:?}");
+    assert_eq!(
+        order(&told),
+        [
+            "1 default/small costs up to $0.000195",
+            "2 default/large costs up to $0.00325",
+            "2 default/twin costs up to $0.00325",
+            "3 default/house no known price: comes last",
+            "4 default/spare costs up to $0.00325",
+        ]
+    );
+    // More than the account has left of its thousand.
+    let short = explain(101, "").await;
+    assert_eq!(
+        order(&short)[0],
+        "1 default/small costs up to $0.000196; passed over: its budget small-account is short"
+    );
+    assert!(order(&short)[1..].iter().all(|line| !line.contains("short")), "{short:?}");
+    // With the header, the draw is known: the same each time, and not the same for all.
+    let mut seconds = Vec::new();
+    for conversation in 0..24 {
+        let told = explain(100, &conversation.to_string()).await;
+        seconds.push(told.backends[1].name.clone());
+    }
+    assert!(
+        seconds.iter().any(|name| name.ends_with("large"))
+            && seconds.iter().any(|name| name.ends_with("twin"))
+    );
+}
+
 /// Whoever it is, the subjects are those that a gateway would charge.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_is_explained_as_who_a_gateway_would_take_it_for() {

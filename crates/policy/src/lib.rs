@@ -4,10 +4,12 @@
 //! them), `lower` (what the objects mean together: budgets, routes, backends), [`runtime`] (which of them meet a request,
 //! what it can cost). Pure. What is deliberately absent: files, the cluster, HTTP types, counters, secrets.
 
+mod address;
 mod lower;
 pub mod manifests;
 mod nearest;
 pub mod runtime;
 
+pub use address::is_forbidden;
 pub use lower::{AlertRoute, Compiled};
 pub use nearest::did_you_mean;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use quorate_policy::Compiled;
 use quorate_policy::manifests::{ManifestSet, Mode, Source};
-use quorate_policy::runtime::{Budget, CelCost, Cost};
+use quorate_policy::runtime::{Budget, CelCost, Cost, Routing};
 
 fn here() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -98,6 +98,9 @@ fn shown(warnings: &[String], compiled: &Compiled) -> String {
         writeln!(text, "route {} {:?}", route.name, route.hostnames).unwrap();
         for rule in &route.rules {
             writeln!(text, "  rule {:?} {:?}", rule.matches, rule.request_timeout_ms).unwrap();
+            if rule.routing != Routing::default() {
+                writeln!(text, "    {}", rule.routing).unwrap();
+            }
             for backend in &rule.backends {
                 writeln!(text, "    {backend:?}").unwrap();
             }

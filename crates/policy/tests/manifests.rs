@@ -271,6 +271,49 @@ fn mistakes_in_a_traffic_policy_name_their_place() {
 }
 
 #[test]
+fn mistakes_about_certificates_name_their_place() {
+    let policy = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: BackendTLSPolicy
+metadata: {name: t}
+spec:
+  targetRefs: [{group: gateway.envoyproxy.io, kind: Backend, name: b}]
+  validation:
+    hostname: llm.internal
+    caCertificateRefs: [{kind: ConfigMap, name: ca}]
+---
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: Backend
+metadata: {name: b}
+spec:
+  endpoints: [{fqdn: {hostname: h, port: 8443}}]
+  tls: {caCertificateRefs: [{kind: Secret, name: ca}]}
+";
+    assert!(parse(policy, Mode::Strict).is_ok());
+    for (from, to, place, said) in [
+        ("hostname: llm.internal", "hostname: 'a b'", "spec.validation.hostname", "the name that the"),
+        (
+            "hostname: llm.internal",
+            "hostname: h\n    wellKnownCACertificates: System",
+            "spec.validation.wellKnownCACertificates",
+            "keep one of them",
+        ),
+        (
+            "kind: ConfigMap",
+            "kind: Service",
+            "spec.validation.caCertificateRefs[0].kind",
+            "ConfigMap, Secret",
+        ),
+        ("name: ca}]\n---", "nmae: ca}]\n---", "spec.validation.caCertificateRefs[0]", "name is missing"),
+        ("tls: {", "tls: {insecureSkipVerify: true, ", "spec.tls", "caCertificateRefs"),
+        ("tls: {", "tls: {wellKnownCACertificates: System, ", "spec.tls", "keep one of them"),
+    ] {
+        let error = refusal(&policy.replacen(from, to, 1));
+        assert!(error.contains(place) && error.contains(said), "{to}: {error}");
+    }
+}
+
+#[test]
 fn several_mistakes_are_shown_at_once() {
     let broken = GOOD.replace("window: Hour", "windw: Hour").replace("tokens: 1000", "tokns: 1000");
     let broken = format!("{broken}---\nkind: [\n---\n{}", TRAFFIC.replace("unit: Hour", "unit: Huor"));
@@ -413,4 +456,61 @@ fn two_selectors_may_say_the_same() {
     assert_eq!(parse(&text, Mode::Strict).unwrap().0.compile().unwrap().0.rules().len(), 1);
     let refused = refusal(&text.replace(user, "{}"));
     assert!(refused.contains("selects nothing"), "{refused}");
+}
+
+const ROUTE: &str = "\
+apiVersion: aigateway.envoyproxy.io/v1beta1
+kind: AIGatewayRoute
+metadata: {name: chat}
+spec:
+  rules:
+    - backendRefs: [{name: a}, {name: b}]
+      routing:
+        strategy: Cheapest
+        sticky: {header: x-conversation-id}
+";
+
+#[test]
+fn mistakes_in_how_a_rule_chooses_name_their_place() {
+    assert!(parse(ROUTE, Mode::Strict).is_ok());
+    for (right, wrong, place, remedy) in [
+        (
+            "Cheapest",
+            "Cheapst",
+            "f.yaml, line 8, column 19, spec.rules[0].routing.strategy: unknown value `Cheapst`",
+            "did you mean Cheapest?",
+        ),
+        ("Cheapest", "Fastest", "line 8, column 19", "expected one of Weighted, Cheapest, LowestLatency"),
+        (
+            "strategy:",
+            "stratgy:",
+            "line 8, column 9, spec.rules[0].routing.stratgy",
+            "did you mean strategy?",
+        ),
+        (
+            "{header: x-conversation-id}",
+            "Conversaton",
+            "line 9, column 17, spec.rules[0].routing.sticky: unknown value `Conversaton`",
+            "did you mean Conversation?",
+        ),
+        ("{header: x", "{heder: x", "line 9, column 18", "did you mean header?"),
+        ("{header: x-conversation-id}", "{}", "line 9, column 17", "field header is missing"),
+        ("x-conversation-id", "authorization", "line 9, column 26", "carries keys"),
+    ] {
+        let refused = refusal(&ROUTE.replace(right, wrong));
+        assert!(refused.contains(place) && refused.contains(remedy), "{wrong}: {refused}");
+    }
+}
+
+#[test]
+fn a_budget_of_backends_names_at_least_one() {
+    let with =
+        |backends: &str| GOOD.replacen("  tenant: acme", &format!("  selector: {{backends: {backends}}}"), 1);
+    assert!(refusal(&with("[]")).contains("line 5, column 24, spec.selector.backends: wanted: one or more"));
+    assert!(refusal(&with("openai")).contains("spec.selector.backends: expected a list"));
+    let said = warnings(&with("[openai]"));
+    assert!(
+        said.iter().any(|one| one.contains("no route sends requests to backend default/openai")),
+        "{said:?}"
+    );
 }

@@ -205,7 +205,8 @@ fn backends_by_priority_then_weight() {
     let found = policy.route(&request(&sent, &who)).unwrap();
     let mut first = [0, 0];
     for draw in 0..4000 {
-        let order: Vec<&str> = found.backends(draw).iter().map(|backend| backend.backend.as_str()).collect();
+        let ordered = found.ordered(&request(&sent, &who), &signals(draw, (0, 0), policy.prices()));
+        let order: Vec<&str> = ordered.iter().map(|one| one.backend.backend.as_str()).collect();
         match order.as_slice() {
             ["ns/a", "ns/b", "ns/c", "ns/d"] => first[0] += 1,
             ["ns/b", "ns/a", "ns/c", "ns/d"] => first[1] += 1,
@@ -241,7 +242,7 @@ fn budgets_count_the_model_that_the_route_chooses() {
         let found: Vec<_> =
             found.iter().map(|one| (one.budget.rule.name.as_str(), one.subject.as_str())).collect();
         assert_eq!(found, [(counted, counted)], "{sent:?}");
-        let explained = policy.explain(&request, 1, 1);
+        let explained = policy.explain(&request, &signals(0, (1, 1), policy.prices()));
         let applies = explained.budgets.iter().filter(|one| matches!(one.verdict, Verdict::Applies { .. }));
         assert_eq!(applies.map(|one| one.budget.rule.name.as_str()).collect::<Vec<_>>(), [counted]);
     }
@@ -357,8 +358,8 @@ fn explanations_say_what_applies_and_why_the_rest_does_not() {
     budgets[7].cost = Cost::Dollars;
     let policy = CompiledPolicy::new(PolicyParts { budgets, routes, ..PolicyParts::default() }).unwrap();
     let (sent, who) = (headers("x-team-id=blue"), identity());
-    let explanation = policy.explain(&request(&sent, &who), 1000, 24);
-    let order: Vec<&str> = explanation.backends.iter().map(|backend| backend.backend.as_str()).collect();
+    let explanation = policy.explain(&request(&sent, &who), &signals(0, (1000, 24), policy.prices()));
+    let order: Vec<&str> = explanation.backends.iter().map(|one| one.backend.backend.as_str()).collect();
     assert_eq!(order, ["ns/first", "ns/second"]);
     let said = explanation.budgets.iter().map(|explained| match &explained.verdict {
         Verdict::Applies { subject, reserve: Ok(amount) } => format!("{} {amount}", subject.clone().unwrap()),

@@ -10,8 +10,8 @@ use crate::error::OpenError;
 
 const FILE: &str = "identity";
 const LOCK: &str = "lock";
-/// 2: commands and outcomes know of units, enforcement, keys and alerts.
-const FORMAT: u32 = 2;
+/// 2: commands and outcomes know of units, enforcement, keys and alerts. 3: of circuits.
+const FORMAT: u32 = 3;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Identity {

@@ -14,6 +14,8 @@ const PER_AMOUNT: usize = 9;
 const PER_ID: usize = 17;
 /// A moment and an offset.
 const PER_ZONE: usize = 14;
+/// Five counts, a signal and a verdict with a number each, the lengths of texts.
+const PER_REPORT: usize = 96;
 /// The hash, three moments and the lengths of texts.
 const PER_KEY: usize = 128;
 
@@ -46,8 +48,11 @@ pub fn size_bound(command: &Command) -> usize {
             Command::RevokeKey { id, by } => id.len() + by.len(),
             Command::AckAlerts { .. } => 0,
             Command::ReportProvider(report) => {
-                report.backend.len() + report.reason.len() + report.reporter.len()
+                let texts = [&report.backend, &report.model, &report.reason, &report.reporter];
+                PER_REPORT + texts.map(String::len).iter().sum::<usize>()
             }
+            Command::ClaimProbe { backend, model, holder, .. } => backend.len() + model.len() + holder.len(),
+            Command::DrainProvider { backend, by, .. } => backend.len() + by.len(),
         }
 }
 

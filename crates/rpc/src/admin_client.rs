@@ -73,6 +73,8 @@ calls! {
     /// Those that watch one of the members now.
     list_gateways: admin::ListGatewaysRequest => admin::ListGatewaysResponse, CALL_TIMEOUT;
     list_alerts: admin::ListAlertsRequest => admin::ListAlertsResponse, CALL_TIMEOUT;
+    drain_backend: admin::DrainBackendRequest => admin::DrainBackendResponse, CALL_TIMEOUT;
+    undrain_backend: admin::UndrainBackendRequest => admin::UndrainBackendResponse, CALL_TIMEOUT;
     adjust_account: admin::AdjustAccountRequest => admin::AdjustAccountResponse, CALL_TIMEOUT;
     check_invariants: admin::CheckInvariantsRequest => admin::CheckInvariantsResponse, CALL_TIMEOUT;
     transfer_leadership: admin::TransferLeadershipRequest => admin::TransferLeadershipResponse, CALL_TIMEOUT;

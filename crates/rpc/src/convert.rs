@@ -1,12 +1,13 @@
 //! Wire types into the ledger's words and back: bounds are checked here, once, at the edge.
 
 use quorate_ledger::{
-    Amount, Balance, Charge, Command, Denial, Grant, Outcome, ProviderReport, ProviderState, ProviderView,
-    Refusal, ReservationId, Settlement, TimestampMs, Unit,
+    Amount, Balance, Charge, Command, Denial, Grant, Outcome, Refusal, ReservationId, Settlement,
+    TimestampMs, Unit,
 };
 use thiserror::Error;
 
 use crate::budget as wire;
+use crate::convert_provider;
 
 /// A message that no ledger would understand. Names the field.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -77,13 +78,10 @@ impl TryFrom<wire::Operation> for Command {
                 })
             }
             Kind::Release(release) => Ok(Self::Release { tenant, id: id("release.id", &release.id)? }),
-            Kind::ReportProvider(report) => Ok(Self::ReportProvider(ProviderReport {
-                state: provider_state(report.state())?,
-                backend: report.backend,
-                reason: report.reason,
-                retry_after_ms: report.retry_after_ms,
-                reporter: report.reporter,
-            })),
+            Kind::ReportProvider(report) => Ok(Self::ReportProvider(report.try_into()?)),
+            Kind::ClaimProbe(wire::ClaimProbe { backend, model, holder, probe, lease_ms }) => {
+                Ok(Self::ClaimProbe { backend, model, holder, probe, lease_ms })
+            }
         }
     }
 }
@@ -95,15 +93,6 @@ fn charge(index: usize, charge: wire::Charge) -> Result<Charge, ConvertError> {
         micros => amount_at(|| format!("reserve.charges[{index}].at_least_micros"), micros)?,
     };
     Ok(Charge { budget: charge.budget, subject: charge.subject, amount: asked, at_least })
-}
-
-fn provider_state(state: wire::ProviderState) -> Result<ProviderState, ConvertError> {
-    match state {
-        wire::ProviderState::Healthy => Ok(ProviderState::Healthy),
-        wire::ProviderState::Limited => Ok(ProviderState::Limited),
-        wire::ProviderState::Failing => Ok(ProviderState::Failing),
-        wire::ProviderState::Unspecified => Err(ConvertError::new("report_provider.state", "is missing")),
-    }
 }
 
 /// The wire form of a command that gateways send, without a wait. `None` for those that only nodes and the admin service
@@ -130,14 +119,15 @@ pub fn operation(command: &Command, timeout_ms: u32) -> Option<wire::Operation> 
         Command::Release { tenant, id } => {
             (tenant.clone(), Kind::Release(wire::Release { id: id.to_bytes().to_vec().into() }))
         }
-        Command::ReportProvider(report) => (
+        Command::ReportProvider(report) => (String::new(), Kind::ReportProvider(report.into())),
+        Command::ClaimProbe { backend, model, holder, probe, lease_ms } => (
             String::new(),
-            Kind::ReportProvider(wire::ReportProvider {
-                backend: report.backend.clone(),
-                state: wire::ProviderState::from(report.state).into(),
-                reason: report.reason.clone(),
-                retry_after_ms: report.retry_after_ms,
-                reporter: report.reporter.clone(),
+            Kind::ClaimProbe(wire::ClaimProbe {
+                backend: backend.clone(),
+                model: model.clone(),
+                holder: holder.clone(),
+                probe: *probe,
+                lease_ms: *lease_ms,
             }),
         ),
         Command::PutPolicy { .. }
@@ -146,7 +136,8 @@ pub fn operation(command: &Command, timeout_ms: u32) -> Option<wire::Operation> 
         | Command::AdjustAccount { .. }
         | Command::PutKey { .. }
         | Command::RevokeKey { .. }
-        | Command::AckAlerts { .. } => return None,
+        | Command::AckAlerts { .. }
+        | Command::DrainProvider { .. } => return None,
     };
     Some(wire::Operation { tenant, kind: Some(kind), timeout_ms, wait_ms: 0 })
 }
@@ -181,47 +172,12 @@ fn unit(field: &str, unit: wire::Unit) -> Result<Unit, ConvertError> {
     }
 }
 
-impl From<ProviderState> for wire::ProviderState {
-    fn from(state: ProviderState) -> Self {
-        match state {
-            ProviderState::Healthy => Self::Healthy,
-            ProviderState::Limited => Self::Limited,
-            ProviderState::Failing => Self::Failing,
-        }
-    }
-}
-
-impl From<ProviderView> for wire::ProviderHealth {
-    fn from(view: ProviderView) -> Self {
-        Self {
-            backend: view.backend,
-            state: wire::ProviderState::from(view.state).into(),
-            since_ms: view.since.0,
-            reason: view.reason,
-            until_ms: view.until.map_or(0, |until| until.0),
-            reporter: view.reporter,
-        }
-    }
-}
-
-impl TryFrom<wire::ProviderHealth> for ProviderView {
-    type Error = ConvertError;
-
-    fn try_from(health: wire::ProviderHealth) -> Result<Self, ConvertError> {
-        Ok(Self {
-            state: provider_state(health.state())?,
-            backend: health.backend,
-            since: TimestampMs(health.since_ms),
-            until: (health.until_ms > 0).then_some(TimestampMs(health.until_ms)),
-            reason: health.reason,
-            reporter: health.reporter,
-        })
-    }
-}
-
 /// The answer to one operation. Outcomes that only the admin service sees become a refusal that says so.
 pub fn result(outcome: Outcome, log_term: u64, log_index: u64) -> wire::Result {
     use wire::result::Kind;
+    if let Some(kind) = convert_provider::result_kind(&outcome) {
+        return wire::Result { kind: Some(kind), log_index, log_term };
+    }
     let kind = match outcome {
         Outcome::Granted(grant) => Kind::Granted(wire::Granted {
             deadline_ms: grant.deadline.0,
@@ -234,7 +190,6 @@ pub fn result(outcome: Outcome, log_term: u64, log_index: u64) -> wire::Result {
         }),
         Outcome::Released => Kind::Released(wire::Released {}),
         Outcome::Extended { deadline } => Kind::Extended(wire::Extended { deadline_ms: deadline.0 }),
-        Outcome::ProviderReported { .. } => Kind::ProviderReported(wire::ProviderReported {}),
         Outcome::Refused(refusal) => Kind::Refused(refusal.into()),
         Outcome::PolicyPut { .. }
         | Outcome::PolicyStaged
@@ -242,7 +197,11 @@ pub fn result(outcome: Outcome, log_term: u64, log_index: u64) -> wire::Result {
         | Outcome::Adjusted(_)
         | Outcome::KeyPut { .. }
         | Outcome::KeyRevoked { .. }
-        | Outcome::AlertsAcked => {
+        | Outcome::AlertsAcked
+        | Outcome::ProviderReported { .. }
+        | Outcome::ProbeGranted { .. }
+        | Outcome::ProbeRefused(_)
+        | Outcome::ProviderDrained { .. } => {
             Kind::Refused(Refusal::Invalid("not an operation of the budget service".to_owned()).into())
         }
     };
@@ -334,7 +293,11 @@ pub fn outcome(kind: wire::result::Kind) -> Result<Outcome, ConvertError> {
         }
         Kind::Released(_) => Outcome::Released,
         Kind::Extended(extended) => Outcome::Extended { deadline: TimestampMs(extended.deadline_ms) },
-        Kind::ProviderReported(_) => Outcome::ProviderReported { changed: true },
+        Kind::ProviderReported(reported) => Outcome::ProviderReported { revision: reported.revision },
+        Kind::ProbeGranted(granted) => {
+            Outcome::ProbeGranted { until: TimestampMs(granted.until_ms), revision: granted.revision }
+        }
+        Kind::ProbeRefused(refused) => Outcome::ProbeRefused(refused.try_into()?),
         Kind::Refused(refused) => Outcome::Refused(refused.try_into()?),
         Kind::Unavailable(unavailable) => return Err(ConvertError::new("unavailable", unavailable.message)),
     })

@@ -1,12 +1,10 @@
 //! Follows the cluster: the policy document, the health of providers, API keys and the ledger's clock; and tells it
 //! which policy version is run here.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use quorate_ledger::ProviderView;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -20,12 +18,11 @@ use crate::budget::{PolicyDocument, WatchRequest};
 use crate::client::Client;
 use crate::routing::MESSAGE_MAX_BYTES;
 use crate::watched_keys::{Keys, Parts};
+use crate::watched_providers::{Named, Providers};
 
 /// A node sends a sign of life every few seconds; one that does not is given up.
 const SILENCE_MAX: Duration = Duration::from_secs(8);
 const BACKOFF: Duration = Duration::from_millis(200);
-
-type Providers = Arc<BTreeMap<String, ProviderView>>;
 
 /// The policy version that runs here, and why it is not the newest.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -102,7 +99,7 @@ impl WatchHandle {
         self.policy.clone()
     }
 
-    /// By backend.
+    /// By backend and model.
     pub fn providers(&self) -> watch::Receiver<Providers> {
         self.providers.clone()
     }
@@ -148,10 +145,10 @@ impl Follower {
             Ok(Err(status)) => return format!("{address}: {}", status.message()),
             Err(_) => return format!("{address} did not answer"),
         };
-        let mut parts = Parts::default();
+        let (mut parts, mut named) = (Parts::default(), Named::of_a_new_stream());
         loop {
             match timeout(SILENCE_MAX, events.message()).await {
-                Ok(Ok(Some(event))) => self.take(event.kind, &mut parts),
+                Ok(Ok(Some(event))) => self.take(event.kind, &mut parts, &mut named),
                 Ok(Ok(None)) => return format!("{address} closed the watch"),
                 Ok(Err(status)) => return format!("{address}: {}", status.message()),
                 Err(_) => return format!("{address} fell silent"),
@@ -159,7 +156,7 @@ impl Follower {
         }
     }
 
-    fn take(&mut self, kind: Option<Kind>, parts: &mut Parts) {
+    fn take(&mut self, kind: Option<Kind>, parts: &mut Parts, named: &mut Named) {
         let senders = &self.senders;
         match kind {
             Some(Kind::Policy(document)) => {
@@ -171,14 +168,16 @@ impl Follower {
                     newer
                 });
             }
-            Some(Kind::Provider(health)) => match ProviderView::try_from(health) {
-                Ok(view) => {
-                    senders.providers.send_modify(|known| {
-                        Arc::make_mut(known).insert(view.backend.clone(), view);
-                    });
+            Some(Kind::Provider(health)) => {
+                let mut taken = Ok(false);
+                senders.providers.send_if_modified(|known| {
+                    taken = named.take(health, known);
+                    matches!(taken, Ok(true))
+                });
+                if let Err(error) = taken {
+                    warn!(%error, "a node sent a provider state that this version does not know");
                 }
-                Err(error) => warn!(%error, "a node sent a provider state that this version does not know"),
-            },
+            }
             // A node that lags behind may know less than is known here: a revoked key must stay revoked.
             Some(Kind::Keys(keys)) if keys.revision > self.keys_revision => {
                 let revision = keys.revision;
@@ -198,6 +197,7 @@ impl Follower {
                 let offset =
                     i64::try_from(i128::from(synced.ledger_time_ms) - i128::try_from(local).unwrap_or(0));
                 self.client.shared.clock_offset_ms.store(offset.unwrap_or(0), Ordering::Relaxed);
+                senders.providers.send_if_modified(|known| named.up_to_date(known));
                 senders.synced.send_if_modified(|known| !std::mem::replace(known, true));
             }
             Some(Kind::Keys(_)) | None => {}

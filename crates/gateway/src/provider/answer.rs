@@ -3,15 +3,20 @@
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
 use super::usage::Usage;
 
 /// What one JSON answer, or one chunk of a stream, says.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Answer {
     pub(crate) usage: Option<Usage>,
+    /// How much audio was heard, where that is said in place of tokens.
+    pub(crate) seconds: Option<f64>,
     /// `choices` is there and empty.
     pub(crate) choices_empty: bool,
+    /// `error` is there, and not null.
+    pub(crate) is_error: bool,
     /// The generated text of all choices, in order of appearance; only if it was asked for.
     pub(crate) text: String,
 }
@@ -40,8 +45,29 @@ impl<'de> Visitor<'de> for AnswerVisitor {
         while let Some(key) = entries.next_key::<std::borrow::Cow<'de, str>>()? {
             match key.as_ref() {
                 "usage" => {
-                    let raw: &serde_json::value::RawValue = entries.next_value()?;
+                    let raw: &RawValue = entries.next_value()?;
                     answer.usage = serde_json::from_str(raw.get()).ok();
+                    answer.seconds = seconds(raw).or(answer.seconds);
+                }
+                // Of transcripts.
+                "duration" => {
+                    let raw: &RawValue = entries.next_value()?;
+                    answer.seconds = answer.seconds.or(raw.get().trim_matches('"').parse().ok());
+                }
+                "text" if self.with_text => {
+                    let raw: &RawValue = entries.next_value()?;
+                    // What Responses call so are settings.
+                    answer.text.push_str(&serde_json::from_str::<String>(raw.get()).unwrap_or_default());
+                }
+                "output" if self.with_text => {
+                    let text = Some(&mut answer.text);
+                    entries.next_value_seed(Generated { text, place: Place::Output })?;
+                }
+                "error" => answer.is_error = entries.next_value::<&RawValue>()?.get() != "null",
+                // Anthropic's.
+                "content" if self.with_text => {
+                    let text = Some(&mut answer.text);
+                    entries.next_value_seed(Generated { text, place: Place::Written })?;
                 }
                 "choices" => {
                     let text = self.with_text.then_some(&mut answer.text);
@@ -55,13 +81,38 @@ impl<'de> Visitor<'de> for AnswerVisitor {
     }
 }
 
+/// `{"type": "duration", "seconds": 12}`
+fn seconds(usage: &RawValue) -> Option<f64> {
+    #[derive(serde::Deserialize)]
+    struct Duration {
+        seconds: f64,
+    }
+    serde_json::from_str::<Duration>(usage.get()).ok().map(|duration| duration.seconds)
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     Choices,
     Choice,
     /// Below `message`, `delta` or `text`: what the model wrote.
     Written,
+    /// The same in `output` of Responses, whose items say more about themselves.
+    Output,
 }
+
+/// What an item of Responses says about itself; `result` is a picture.
+const ABOUT: [&str; 10] = [
+    "role",
+    "id",
+    "type",
+    "annotations",
+    "status",
+    "call_id",
+    "encrypted_content",
+    "logprobs",
+    "phase",
+    "result",
+];
 
 /// Collects the strings that a model wrote: text, refusals, reasoning, names and arguments of tool calls.
 struct Generated<'t> {
@@ -106,7 +157,7 @@ impl<'de> Visitor<'de> for Generated<'_> {
     }
 
     fn visit_str<E>(self, value: &str) -> Result<usize, E> {
-        if let (Some(text), Place::Written) = (self.text, self.place) {
+        if let (Some(text), Place::Written | Place::Output) = (self.text, self.place) {
             text.push_str(value);
         }
         Ok(1)
@@ -126,11 +177,12 @@ impl<'de> Visitor<'de> for Generated<'_> {
             let walked = match self.place {
                 Place::Choice => matches!(key.as_ref(), "message" | "delta" | "text"),
                 Place::Written => !matches!(key.as_ref(), "role" | "id" | "type" | "annotations"),
+                Place::Output => !ABOUT.contains(&key.as_ref()),
                 Place::Choices => false,
             };
             if walked && self.text.is_some() {
-                entries
-                    .next_value_seed(Generated { text: self.text.as_deref_mut(), place: Place::Written })?;
+                let place = if self.place == Place::Output { Place::Output } else { Place::Written };
+                entries.next_value_seed(Generated { text: self.text.as_deref_mut(), place })?;
             } else {
                 entries.next_value::<IgnoredAny>()?;
             }
@@ -160,6 +212,35 @@ mod tests {
             r#"{"choices":[{"delta":{"tool_calls":[{"id":"x","function":{"name":"f","arguments":"{}"}}]}}]}"#;
         assert_eq!(text(call), "f{}");
         assert_eq!(text(r#"{"data":[{"embedding":[0.1]}]}"#), "");
+    }
+
+    #[test]
+    fn anthropics_text_and_errors() {
+        let body = br#"{"content":[{"type":"text","text":"Hi"},{"type":"tool_use","id":"x","name":"f","input":{"a":"b"}}]}"#;
+        assert_eq!(decode(body, true).unwrap().text, "Hifb");
+        let is_error = |body: &str| decode(body.as_bytes(), false).unwrap().is_error;
+        assert!(is_error(r#"{"error":{"message":"x"}}"#) && !is_error(r#"{"error":null}"#));
+    }
+
+    #[test]
+    fn responses_and_transcripts() {
+        let body = br#"{"error":null,"text":{"format":{"type":"text"}},"output":[
+            {"type":"reasoning","id":"r","summary":[{"type":"summary_text","text":"S"}],"encrypted_content":"XX"},
+            {"type":"message","id":"m","status":"completed","role":"assistant",
+                "content":[{"type":"output_text","text":"Hi","annotations":[]}]},
+            {"type":"function_call","id":"f","call_id":"c","name":"f","arguments":"{}"}],
+            "usage":{"input_tokens":3,"output_tokens":4}}"#;
+        let answer = decode(body, true).unwrap();
+        assert_eq!((answer.text.as_str(), answer.is_error), ("SHif{}", false));
+        assert_eq!(answer.usage, Some(Usage::of(3, 4)));
+        for (body, seconds) in [
+            (r#"{"text":"Hi","usage":{"type":"duration","seconds":12}}"#, 12.0),
+            (r#"{"text":"Hi","duration":8.5,"segments":[{"text":"Hi"}]}"#, 8.5),
+            (r#"{"duration":"8.5","text":"Hi"}"#, 8.5),
+        ] {
+            let answer = decode(body.as_bytes(), true).unwrap();
+            assert_eq!((answer.usage, answer.seconds, answer.text.as_str()), (None, Some(seconds), "Hi"));
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What to do with one event of a stream: pass it on, or hide the usage that the client did not ask for.
 
-use super::{answer, sse, usage::Usage};
+use super::{answer, openai, reply::ApiError, sse, usage::Usage};
 
 /// One event, understood as far as the gateway must.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,6 +10,8 @@ pub(crate) struct Chunk {
     pub(crate) usage: Option<Usage>,
     /// Generated text in it.
     pub(crate) text: String,
+    /// The provider's error, which ends its stream.
+    pub(crate) error: Option<ApiError>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,9 +24,24 @@ pub(crate) enum ChunkKind {
     Done,
 }
 
+/// Whether this is the last chunk of a choice: a stream may end after it.
+pub(crate) fn is_finish(event: &[u8]) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Last {
+        choices: Vec<Choice>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Choice {
+        finish_reason: Option<serde::de::IgnoredAny>,
+    }
+    let Some(data) = sse::data(event) else { return false };
+    let last = serde_json::from_slice::<Last>(&data);
+    last.is_ok_and(|last| last.choices.iter().any(|choice| choice.finish_reason.is_some()))
+}
+
 /// Looks into one event. Whatever is not understood is passed on.
 pub(crate) fn inspect(event: &[u8]) -> Chunk {
-    let passed = Chunk { kind: ChunkKind::Passed, usage: None, text: String::new() };
+    let passed = Chunk { kind: ChunkKind::Passed, usage: None, text: String::new(), error: None };
     let Some(data) = sse::data(event) else { return passed };
     if data.trim_ascii() == b"[DONE]" {
         return Chunk { kind: ChunkKind::Done, ..passed };
@@ -32,7 +49,8 @@ pub(crate) fn inspect(event: &[u8]) -> Chunk {
     let Some(answer) = answer::decode(&data, true) else { return passed };
     let usage_only = answer.choices_empty && answer.usage.is_some();
     let kind = if usage_only { ChunkKind::UsageOnly } else { ChunkKind::Passed };
-    Chunk { kind, usage: answer.usage, text: answer.text }
+    let error = answer.is_error.then(|| openai::error::decode_inside(&data));
+    Chunk { kind, usage: answer.usage, text: answer.text, error }
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
-//! Error bodies in OpenAI's shape, and the errors of reading a request body.
+//! The gateway's own errors in the client's dialect, and the errors of reading a request body.
 
 use std::borrow::Cow;
 
 use serde::Serialize;
 use thiserror::Error;
+
+use super::endpoint::Dialect;
 
 /// A request body that cannot be understood. The text names the place and goes to the client as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -20,31 +22,83 @@ impl BadRequest {
     }
 }
 
-#[derive(Serialize)]
-struct Envelope<'a> {
-    error: Inner<'a>,
+/// One error, in OpenAI's words.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ErrorWords<'a> {
+    pub(crate) status: u16,
+    pub(crate) message: &'a str,
+    pub(crate) kind: &'a str,
+    pub(crate) param: Option<&'a str>,
+    pub(crate) code: Option<&'a str>,
 }
 
 #[derive(Serialize)]
-struct Inner<'a> {
+struct OpenAI<'a> {
+    error: OpenAIError<'a>,
+}
+
+#[derive(Serialize)]
+struct OpenAIError<'a> {
     message: &'a str,
     r#type: &'a str,
     param: Option<&'a str>,
     code: Option<&'a str>,
 }
 
-/// `{"error":{"message","type","param","code"}}`: what the OpenAI SDKs turn into their exceptions.
-pub(crate) fn encode(message: &str, kind: &str, param: Option<&str>, code: Option<&str>) -> Vec<u8> {
-    let envelope = Envelope { error: Inner { message, r#type: kind, param, code } };
-    // Strings always serialize; the fallback keeps the shape all the same.
-    serde_json::to_vec(&envelope)
-        .unwrap_or_else(|_| br#"{"error":{"message":"","type":"server_error"}}"#.to_vec())
+#[derive(Serialize)]
+struct Anthropic<'a> {
+    r#type: &'static str,
+    error: AnthropicError<'a>,
+}
+
+#[derive(Serialize)]
+struct AnthropicError<'a> {
+    r#type: &'static str,
+    message: &'a str,
+    /// Not Anthropic's: what kind of refusal this is, as OpenAI's clients see it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'a str>,
+}
+
+/// What the SDKs of the client's house turn into their exceptions: `{"error":{"message","type","param","code"}}`, or
+/// `{"type":"error","error":{"type","message"}}`.
+pub(crate) fn encode(dialect: Dialect, words: &ErrorWords<'_>) -> Vec<u8> {
+    let ErrorWords { status, message, kind, param, code } = *words;
+    let encoded = match dialect {
+        Dialect::OpenAI => {
+            serde_json::to_vec(&OpenAI { error: OpenAIError { message, r#type: kind, param, code } })
+        }
+        Dialect::Anthropic => {
+            let error = AnthropicError { r#type: anthropics(status), message, code };
+            serde_json::to_vec(&Anthropic { r#type: "error", error })
+        }
+    };
+    // Strings always serialize; the fallback keeps a shape all the same.
+    encoded.unwrap_or_else(|_| br#"{"type":"error","error":{"message":"","type":"server_error"}}"#.to_vec())
+}
+
+/// Anthropic's type for a status (its page on errors).
+fn anthropics(status: u16) -> &'static str {
+    match status {
+        401 => "authentication_error",
+        403 => "permission_error",
+        404 | 405 => "not_found_error",
+        413 => "request_too_large",
+        429 => "rate_limit_error",
+        503 | 529 => "overloaded_error",
+        408 | 504 => "timeout_error",
+        500.. => "api_error",
+        _ => "invalid_request_error",
+    }
 }
 
 /// The same as one event of a stream: the SDKs raise it like an error answer.
-pub(crate) fn encode_event(message: &str, kind: &str, code: Option<&str>) -> Vec<u8> {
-    let mut event = b"data: ".to_vec();
-    event.extend_from_slice(&encode(message, kind, None, code));
+pub(crate) fn encode_event(dialect: Dialect, words: &ErrorWords<'_>) -> Vec<u8> {
+    let mut event = match dialect {
+        Dialect::OpenAI => b"data: ".to_vec(),
+        Dialect::Anthropic => b"event: error\ndata: ".to_vec(),
+    };
+    event.extend_from_slice(&encode(dialect, words));
     event.extend_from_slice(b"\n\n");
     event
 }
@@ -55,12 +109,24 @@ mod tests {
 
     #[test]
     fn shape_and_escaping() {
-        let body = encode("no \"model\"\n", "invalid_request_error", Some("model"), None);
+        let words = ErrorWords {
+            status: 429,
+            message: "no \"model\"\n",
+            kind: "invalid_request_error",
+            param: Some("model"),
+            code: Some("c"),
+        };
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         assert_eq!(
-            String::from_utf8(body).unwrap(),
-            r#"{"error":{"message":"no \"model\"\n","type":"invalid_request_error","param":"model","code":null}}"#
+            text(encode(Dialect::OpenAI, &words)),
+            r#"{"error":{"message":"no \"model\"\n","type":"invalid_request_error","param":"model","code":"c"}}"#
         );
-        let event = String::from_utf8(encode_event("gone", "server_error", Some("upstream_died"))).unwrap();
+        assert_eq!(
+            text(encode(Dialect::Anthropic, &words)),
+            r#"{"type":"error","error":{"type":"rate_limit_error","message":"no \"model\"\n","code":"c"}}"#
+        );
+        let event = text(encode_event(Dialect::OpenAI, &words));
         assert!(event.starts_with("data: {") && event.ends_with("}\n\n"));
+        assert!(text(encode_event(Dialect::Anthropic, &words)).starts_with("event: error\ndata: {"));
     }
 }

@@ -6,7 +6,11 @@ use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::{
+    endpoint::Endpoint,
     error_body::BadRequest,
+    fields::{self, Field, WITHOUT_TOKENS},
+    form::Form,
+    output,
     stream_options::{self, StreamOptions},
     tally::{Input, Place, Tally, Walk},
 };
@@ -17,25 +21,8 @@ pub(crate) const OUTPUT_TOKENS_MAX: u64 = 1_000_000_000;
 const FORMAT_TOKENS: u64 = 16;
 /// The largest `n` and `best_of`.
 const CHOICES_MAX: u64 = 1024;
-
-/// The endpoints that cost tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Endpoint {
-    Chat,
-    Completions,
-    Embeddings,
-}
-
-impl Endpoint {
-    /// The path below the base URL, which ends in `/v1`.
-    pub(crate) fn path(self) -> &'static str {
-        match self {
-            Self::Chat => "/chat/completions",
-            Self::Completions => "/completions",
-            Self::Embeddings => "/embeddings",
-        }
-    }
-}
+/// OpenAI's limit is 3.
+const PARTIAL_IMAGES_MAX: u64 = 64;
 
 /// What a request body says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,13 +32,20 @@ pub(crate) struct Facts {
     pub(crate) stream: bool,
     /// The client asked for the usage of a stream itself.
     pub(crate) usage_asked: bool,
-    /// `max_completion_tokens` or `max_tokens`, the larger if both are there: tokens of one choice.
+    /// `max_completion_tokens` or `max_tokens`, the larger if both are there: tokens of one choice. `max_output_tokens`
+    /// of Responses.
     pub(crate) output_named: Option<u64>,
+    /// The most output of one answer, where the endpoint knows no limit: pictures, speech, transcripts.
+    pub(crate) output_fixed: u64,
     /// How many answers are generated: prompts × the larger of `n` and `best_of`.
     pub(crate) answers: u64,
     /// Measured in bytes: an upper bound of its tokens.
     pub(crate) input: Input,
+    /// A digest of how the conversation begins.
+    pub(crate) conversation: Option<u64>,
     pub(crate) places: Places,
+    /// The body is no JSON but a form.
+    pub(crate) form: Option<Form>,
 }
 
 /// Where in the body edits go: byte ranges of values.
@@ -65,6 +59,7 @@ pub(crate) struct Places {
     pub(crate) model: Option<Range<usize>>,
     pub(crate) max_tokens: Option<Range<usize>>,
     pub(crate) max_completion_tokens: Option<Range<usize>>,
+    pub(crate) max_output_tokens: Option<Range<usize>>,
     pub(crate) stream_options: Option<StreamOptions>,
 }
 
@@ -72,18 +67,30 @@ impl Facts {
     /// Reads a body of at most a few MiB. Errors name the line and column or the field.
     pub(crate) fn decode(endpoint: Endpoint, body: &[u8]) -> Result<Self, BadRequest> {
         let (fields, input) = walk(endpoint, body, |text| text.len() as u64)?;
-        let output_named = fields.max_tokens.max(fields.max_completion_tokens);
+        let output_named = fields.max_tokens.max(fields.max_completion_tokens).max(fields.max_output_tokens);
         let per_prompt = fields.n.unwrap_or(1).max(fields.best_of.unwrap_or(1)).max(1);
         Ok(Self {
             endpoint,
+            output_fixed: fields.output_fixed(endpoint, &input),
             model: fields.model,
-            stream: fields.stream,
+            // Speech comes as it is spoken, whatever its frames.
+            stream: fields.stream || endpoint == Endpoint::Speech,
             usage_asked: matches!(fields.places.stream_options, Some(StreamOptions::On)),
             output_named,
             answers: fields.prompts.max(1).saturating_mul(per_prompt),
             input,
+            conversation: fields.conversation,
             places: fields.places,
+            form: None,
         })
+    }
+
+    /// Measures the input of the same body again, now with `measure` (a tokenizer).
+    pub(crate) fn measure(&self, body: &[u8], measure: impl FnMut(&str) -> u64) -> Result<Input, BadRequest> {
+        match &self.form {
+            Some(form) => Ok(form.measure(&self.input, body, measure)),
+            None => measure_input(self.endpoint, body, measure),
+        }
     }
 }
 
@@ -122,11 +129,29 @@ struct Fields {
     stream: bool,
     max_tokens: Option<u64>,
     max_completion_tokens: Option<u64>,
+    max_output_tokens: Option<u64>,
     n: Option<u64>,
     best_of: Option<u64>,
     prompts: u64,
-    seen: u16,
+    conversation: Option<u64>,
+    /// Of pictures.
+    quality: String,
+    size: String,
+    partial_images: u64,
+    /// Speech comes as events, with its usage.
+    speaks_events: bool,
+    seen: u32,
     places: Places,
+}
+
+impl Fields {
+    fn output_fixed(&self, endpoint: Endpoint, input: &Input) -> u64 {
+        match endpoint {
+            Endpoint::Images => output::picture(&self.quality, &self.size, self.partial_images),
+            Endpoint::Speech if self.speaks_events => output::speech(input.text_bytes),
+            _ => 0,
+        }
+    }
 }
 
 struct Body<'b, 't, F> {
@@ -136,37 +161,6 @@ struct Body<'b, 't, F> {
     /// Carries a field's own error past serde's text-only errors.
     bad: &'t mut Option<BadRequest>,
 }
-
-/// Fields that act on the answer or on the gateway and never become tokens.
-pub(crate) const WITHOUT_TOKENS: &[&str] = &[
-    "audio",
-    "dimensions",
-    "echo",
-    "encoding_format",
-    "frequency_penalty",
-    "logit_bias",
-    "logprobs",
-    "metadata",
-    "modalities",
-    "parallel_tool_calls",
-    "presence_penalty",
-    "prompt_cache_key",
-    "prompt_cache_retention",
-    "reasoning_effort",
-    "safety_identifier",
-    "seed",
-    "service_tier",
-    "stop",
-    "store",
-    "temperature",
-    "tool_choice",
-    "function_call",
-    "top_logprobs",
-    "top_p",
-    "user",
-    "verbosity",
-    "web_search_options",
-];
 
 impl<'de, F: FnMut(&str) -> u64> Visitor<'de> for Body<'_, '_, F> {
     type Value = Fields;
@@ -181,8 +175,11 @@ impl<'de, F: FnMut(&str) -> u64> Visitor<'de> for Body<'_, '_, F> {
         fields.places.empty = true;
         while let Some(key) = entries.next_key::<Cow<'de, str>>()? {
             fields.places.empty = false;
+            self.tally.beginning.opens(&key);
             self.field(&key, &mut entries, &mut fields)?;
+            self.tally.beginning.closes();
         }
+        fields.conversation = self.tally.beginning.digest();
         Ok(fields)
     }
 }
@@ -194,36 +191,29 @@ impl<F: FnMut(&str) -> u64> Body<'_, '_, F> {
         entries: &mut A,
         fields: &mut Fields,
     ) -> Result<(), A::Error> {
-        const NAMES: [&str; 12] = [
-            "model",
-            "stream",
-            "stream_options",
-            "max_tokens",
-            "max_completion_tokens",
-            "n",
-            "best_of",
-            "messages",
-            "prompt",
-            "input",
-            "tools",
-            "functions",
-        ];
-        let Some(index) = NAMES.iter().position(|name| *name == key) else {
+        let Some((bit, name, field)) = fields::known(self.endpoint, key) else {
             return self.other(key, entries);
         };
         // Two values for one field: the provider might act on the one that was not measured.
-        if fields.seen & (1 << index) != 0 {
-            return Err(self.refuse(NAMES[index], format!("`{key}` is there twice; send it once")));
+        if fields.seen & bit != 0 {
+            return Err(self.refuse(name, format!("`{key}` is there twice; send it once")));
         }
-        fields.seen |= 1 << index;
-        let place = match NAMES[index] {
-            "messages" => Place::Messages,
-            "prompt" | "input" => Place::Prompt,
-            "tools" | "functions" => Place::Tools,
-            name => return self.setting(name, entries.next_value()?, fields),
+        fields.seen |= bit;
+        let place = match field {
+            Field::Setting => return self.setting(name, entries.next_value()?, fields),
+            Field::Kept => {
+                let kept: &RawValue = entries.next_value()?;
+                self.tally.input.unbounded += u64::from(kept.get() != "null");
+                return Ok(());
+            }
+            Field::Input(place) => place,
         };
+        if self.endpoint == Endpoint::Responses && matches!(name, "input" | "instructions") {
+            // Text makes a message of its own.
+            self.tally.input.messages += 1;
+        }
         let texts = entries.next_value_seed(Walk { tally: &mut *self.tally, place })?;
-        if key == "prompt" && self.endpoint == Endpoint::Completions {
+        if name == "prompt" && self.endpoint == Endpoint::Completions {
             fields.prompts = texts;
         }
         Ok(())
@@ -233,8 +223,11 @@ impl<F: FnMut(&str) -> u64> Body<'_, '_, F> {
         if WITHOUT_TOKENS.contains(&key) {
             return entries.next_value::<IgnoredAny>().map(drop);
         }
-        if key == "response_format" {
-            self.tally.tokens(FORMAT_TOKENS);
+        match key {
+            "response_format" | "output_config" | "text" => self.tally.tokens(FORMAT_TOKENS),
+            // Anthropic fetches what they give and puts it into the prompt.
+            "mcp_servers" | "container" => self.tally.input.unbounded += 1,
+            _ => {}
         }
         entries.next_value_seed(Walk { tally: &mut *self.tally, place: Place::Structure }).map(drop)
     }
@@ -277,6 +270,22 @@ impl<F: FnMut(&str) -> u64> Body<'_, '_, F> {
                 fields.max_completion_tokens = self.whole(name, raw, OUTPUT_TOKENS_MAX)?;
                 fields.places.max_completion_tokens = Some(range);
             }
+            "max_output_tokens" => {
+                fields.max_output_tokens = self.whole(name, raw, OUTPUT_TOKENS_MAX)?;
+                fields.places.max_output_tokens = Some(range);
+            }
+            "background" if raw.get() == "true" => {
+                let message = "`background` cannot be true here: what the answer costs would only be known after \
+                               it; leave it out, and ask for a stream";
+                return Err(self.refuse(name, message.to_owned()));
+            }
+            "background" => {}
+            "quality" => fields.quality = self.word(name, raw)?,
+            "size" => fields.size = self.word(name, raw)?,
+            "stream_format" => fields.speaks_events = self.word(name, raw)? == "sse",
+            "partial_images" => {
+                fields.partial_images = self.whole(name, raw, PARTIAL_IMAGES_MAX)?.unwrap_or(0);
+            }
             "n" => fields.n = self.whole(name, raw, CHOICES_MAX)?,
             _ => fields.best_of = self.whole(name, raw, CHOICES_MAX)?,
         }
@@ -295,6 +304,13 @@ impl<F: FnMut(&str) -> u64> Body<'_, '_, F> {
                     .refuse(name, format!("`{name}` must be a whole number from 0 to {max}, not {shown}")))
             }
         }
+    }
+
+    /// Empty: null.
+    fn word<E: Error>(&mut self, name: &'static str, raw: &RawValue) -> Result<String, E> {
+        let word = serde_json::from_str::<Option<String>>(raw.get());
+        word.map(Option::unwrap_or_default)
+            .map_err(|_| self.refuse(name, format!("`{name}` must be a string")))
     }
 
     fn refuse<E: Error>(&mut self, name: &'static str, message: String) -> E {
@@ -373,6 +389,57 @@ mod tests {
         assert_eq!(answers(r#"{"prompt":[1,2,3]}"#), 1);
         assert_eq!(answers(r#"{"prompt":[[1,2,3],[4]],"n":2}"#), 4);
         assert_eq!(answers(r#"{}"#), 1);
+    }
+
+    #[test]
+    fn facts_of_responses() {
+        let read = |body: &str| Facts::decode(Endpoint::Responses, body.as_bytes());
+        for (body, output, messages, tools, unbounded) in [
+            (r#"{"input":"Hi","max_output_tokens":50,"stream":true}"#, Some(50), 1, 0, 0),
+            (r#"{"input":[{"role":"user","content":"Hi"}],"instructions":"Be brief"}"#, None, 3, 0, 0),
+            (r#"{"tools":[{"type":"function","name":"f"},{"type":"custom","name":"g"}]}"#, None, 0, 2, 0),
+            (
+                r#"{"tools":[{"type":"web_search"},{"type":"code_interpreter"},{"type":"mcp"}]}"#,
+                None,
+                0,
+                3,
+                3,
+            ),
+            (r#"{"previous_response_id":"r","conversation":"c","prompt":{"id":"p"}}"#, None, 0, 0, 3),
+            (r#"{"previous_response_id":null,"conversation":null,"prompt":null}"#, None, 0, 0, 0),
+            (r#"{"background":false,"max_tokens":9,"reasoning":{"effort":"low"}}"#, None, 0, 0, 0),
+        ] {
+            let facts = read(body).unwrap();
+            let Input { messages: found, tools: defined, unbounded: open, .. } = facts.input;
+            assert_eq!(
+                (facts.output_named, found, defined, open),
+                (output, messages, tools, unbounded),
+                "{body}"
+            );
+        }
+        let error = read(r#"{"background":true}"#).unwrap_err();
+        assert_eq!(error.param.as_deref(), Some("background"));
+        assert!(read(r#"{"input":"a","input":"b"}"#).is_err());
+        let settings = r#"{"include":["x"],"metadata":{"a":"b"},"truncation":"auto","store":false}"#;
+        assert_eq!(read(settings).unwrap().input.text, 0);
+        assert!(read(r#"{"text":{"format":{"schema":{"a":"0123456789"}}}}"#).unwrap().input.text > 10);
+    }
+
+    #[test]
+    fn facts_of_pictures_and_speech() {
+        let read = |endpoint, body: &str| Facts::decode(endpoint, body.as_bytes()).unwrap();
+        let picture = |body: &str| read(Endpoint::Images, body);
+        let low =
+            picture(r#"{"prompt":"a cat","n":3,"quality":"low","size":"1024x1024","background":"opaque"}"#);
+        assert_eq!((low.answers, low.stream), (3, false));
+        assert!(
+            low.output_fixed < picture(r#"{"prompt":"a cat","quality":"auto","size":null}"#).output_fixed
+        );
+        let error = Facts::decode(Endpoint::Images, br#"{"size":[1]}"#).unwrap_err();
+        assert_eq!(error.param.as_deref(), Some("size"));
+        let speech = read(Endpoint::Speech, r#"{"input":"Hello","voice":"alloy","instructions":"low"}"#);
+        assert_eq!((speech.input.text, speech.output_fixed, speech.stream), (8, 0, true));
+        assert!(read(Endpoint::Speech, r#"{"input":"Hello","stream_format":"sse"}"#).output_fixed > 40);
     }
 
     #[test]

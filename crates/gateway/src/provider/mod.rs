@@ -6,19 +6,31 @@
 
 pub(crate) mod answer;
 pub(crate) mod anthropic;
+pub(crate) mod azure;
 pub(crate) mod bedrock;
+mod beginning;
 pub(crate) mod body_mutation;
 pub(crate) mod chunk;
 pub(crate) mod conversation;
+pub(crate) mod endpoint;
 pub(crate) mod error_body;
+pub(crate) mod exchange;
 pub(crate) mod facts;
+pub(crate) mod fields;
+pub(crate) mod form;
+#[cfg(test)]
+mod golden_tests;
 pub(crate) mod openai;
+pub(crate) mod output;
 pub(crate) mod reply;
 pub(crate) mod splice;
 pub(crate) mod sse;
+pub(crate) mod stream;
 pub(crate) mod stream_options;
 pub(crate) mod tally;
+pub(crate) mod typed;
 pub(crate) mod usage;
 
-pub(crate) use facts::{Endpoint, Facts};
+pub(crate) use endpoint::{Api, Dialect, Endpoint, Way};
+pub(crate) use facts::Facts;
 pub(crate) use usage::Usage;

@@ -4,10 +4,7 @@ use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 
-use super::{
-    facts::{Endpoint, Facts},
-    stream_options::StreamOptions,
-};
+use super::{endpoint::Endpoint, facts::Facts, stream_options::StreamOptions};
 
 /// What the gateway puts into a request before it goes upstream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,6 +24,9 @@ pub enum OutputField {
     MaxCompletionTokens,
     /// What every compatible server knows.
     MaxTokens,
+    /// Of Responses, which know no other.
+    #[serde(skip)]
+    MaxOutputTokens,
 }
 
 impl OutputField {
@@ -34,12 +34,15 @@ impl OutputField {
         match self {
             Self::MaxCompletionTokens => "max_completion_tokens",
             Self::MaxTokens => "max_tokens",
+            Self::MaxOutputTokens => "max_output_tokens",
         }
     }
 
     /// OpenAI's own chat models get the new name, all others the old one.
     pub(crate) fn for_model(endpoint: Endpoint, model: &str) -> Self {
-        if endpoint == Endpoint::Chat && crate::tokenizer::is_openai(model) {
+        if endpoint == Endpoint::Responses {
+            Self::MaxOutputTokens
+        } else if endpoint == Endpoint::Chat && crate::tokenizer::is_openai(model) {
             Self::MaxCompletionTokens
         } else {
             Self::MaxTokens
@@ -96,6 +99,7 @@ fn limits(body: &Bytes, facts: &Facts, field: OutputField) -> Vec<Range<usize>> 
     let places = [
         (OutputField::MaxTokens, &facts.places.max_tokens),
         (OutputField::MaxCompletionTokens, &facts.places.max_completion_tokens),
+        (OutputField::MaxOutputTokens, &facts.places.max_output_tokens),
     ];
     let there = |named: bool| {
         let found = places.iter().filter_map(move |(name, range)| {
@@ -109,7 +113,7 @@ fn limits(body: &Bytes, facts: &Facts, field: OutputField) -> Vec<Range<usize>> 
     if named.is_empty() { there(false) } else { named }
 }
 
-fn cut_and_join(body: &Bytes, mut splices: Vec<(Range<usize>, String)>) -> Bytes {
+pub(super) fn cut_and_join(body: &Bytes, mut splices: Vec<(Range<usize>, String)>) -> Bytes {
     if splices.is_empty() {
         return body.clone();
     }
@@ -182,6 +186,22 @@ mod tests {
             (r#"{"max_completion_tokens":null}"#, &limit, r#"{"max_tokens":9,"max_completion_tokens":null}"#),
         ] {
             assert_eq!(edited(body, edits), expected);
+        }
+    }
+
+    #[test]
+    fn the_limit_of_responses_has_its_own_name() {
+        let model = "gpt-5";
+        let field = OutputField::for_model(Endpoint::Responses, model);
+        let edits = Edits { output_limit: Some((field, 9)), ..Edits::default() };
+        for (body, expected) in [
+            (r#"{"input":"a"}"#, r#"{"max_output_tokens":9,"input":"a"}"#),
+            (r#"{"max_output_tokens":50}"#, r#"{"max_output_tokens":9}"#),
+            (r#"{"max_output_tokens": null}"#, r#"{"max_output_tokens": 9}"#),
+            (r#"{"max_tokens":7}"#, r#"{"max_output_tokens":9,"max_tokens":7}"#),
+        ] {
+            let facts = Facts::decode(Endpoint::Responses, body.as_bytes()).unwrap();
+            assert_eq!(apply(&Bytes::from_static(body.as_bytes()), &facts, &edits), expected);
         }
     }
 

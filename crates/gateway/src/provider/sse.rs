@@ -68,6 +68,11 @@ impl Splitter {
         Ok(None)
     }
 
+    /// Bytes that are held.
+    pub(crate) fn held(&self) -> usize {
+        self.buffer.len()
+    }
+
     /// At the end of the stream: what is left, an event that was not finished.
     pub(crate) fn rest(&mut self) -> Option<Bytes> {
         self.scanned = 0;

@@ -2,14 +2,18 @@
 //!
 //! Only what a provider can turn into tokens is counted. The walk allocates nothing for strings without escapes.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::beginning::Beginning;
 
 /// What a body holds, measured by `measure`, which must give an upper bound of the tokens of one piece of text.
 pub(crate) struct Tally<F> {
     measure: F,
     pub(crate) input: Input,
+    pub(crate) beginning: Beginning,
 }
 
 /// The measured input of one request.
@@ -23,8 +27,10 @@ pub(crate) struct Input {
     /// Tool definitions and functions.
     pub(crate) tools: u64,
     pub(crate) images: u64,
-    /// Parts whose size cannot be bounded (files, by content or by id).
-    pub(crate) files: u64,
+    /// Tokens of audio in a file, at most.
+    pub(crate) audio: u64,
+    /// What cannot be bounded: files (by content or by id), and tools that the provider runs, whose results come on top.
+    pub(crate) unbounded: u64,
 }
 
 /// A number in text position is rendered as at most this many bytes.
@@ -36,7 +42,7 @@ const AUDIO_BYTES_PER_TOKEN: u64 = 32;
 
 impl<F: FnMut(&str) -> u64> Tally<F> {
     pub(crate) fn new(measure: F) -> Self {
-        Self { measure, input: Input::default() }
+        Self { measure, input: Input::default(), beginning: Beginning::default() }
     }
 
     fn text(&mut self, text: &str) {
@@ -56,13 +62,21 @@ pub(crate) enum Place {
     /// `messages`: a list of messages.
     Messages,
     Message,
+    /// `input` of Responses: text, or a list of items, messages among them.
+    Items,
+    Item,
     /// `content` of a message: text, or a list of parts.
     Content,
     Part,
+    /// `text` of a part.
+    Text,
+    /// `role` of a message.
+    Role,
     /// `prompt` and `input`: text, token ids, or lists of these.
     Prompt,
     /// `tools`, `functions`: a list of definitions.
     Tools,
+    Tool,
     /// Anything else that a provider may render into the prompt.
     Structure,
     /// Base64 audio.
@@ -116,26 +130,39 @@ impl<'de, F: FnMut(&str) -> u64> Visitor<'de> for Walk<'_, F> {
     }
 
     fn visit_str<E>(self, text: &str) -> Result<u64, E> {
+        let said = matches!(self.place, Place::Content | Place::Text | Place::Prompt);
         match self.place {
             Place::Audio => self.tally.tokens(text.len() as u64 / AUDIO_BYTES_PER_TOKEN + 1),
-            _ => self.tally.text(text),
+            _ => {
+                self.tally.beginning.text(text, said);
+                self.tally.text(text);
+            }
+        }
+        if self.place == Place::Role {
+            self.tally.beginning.role(text);
         }
         Ok(1)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<u64, A::Error> {
         let Walk { tally, place } = self;
+        // A list is no text and no role.
+        let place = if matches!(place, Place::Text | Place::Role) { Place::Structure } else { place };
         let member = match place {
             Place::Messages => Place::Message,
+            Place::Items => Place::Item,
             Place::Content => Place::Part,
-            Place::Tools => Place::Structure,
+            Place::Tools => Place::Tool,
             other => other,
         };
         let mut texts = 0_u64;
         while let Some(found) = items.next_element_seed(Walk { tally: &mut *tally, place: member })? {
             texts = texts.saturating_add(found);
             match place {
-                Place::Messages => tally.input.messages += 1,
+                Place::Messages | Place::Items => {
+                    tally.input.messages += 1;
+                    tally.beginning.message_ends();
+                }
                 Place::Tools => tally.input.tools += 1,
                 Place::Structure => tally.tokens(1),
                 _ => {}
@@ -146,6 +173,7 @@ impl<'de, F: FnMut(&str) -> u64> Visitor<'de> for Walk<'_, F> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<u64, A::Error> {
         let Walk { tally, place } = self;
+        let mut part = PartSeen::default();
         while let Some(key) = entries.next_key_seed(Key { tally: &mut *tally, place })? {
             match key {
                 Member::Walked(place) => {
@@ -154,15 +182,94 @@ impl<'de, F: FnMut(&str) -> u64> Visitor<'de> for Walk<'_, F> {
                 Member::Image => {
                     entries.next_value::<IgnoredAny>()?;
                     tally.input.images += 1;
+                    part.has_image = true;
+                }
+                Member::Role => {
+                    entries.next_value_seed(Walk { tally: &mut *tally, place: Place::Role })?;
+                    part.has_role = true;
                 }
                 Member::File => {
                     entries.next_value::<IgnoredAny>()?;
-                    tally.input.files += 1;
+                    tally.input.unbounded += 1;
+                }
+                Member::Type => {
+                    let kind: Cow<'de, str> = entries.next_value()?;
+                    tally.text(&kind);
+                    part.kind = Some(kind);
+                }
+                Member::Source => {
+                    // Text that the part's type makes a document counts as text, whatever the type turns out to be.
+                    let source: &RawValue = entries.next_value()?;
+                    part.source = Some(source);
                 }
             }
         }
+        part.count(tally, place);
         Ok(1)
     }
+}
+
+/// What decides how a content part or a tool counts, in whatever order its members come.
+#[derive(Default)]
+struct PartSeen<'de> {
+    kind: Option<Cow<'de, str>>,
+    /// Anthropic's, of an image or a document.
+    source: Option<&'de RawValue>,
+    has_image: bool,
+    has_role: bool,
+}
+
+impl PartSeen<'_> {
+    fn count<F: FnMut(&str) -> u64>(self, tally: &mut Tally<F>, place: Place) {
+        let kind = self.kind.as_deref().unwrap_or_default();
+        if place == Place::Tool && !kind.is_empty() && !is_run_by_the_client(kind) {
+            tally.input.unbounded += 1;
+        }
+        match (place, kind) {
+            (Place::Item, "" | "message") if self.has_role => {}
+            // What the provider has kept, or found for a tool of its own; without a type it is a reference.
+            (Place::Item, kind) if !ITEMS.contains(&kind) => tally.input.unbounded += 1,
+            (Place::Part, "input_file") => tally.input.unbounded += 1,
+            // By the id of its file.
+            (Place::Part, "input_image" | "computer_screenshot") if !self.has_image => {
+                tally.input.images += 1;
+            }
+            _ => {}
+        }
+        let Some(source) = self.source else { return };
+        #[derive(serde::Deserialize)]
+        struct Text<'a> {
+            #[serde(borrow, rename = "type")]
+            kind: Cow<'a, str>,
+            #[serde(borrow)]
+            data: Option<Cow<'a, str>>,
+        }
+        match (kind, serde_json::from_str::<Text<'_>>(source.get())) {
+            ("image", _) => tally.input.images += 1,
+            ("document", Ok(Text { kind, data: Some(data) })) if kind == "text" => tally.text(&data),
+            _ => tally.input.unbounded += 1,
+        }
+    }
+}
+
+/// Items of Responses that hold all that they mean.
+const ITEMS: [&str; 8] = [
+    "computer_call",
+    "computer_call_output",
+    "custom_tool_call",
+    "custom_tool_call_output",
+    "function_call",
+    "function_call_output",
+    "message",
+    "reasoning",
+];
+
+/// Definitions that cost their text and a little more; others are run by the provider, with results of any size.
+fn is_run_by_the_client(kind: &str) -> bool {
+    const CLIENTS: [&str; 6] = ["function", "custom", "bash_", "text_editor_", "computer_", "memory_"];
+    // Of Responses: its instructions are the provider's own.
+    kind != "computer_use_preview"
+        && CLIENTS.iter().any(|known| kind == *known || (known.ends_with('_') && kind.starts_with(known)))
 }
 
 impl<F: FnMut(&str) -> u64> Walk<'_, F> {
@@ -178,6 +285,10 @@ enum Member {
     Walked(Place),
     Image,
     File,
+    Role,
+    /// The type of a part or a tool.
+    Type,
+    Source,
 }
 
 /// Reads a key: decides what its value is, and counts the key itself unless it is part of the known schema.
@@ -204,14 +315,25 @@ impl<F: FnMut(&str) -> u64> Visitor<'_> for Key<'_, F> {
     fn visit_str<E>(self, key: &str) -> Result<Member, E> {
         let known = match (self.place, key) {
             (Place::Message, "content") => Member::Walked(Place::Content),
-            (Place::Message, "role" | "name" | "refusal" | "tool_call_id") => {
+            (Place::Message, "role") => Member::Walked(Place::Role),
+            (Place::Message, "name" | "refusal" | "tool_call_id") => Member::Walked(Place::Structure),
+            (Place::Message, "audio") => Member::Walked(Place::Audio),
+            (Place::Part | Place::Tool | Place::Item, "type") => Member::Type,
+            (Place::Item, "role") => Member::Role,
+            (Place::Item, "content") => Member::Walked(Place::Content),
+            // Of tools: text, a list of parts, or a screenshot.
+            (Place::Item, "output") => Member::Walked(Place::Part),
+            (Place::Item, "id" | "status" | "call_id" | "name" | "arguments" | "input" | "summary") => {
                 Member::Walked(Place::Structure)
             }
-            (Place::Message, "audio") => Member::Walked(Place::Audio),
-            (Place::Part, "text" | "type" | "refusal") => Member::Walked(Place::Structure),
+            (Place::Part, "text") => Member::Walked(Place::Text),
+            (Place::Part, "refusal") => Member::Walked(Place::Structure),
+            // Of Anthropic's tool results.
+            (Place::Part, "content") => Member::Walked(Place::Content),
+            (Place::Part, "source") => Member::Source,
             (Place::Part, "image_url") => Member::Image,
             (Place::Part, "input_audio") => Member::Walked(Place::Audio),
-            (Place::Part, "file") => Member::File,
+            (Place::Part, "file" | "file_data" | "file_url") => Member::File,
             (Place::Audio, _) => Member::Walked(self.place),
             _ => {
                 self.tally.text(key);
@@ -255,9 +377,71 @@ mod tests {
         let input = measured(Place::Messages, image);
         assert_eq!((input.images, input.text), (1, 4 + 9));
         let file = r#"[{"role":"user","content":[{"type":"file","file":{"file_id":"x"}}]}]"#;
-        assert_eq!(measured(Place::Messages, file).files, 1);
+        assert_eq!(measured(Place::Messages, file).unbounded, 1);
         let audio = format!(r#"[{{"content":[{{"input_audio":{{"data":"{}"}}}}]}}]"#, "A".repeat(3200));
         assert_eq!(measured(Place::Messages, &audio).text, 101);
+    }
+
+    #[test]
+    fn anthropics_sources_count_by_the_type_of_their_part() {
+        let part = |part: &str| measured(Place::Messages, &format!(r#"[{{"content":[{part}]}}]"#));
+        let image =
+            part(r#"{"source":{"type":"base64","media_type":"image/png","data":"AAAAAAAA"},"type":"image"}"#);
+        assert_eq!((image.images, image.unbounded, image.text), (1, 0, 5));
+        let text = part(
+            r#"{"type":"document","source":{"type":"text","media_type":"text/plain","data":"0123456789"}}"#,
+        );
+        assert_eq!((text.unbounded, text.text), (0, 8 + 10));
+        assert_eq!(
+            part(r#"{"type":"document","source":{"type":"url","url":"https://x/y.pdf"}}"#).unbounded,
+            1
+        );
+        let nested = r#"{"type":"tool_result","content":[{"type":"image","source":{"type":"url","url":"https://x"}}]}"#;
+        assert_eq!(part(nested).images, 1);
+    }
+
+    #[test]
+    fn tools_that_the_provider_runs_have_no_bound() {
+        let unbounded =
+            |kind: &str| measured(Place::Tools, &format!(r#"[{{"name":"x","type":"{kind}"}}]"#)).unbounded;
+        assert_eq!(["function", "custom", "bash_20250124"].map(unbounded), [0, 0, 0]);
+        assert_eq!(["web_search_20250305", "mcp", "code_interpreter"].map(unbounded), [1, 1, 1]);
+    }
+
+    #[test]
+    fn items_of_responses() {
+        for (item, text, images, unbounded) in [
+            (r#"{"role":"user","content":"Hi"}"#, 6, 0, 0),
+            (r#"{"type":"message","role":"user","content":[{"type":"input_text","text":"Hi"}]}"#, 23, 0, 0),
+            (r#"{"role":"user","content":[{"type":"input_image","image_url":"data:AAAA"}]}"#, 15, 1, 0),
+            (r#"{"role":"user","content":[{"type":"input_image","file_id":"x"}]}"#, 26, 1, 0),
+            (r#"{"role":"user","content":[{"type":"input_file","file_data":"AAAA"}]}"#, 14, 0, 2),
+            (r#"{"role":"user","content":[{"type":"input_file","file_id":"x"}]}"#, 25, 0, 1),
+            (r#"{"type":"function_call","call_id":"c","name":"f","arguments":"{}"}"#, 17, 0, 0),
+            (r#"{"type":"function_call_output","call_id":"c","output":"Hello"}"#, 26, 0, 0),
+            (
+                r#"{"type":"function_call_output","call_id":"c","output":[{"type":"input_text","text":"a"}]}"#,
+                32,
+                0,
+                0,
+            ),
+            (
+                r#"{"type":"computer_call_output","call_id":"c","output":{"type":"computer_screenshot","image_url":"data:A"}}"#,
+                40,
+                1,
+                0,
+            ),
+            (r#"{"type":"reasoning","id":"r","summary":[{"type":"summary_text","text":"a"}]}"#, 38, 0, 0),
+            (r#"{"type":"item_reference","id":"x"}"#, 15, 0, 1),
+            (r#"{"id":"x"}"#, 1, 0, 1),
+            (r#"{"type":"web_search_call","id":"x","status":"completed"}"#, 25, 0, 1),
+        ] {
+            let input = measured(Place::Items, &format!("[{item}]"));
+            assert_eq!((input.text, input.images, input.unbounded), (text, images, unbounded), "{item}");
+            assert_eq!(input.messages, 1);
+        }
+        assert_eq!(measured(Place::Items, r#""Hello""#).text, 5);
+        assert_eq!(measured(Place::Tools, r#"[{"type":"computer_use_preview"}]"#).unbounded, 1);
     }
 
     #[test]

@@ -84,7 +84,8 @@ impl Wire {
 
     fn reasoning(&self) -> u64 {
         let details = self.detail("completion_tokens_details", "reasoning_tokens");
-        details.or_else(|| self.detail("output_tokens_details", "reasoning_tokens")).unwrap_or(0)
+        let details = details.or_else(|| self.detail("output_tokens_details", "reasoning_tokens"));
+        details.or_else(|| self.detail("output_tokens_details", "thinking_tokens")).unwrap_or(0)
     }
 }
 
@@ -119,6 +120,10 @@ mod tests {
                 r#"{"input_tokens":75,"input_tokens_details":{"cached_tokens":32},"output_tokens":1186,
                     "output_tokens_details":{"reasoning_tokens":1024},"total_tokens":1261}"#,
                 all(75, 32, 0, 1186, 1024, 1261),
+            ),
+            (
+                r#"{"input_tokens":10,"output_tokens":50,"output_tokens_details":{"thinking_tokens":40}}"#,
+                all(10, 0, 0, 50, 40, 60),
             ),
             // Thoughts in the total only.
             (r#"{"prompt_tokens":8,"completion_tokens":2,"total_tokens":40}"#, all(8, 0, 0, 32, 0, 40)),

@@ -39,6 +39,25 @@ proptest! {
         prop_assert!(exact <= bound, "{exact} > {bound}");
     }
 
+    /// The same for Responses, with text for input or items, and the instructions beside them.
+    #[test]
+    fn the_bound_of_a_response_is_never_below_the_exact_count(texts in proptest::collection::vec(text(), 1..5), items: bool) {
+        let (model, endpoint) = ("gpt-5", Endpoint::Responses);
+        let tokenizer = Tokenizer::for_model(model);
+        let items_of = |text: &String| serde_json::json!({"role": "user", "content": [{"type": "input_text", "text": text}]});
+        let input = if items { texts.iter().map(items_of).collect() } else { serde_json::json!(texts[0]) };
+        let instructions = &texts[texts.len() - 1];
+        let body = serde_json::json!({"model": model, "input": input, "instructions": instructions}).to_string();
+        let facts = Facts::decode(endpoint, body.as_bytes()).unwrap();
+        let measured = facts.measure(body.as_bytes(), |text| tokenizer.count(text)).unwrap();
+        let exact = estimate::input_exact(&facts, model, &measured);
+        let bound = estimate::input_bound(&facts, model);
+        let shown = if items { &texts[..] } else { &texts[..1] };
+        let plain: u64 = shown.iter().chain([instructions]).map(|text| tokenizer.count(text) + 3).sum();
+        prop_assert!(plain <= exact, "{plain} > {exact}");
+        prop_assert!(exact <= bound, "{exact} > {bound}");
+    }
+
     /// Escapes of any kind change nothing.
     #[test]
     fn a_prompt_is_measured_as_it_reads(text in text()) {

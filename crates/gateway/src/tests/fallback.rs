@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use quorate_ledger::{ProviderState, ProviderView, TimestampMs};
+use http_body_util::BodyExt;
 use quorate_policy::runtime::{BackendRef, BodyField, CompiledPolicy, PolicyParts, ProviderKind};
 
 use super::{
-    keeper::now,
     policies::{backend, compile, config, route, spec, tokens},
-    provider::{FakeProvider, Step, answer, answer_with, chat, delta, piece, stream_head},
+    provider::{FakeProvider, Step, answer, answer_with, chat, delta, piece, stream_end, stream_head},
     world::{World, chat_request},
 };
 
@@ -167,61 +166,75 @@ async fn a_fallback_may_have_a_model_of_its_own() {
     );
 }
 
-fn resting(backend: &str, until: Option<TimestampMs>) -> ProviderView {
-    ProviderView {
-        backend: backend.to_owned(),
-        state: ProviderState::Limited,
-        since: now(),
-        until,
-        reason: "status 429".to_owned(),
-        reporter: "g2".to_owned(),
-    }
-}
-
-#[tokio::test]
-async fn a_backend_that_the_fleet_leaves_alone_is_passed_over_while_another_is_there() {
-    let (world, second) = two(routed(both(1, 2), 10_000), "").await;
-    world.provider.plays([answer("200 OK", &chat(10, 20))]);
-    let put = |view: ProviderView| {
-        world.providers.send_modify(|known| {
-            Arc::make_mut(known).insert(view.backend.clone(), view);
-        });
-    };
-    put(resting("ns/first", Some(now().saturating_add(60_000))));
-    assert_eq!(world.chat(NAMED).await.header("x-ai-provider"), Some("second"));
-    // Both: something is better than nothing.
-    put(resting("ns/second", Some(now().saturating_add(60_000))));
-    let answer = world.chat(NAMED).await;
-    assert_eq!(
-        (answer.header("x-ai-provider"), answer.header("x-quorate-attempts")),
-        (Some("first"), Some("1"))
-    );
-    put(resting("ns/first", Some(TimestampMs(1))));
-    assert_eq!(world.chat(NAMED).await.header("x-ai-provider"), Some("first"));
-    assert_eq!(second.got().len(), 1);
-}
-
 #[tokio::test]
 async fn kinds_that_are_not_spoken_are_passed_over_or_refused_by_name() {
     let policy = |refs: Vec<BackendRef>| {
         compile(PolicyParts {
             routes: vec![route("all", "", refs)],
-            backends: vec![spec("bedrock", ProviderKind::AWSBedrock), spec("first", ProviderKind::OpenAI)],
+            backends: vec![spec("cohere", ProviderKind::Cohere), spec("first", ProviderKind::OpenAI)],
             ..PolicyParts::default()
         })
     };
-    let (world, _second) = two(policy(vec![backend("bedrock", 0), backend("first", 1)]), "").await;
+    let (world, _second) = two(policy(vec![backend("cohere", 0), backend("first", 1)]), "").await;
     world.provider.plays([answer("200 OK", &chat(1, 2))]);
     let passed = world.chat("").await;
     assert_eq!((passed.status.as_u16(), passed.header("x-quorate-attempts")), (200, Some("1")));
-    world.put_policy(2, policy(vec![backend("bedrock", 0)]));
+    world.put_policy(2, policy(vec![backend("cohere", 0)]));
     let refused = world.chat("").await;
     assert_eq!(refused.status.as_u16(), 501, "{}", refused.text());
     assert!(
-        refused.text().contains("ns/bedrock") && refused.text().contains("AWSBedrock"),
+        refused.text().contains("ns/cohere") && refused.text().contains("of kind Cohere"),
         "{}",
         refused.text()
     );
+}
+
+#[tokio::test]
+async fn a_backend_at_its_limit_is_passed_over_and_nobody_is_told_that_it_failed() {
+    let second = FakeProvider::start().await;
+    let url = second.base_url.clone();
+    let limited = |first: &str| {
+        let text = config(&[("first", first), ("second", &url)], "");
+        text.replacen("}\n", ", limits: {in_flight_max: 1}}\n", 1)
+    };
+    let world = World::compiled(routed(both(1, 2), 10_000), limited).await;
+    world.provider.plays([
+        stream_head(),
+        piece(&delta("one")),
+        Step::Pause,
+        piece("data: [DONE]\n\n"),
+        stream_end(),
+    ]);
+    second.plays([answer("200 OK", &chat(10, 20))]);
+    let busy = chat_request(r#","stream":true,"max_tokens":50"#);
+    let first = world.open("/v1/chat/completions", &busy, &[]).await;
+    let passed = world.chat(NAMED).await;
+    assert_eq!(
+        (passed.status.as_u16(), passed.header("x-ai-provider"), passed.header("x-quorate-attempts")),
+        (200, Some("second"), Some("1"))
+    );
+    // Its place is free again once the whole answer has come.
+    world.provider.go();
+    assert!(first.into_body().collect().await.is_ok());
+    world.resolved().await;
+    world.provider.plays([answer("200 OK", &chat(10, 20))]);
+    assert_eq!(world.chat(NAMED).await.header("x-ai-provider"), Some("first"));
+    let errors = |kind: &str| {
+        world
+            .metric(&format!("quorate_gateway_upstream_errors_total{{backend=\"ns/first\",kind=\"{kind}\"}}"))
+    };
+    assert_eq!((errors("busy"), errors("unreachable")), (Some(1.0), None));
+    // Alone, it is refused for a moment.
+    world.put_policy(2, routed([backend("first", 1)], 10_000));
+    world.provider.plays([Step::Pause, answer("200 OK", &chat(10, 20))]);
+    let request = world.request("/v1/chat/completions", &chat_request(NAMED), &[]);
+    let asking = tokio::spawn(super::world::http_client().request(request));
+    world.provider.until_asked(3).await;
+    let refused = world.chat(NAMED).await;
+    assert_eq!((refused.status.as_u16(), refused.error()["code"].as_str()), (503, Some("overloaded")));
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    world.provider.go();
+    assert_eq!(asking.await.unwrap().unwrap().status().as_u16(), 200);
 }
 
 #[tokio::test]

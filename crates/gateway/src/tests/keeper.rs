@@ -7,7 +7,7 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
-use quorate_ledger::{AccountView, Command, Ledger, Outcome, ReservationId, TimestampMs};
+use quorate_ledger::{AccountView, Command, Ledger, Outcome, ProviderView, ReservationId, TimestampMs};
 use quorate_policy::runtime::CompiledPolicy;
 use tokio::sync::watch;
 
@@ -22,6 +22,8 @@ pub(crate) struct LedgerKeeper {
     /// Reservations in the queue.
     waiting: AtomicUsize,
     releases: AtomicUsize,
+    reports: AtomicUsize,
+    claims_refused: AtomicBool,
     /// Commands applied so far.
     applied: watch::Sender<u64>,
 }
@@ -38,6 +40,8 @@ impl LedgerKeeper {
             goes_away: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
             releases: AtomicUsize::new(0),
+            reports: AtomicUsize::new(0),
+            claims_refused: AtomicBool::new(false),
             applied: watch::Sender::new(0),
         }
     }
@@ -57,6 +61,25 @@ impl LedgerKeeper {
     /// Commands to release something, whatever came of them.
     pub(crate) fn releases(&self) -> usize {
         self.releases.load(Ordering::SeqCst)
+    }
+
+    /// Reports of providers by the gateway.
+    pub(crate) fn reports(&self) -> usize {
+        self.reports.load(Ordering::SeqCst)
+    }
+
+    /// Claims get no decision from now on.
+    pub(crate) fn refuse_claims(&self) {
+        self.claims_refused.store(true, Ordering::SeqCst);
+    }
+
+    /// Counts the commands.
+    pub(crate) fn applied(&self) -> watch::Receiver<u64> {
+        self.applied.subscribe()
+    }
+
+    pub(crate) fn providers(&self) -> Vec<ProviderView> {
+        self.ledger.lock().providers().collect()
     }
 
     pub(crate) fn apply(&self, command: &Command) -> Outcome {
@@ -134,7 +157,9 @@ impl BudgetKeeper for LedgerKeeper {
         Box::pin(async move {
             let until = tokio::time::Instant::now() + wait;
             let mut applied = self.applied.subscribe();
-            if !self.reachable.load(Ordering::SeqCst) {
+            let claims_refused = self.claims_refused.load(Ordering::SeqCst);
+            let refused = claims_refused && matches!(command, Command::ClaimProbe { .. });
+            if refused || !self.reachable.load(Ordering::SeqCst) {
                 return Err(KeeperError::Unavailable {
                     message: "switched off".to_owned(),
                     retry_after_ms: 700,
@@ -142,6 +167,9 @@ impl BudgetKeeper for LedgerKeeper {
             }
             if matches!(command, Command::Release { .. }) {
                 self.releases.fetch_add(1, Ordering::SeqCst);
+            }
+            if matches!(command, Command::ReportProvider(_)) {
+                self.reports.fetch_add(1, Ordering::SeqCst);
             }
             let _waits = (!wait.is_zero()).then(|| Waits::new(&self.waiting));
             // As the tenant's queue: asked again whenever something has changed, until the time is up.

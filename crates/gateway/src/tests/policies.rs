@@ -56,6 +56,7 @@ pub(crate) fn spec(name: &str, provider: ProviderKind) -> BackendSpec {
         endpoint: None,
         path_prefix: None,
         schema_version: None,
+        tls: None,
         auth: None,
     }
 }

@@ -38,6 +38,8 @@ impl Got {
 pub(crate) struct FakeProvider {
     pub(crate) base_url: String,
     script: Mutex<Vec<Step>>,
+    /// In place of it, for requests whose first line holds this.
+    scripts: Mutex<Vec<(String, Vec<Step>)>>,
     got: Mutex<Vec<Got>>,
     go: Semaphore,
     /// One permit for each connection that the gateway closed in `UntilClosed`.
@@ -52,6 +54,7 @@ impl FakeProvider {
         let provider = Arc::new(Self {
             base_url: format!("http://{}/v1", listener.local_addr().unwrap()),
             script: Mutex::default(),
+            scripts: Mutex::default(),
             got: Mutex::default(),
             go: Semaphore::new(0),
             closed: Semaphore::new(0),
@@ -72,8 +75,31 @@ impl FakeProvider {
         *self.script.lock() = steps.into();
     }
 
+    /// From now on requests whose first line holds `part` get this; the first that fits counts.
+    pub(crate) fn plays_at(&self, part: &str, steps: impl Into<Vec<Step>>) {
+        self.scripts.lock().push((part.to_owned(), steps.into()));
+    }
+
+    fn script_for(&self, head: &str) -> Vec<Step> {
+        let line = head.lines().next().unwrap_or_default();
+        let scripts = self.scripts.lock();
+        let own = scripts.iter().find(|(part, _)| line.contains(part.as_str()));
+        own.map_or_else(|| self.script.lock().clone(), |(_, script)| script.clone())
+    }
+
     pub(crate) fn go(&self) {
         self.go.add_permits(1);
+    }
+
+    /// Waits until this many requests have come in all.
+    pub(crate) async fn until_asked(&self, times: usize) {
+        loop {
+            let asked = self.asked.notified();
+            if self.got.lock().len() >= times {
+                return;
+            }
+            asked.await;
+        }
     }
 
     pub(crate) fn got(&self) -> Vec<Got> {
@@ -83,9 +109,9 @@ impl FakeProvider {
     async fn connection(&self, mut stream: TcpStream) {
         let mut buffer = Vec::new();
         while let Some(request) = read_request(&mut stream, &mut buffer).await {
+            let script = self.script_for(&request.head);
             self.got.lock().push(request);
             self.asked.notify_one();
-            let script = self.script.lock().clone();
             for step in script {
                 match step {
                     Step::Write(bytes) => {

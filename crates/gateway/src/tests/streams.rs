@@ -122,6 +122,20 @@ async fn an_end_without_done_is_an_end() {
 }
 
 #[tokio::test]
+async fn half_a_stream_is_no_answer_although_its_end_is_in_order() {
+    let world = World::new(HOURLY).await;
+    world.provider.plays([stream_head(), piece(&delta("Hi")), stream_end()]);
+    let answer = world.chat(STREAM).await;
+    assert!(
+        answer.text().contains("upstream_died") && !answer.text().contains("[DONE]"),
+        "{}",
+        answer.text()
+    );
+    let (spent, reserved) = world.alice();
+    assert!(spent > 0 && reserved == 0, "{spent}");
+}
+
+#[tokio::test]
 async fn who_hangs_up_pays_for_the_input_and_the_output_so_far() {
     let world = World::new(HOURLY).await;
     world.provider.plays([stream_head(), piece(&delta("one two three four five")), Step::UntilClosed]);

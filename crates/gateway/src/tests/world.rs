@@ -1,6 +1,10 @@
 //! A gateway with everything around it, and a client.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    sync::Arc,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
@@ -9,7 +13,7 @@ use hyper::body::Incoming;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use quorate_ledger::{KeyRecord, ProviderView};
 use quorate_policy::runtime::CompiledPolicy;
-use quorate_rpc::Keys;
+use quorate_rpc::{Keys, Providers};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -46,7 +50,57 @@ pub(crate) struct World {
     /// Decides which policy is in force at the gateway.
     pub(crate) policies: watch::Sender<Option<Arc<ActivePolicy>>>,
     pub(crate) keys: watch::Sender<Keys>,
-    pub(crate) providers: watch::Sender<Arc<BTreeMap<String, ProviderView>>>,
+    /// Follows the ledger, unless it is told to stand still.
+    pub(crate) watch: Arc<FollowedLedger>,
+}
+
+/// What a watch would tell: the circuits after every command.
+pub(crate) struct FollowedLedger {
+    providers: watch::Sender<Providers>,
+    keeper: Arc<LedgerKeeper>,
+    still: AtomicBool,
+}
+
+impl FollowedLedger {
+    fn start(keeper: &Arc<LedgerKeeper>) -> Arc<Self> {
+        let (providers, keeper) = (watch::Sender::default(), Arc::clone(keeper));
+        let watch = Arc::new(Self { providers, keeper, still: AtomicBool::new(false) });
+        let (weak, mut applied) = (Arc::downgrade(&watch), watch.keeper.applied());
+        tokio::spawn(async move {
+            while applied.changed().await.is_ok() {
+                let Some(watch) = weak.upgrade() else { return };
+                if !watch.still.load(Ordering::SeqCst) {
+                    watch.tell();
+                }
+            }
+        });
+        watch
+    }
+
+    /// Nothing comes through until it is told to go on.
+    pub(crate) fn stand_still(&self, still: bool) {
+        self.still.store(still, Ordering::SeqCst);
+        if !still {
+            self.tell();
+        }
+    }
+
+    fn tell(&self) {
+        let mut known = Providers::default();
+        for view in self.keeper.providers() {
+            let models = Arc::make_mut(&mut known).entry(view.backend.clone()).or_default();
+            models.insert(view.model.clone(), view);
+        }
+        self.providers.send_replace(known);
+    }
+
+    /// Waits until the gateway has been told of such a circuit.
+    pub(crate) async fn until(&self, what: &str, is_so: impl Fn(&ProviderView) -> bool) {
+        let mut providers = self.providers.subscribe();
+        let told = providers.wait_for(|known| known.values().flat_map(|models| models.values()).any(&is_so));
+        let told = tokio::time::timeout(Duration::from_secs(20), told).await;
+        assert!(matches!(told, Ok(Ok(_))), "never told: {what}");
+    }
 }
 
 pub(crate) struct Answer {
@@ -108,11 +162,12 @@ impl World {
         keeper.put_policy(&policy);
         let sources = Arc::new(Sources::open(&config).unwrap());
         let policies = watch::Sender::new(Some(Arc::new(ActivePolicy::new(1, policy, &sources))));
-        let (keys, providers) = (watch::Sender::new(Keys::default()), watch::Sender::new(Arc::default()));
+        let keys = watch::Sender::new(Keys::default());
+        let watch = FollowedLedger::start(&keeper);
         let followed = Followed {
             policy: policies.subscribe(),
             keys: keys.subscribe(),
-            providers: providers.subscribe(),
+            providers: watch.providers.subscribe(),
         };
         let listeners = Gateway::bind(&config).unwrap();
         let metrics = Arc::new(Metrics::new());
@@ -127,7 +182,7 @@ impl World {
             CancellationToken::new(),
         )
         .unwrap();
-        Self { keeper, provider, core, gateway, policies, keys, providers }
+        Self { keeper, provider, core, gateway, policies, keys, watch }
     }
 
     /// At the gateway and in the ledger.
@@ -147,8 +202,10 @@ impl World {
         let mut request = Request::builder()
             .method(if body.is_empty() { Method::GET } else { Method::POST })
             .uri(format!("http://{}{path}", self.gateway.proxy_address()))
-            .header("content-type", "application/json")
             .header("x-user-id", "alice");
+        if !headers.iter().any(|(name, _)| *name == "content-type") {
+            request = request.header("content-type", "application/json");
+        }
         for (name, value) in headers {
             request = request.header(*name, *value);
         }

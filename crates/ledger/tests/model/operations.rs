@@ -6,6 +6,8 @@ use quorate_ledger::{
     ZoneOffset,
 };
 
+use crate::circuits::{CircuitOperation, circuit_operation};
+
 pub const START_MS: u64 = 1_790_000_000_000;
 
 /// An id is made when its slot is first used, by a clock that may be wrong.
@@ -76,6 +78,7 @@ pub enum Operation {
     },
     /// An earlier command once more, late or out of order.
     Again(usize),
+    Circuit(CircuitOperation),
 }
 
 fn slot() -> impl Strategy<Value = Slot> {
@@ -128,6 +131,16 @@ pub fn operation() -> impl Strategy<Value = Operation> {
             |(tenant, slot, budget, subject, kind, amount)| Operation::Adjust { tenant, slot, budget, subject, kind, amount }
         ),
         12 => any::<proptest::sample::Index>().prop_map(|index| Operation::Again(index.index(1 << 20))),
+        12 => circuit_operation().prop_map(Operation::Circuit),
+    ]
+}
+
+/// Little else than reports and claims.
+pub fn circuits_mostly() -> impl Strategy<Value = Operation> {
+    prop_oneof![
+        30 => circuit_operation().prop_map(Operation::Circuit),
+        4 => any::<proptest::sample::Index>().prop_map(|index| Operation::Again(index.index(1 << 20))),
+        1 => operation(),
     ]
 }
 

@@ -2,8 +2,10 @@
 
 use quorate_ledger::{
     AccountView, Adjustment, Alert, Amount, AuditRecord, Balance, BudgetRule, Charge, Denial, Enforcement,
-    KeyRecord, Outcome, PolicyVersion, ProviderState, TimestampMs, Unit, Window, WindowSpan, ZoneOffset,
+    KeyRecord, Outcome, PolicyVersion, TimestampMs, Unit, Window, WindowSpan, ZoneOffset,
 };
+
+use crate::circuits;
 
 const WINDOWS: [Window; 8] = [
     Window::Second,
@@ -170,15 +172,6 @@ pub fn adjustment(text: &str) -> Adjustment {
     }
 }
 
-pub fn state(text: &str) -> ProviderState {
-    match text {
-        "healthy" => ProviderState::Healthy,
-        "limited" => ProviderState::Limited,
-        "failing" => ProviderState::Failing,
-        _ => panic!("{text} is no state"),
-    }
-}
-
 fn show_balance(balance: &Balance) -> String {
     let Balance { budget, subject, limit, spent, reserved, unit, .. } = balance;
     let unit = if *unit == Unit::Tokens { String::new() } else { format!(" {}", unit.name()) };
@@ -221,7 +214,13 @@ pub fn show(outcome: &Outcome) -> String {
         Outcome::KeyRevoked { key } => show_key(key),
         Outcome::AlertsAcked => "acked".into(),
         Outcome::Adjusted(balance) => format!("adjusted {}", show_balance(balance)),
-        Outcome::ProviderReported { changed } => if *changed { "reported" } else { "unchanged" }.into(),
+        Outcome::ProviderReported { revision } => format!("reported {revision}"),
+        Outcome::ProbeGranted { until, .. } => format!("probe until {}", circuits::show_ms(*until)),
+        Outcome::ProbeRefused(refusal) => format!("no probe: {}", circuits::show_refusal(refusal)),
+        Outcome::ProviderDrained { changed, known } => {
+            let what = if *changed { "drain changed" } else { "unchanged" };
+            format!("{what}{}", if *known { "" } else { ", never heard of" })
+        }
         Outcome::Refused(refusal) => format!("refused {refusal}"),
     }
 }

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use quorate_policy::runtime::{
     Attribute, BackendRef, Budget, CompiledPolicy, CostContext, HeaderMatch, Identity, MatchError, NO_ROUTE,
-    RequestView, Route, RouteMatch, RouteRule, SUBJECT_MAX_BYTES, SubjectPart, TextMatch, Usage, Verdict,
+    Prices, RequestView, Route, RouteMatch, RouteRule, SUBJECT_MAX_BYTES, Signals, SubjectPart, TextMatch,
+    Usage, Verdict,
 };
 
 /// A request that owns its texts.
@@ -58,7 +59,7 @@ pub fn agrees(policy: &CompiledPolicy, asked: &Asked) {
     assert_eq!(found.as_ref().map(place), wanted.map(|(route, index)| (route.name.clone(), index)));
     if let Some(found) = &found {
         assert_eq!(policy.route_at(found.position).as_ref().map(place), Some(place(found)));
-        backends_are_ordered(found);
+        backends_are_ordered(policy, &request, found);
     }
 
     let first =
@@ -91,10 +92,13 @@ pub fn agrees(policy: &CompiledPolicy, asked: &Asked) {
         }
     }
 
-    let explained = policy.explain(&request, 1_000, 100);
+    // By its own order: what is cheapest, or where a conversation goes.
+    let explained = policy.explain(&request, &signals(policy.prices()));
     assert_eq!(explained.budgets.len(), policy.all_budgets().len());
     let applying = explained.budgets.iter().filter(|one| matches!(one.verdict, Verdict::Applies { .. }));
-    assert!(applying.map(|one| one.budget.rule.name.as_str()).eq(names));
+    let goes_to = explained.backends.first().map(|first| first.backend.backend.as_str());
+    let scanned = policy.all_budgets().iter().filter(|budget| applies(budget, &counted, name, goes_to));
+    assert!(applying.map(|one| &one.budget.rule.name).eq(scanned.map(|budget| &budget.rule.name)));
 }
 
 /// No budget that the request meets charges more than its bound, whichever backend serves it.
@@ -168,15 +172,23 @@ fn first_backend(rule: &RouteRule) -> Option<&BackendRef> {
     first
 }
 
-/// Each that gets anything, once, whatever is drawn.
-fn backends_are_ordered(found: &RouteMatch<'_>) {
+/// Each that gets anything, once, whatever is drawn and known; the same each time.
+fn backends_are_ordered(policy: &CompiledPolicy, request: &RequestView<'_>, found: &RouteMatch<'_>) {
+    let latency_ms = |backend: &str, _: &str| (backend != "ns/b").then_some(backend.len() as u64);
     for draw in [0, 1, u64::MAX] {
-        let ordered = found.backends(draw);
-        assert!(ordered.is_sorted_by_key(|backend| backend.priority));
+        let signals = Signals { draw, latency_ms: &latency_ms, ..signals(policy.prices()) };
+        let ordered = found.ordered(request, &signals);
+        assert_eq!(ordered, found.ordered(request, &signals));
+        assert!(ordered.is_sorted_by_key(|one| (one.backend.priority, one.rank)));
         let count = found.rule.backends.iter().filter(|backend| backend.weight > 0).count();
         assert_eq!(ordered.len(), count);
-        assert!(ordered.iter().all(|backend| backend.weight > 0));
+        assert!(ordered.iter().all(|one| one.backend.weight > 0));
     }
+}
+
+/// Of a request of a moderate size, of which nothing else is known.
+fn signals(prices: &Prices) -> Signals<'_> {
+    Signals { draw: 0, conversation: None, input: 1_000, output: 100, prices, latency_ms: &|_, _| None }
 }
 
 fn applies(budget: &Budget, request: &RequestView<'_>, route: &str, backend: Option<&str>) -> bool {

@@ -8,8 +8,8 @@ use arbitrary::{Arbitrary, Result, Unstructured};
 use quorate_ledger::{Amount, BudgetRule, Unit, Window};
 use quorate_policy::runtime::{
     Attribute, BackendRef, BodyMutation, Budget, CelCost, Cidr, Condition, Cost, HeaderMatch, HeaderMutation,
-    Identity, MODEL_HEADER, MethodMatch, NO_ROUTE, PathMatch, Pattern, Price, Route, RouteRule, Selector,
-    SubjectPart, TextMatch, TokenKind, Usage,
+    Identity, MODEL_HEADER, MethodMatch, NO_ROUTE, PathMatch, Pattern, Price, Route, RouteRule, Routing,
+    Selector, Sticky, Strategy, SubjectPart, TextMatch, TokenKind, Usage,
 };
 
 use crate::scan::{Asked, Tokens};
@@ -246,7 +246,10 @@ pub fn route(u: &mut Unstructured<'_>, number: usize) -> Result<Route> {
             |u: &mut Unstructured<'_>, _| Ok(HeaderMatch { name: name(u, &HEADERS)?, value: text_match(u)? });
         let matches = many(u, 2, |u, _| many(u, 3, header))?;
         let backends = many(u, 3, |u, _| backend(u))?;
-        Ok(RouteRule { matches, backends, ..RouteRule::default() })
+        let strategies = [Strategy::Weighted, Strategy::Cheapest, Strategy::LowestLatency];
+        let sticky = maybe(u, |u| Ok(Sticky::Header(name(u, &HEADERS)?)))?;
+        let routing = Routing { strategy: *u.choose(&strategies)?, sticky };
+        Ok(RouteRule { matches, backends, routing, ..RouteRule::default() })
     })?;
     Ok(Route { name: ROUTES[number % ROUTES.len()].to_owned(), hostnames, rules })
 }

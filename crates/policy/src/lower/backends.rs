@@ -6,7 +6,7 @@ use crate::lower::Lowering;
 use crate::manifests::Kind;
 use crate::manifests::kinds::{AiServiceBackend, Reference};
 use crate::manifests::object::{Object, Spec};
-use crate::runtime::{AuthSpec, BackendSpec, Endpoint};
+use crate::runtime::{AuthSpec, BackendSpec, Endpoint, ProviderKind, TlsSpec};
 
 const HTTPS_PORT: u16 = 443;
 
@@ -32,6 +32,7 @@ pub(crate) fn lower(lowering: &mut Lowering<'_>) -> Vec<BackendSpec> {
                     endpoint: backend.endpoint.clone(),
                     path_prefix: backend.schema.prefix.clone(),
                     schema_version: backend.schema.version.clone(),
+                    tls: None,
                     auth: own.or(auth),
                 }
             }
@@ -42,13 +43,14 @@ pub(crate) fn lower(lowering: &mut Lowering<'_>) -> Vec<BackendSpec> {
                     );
                     lowering.warn(object, &message);
                 }
-                let Some(endpoint) = endpoint(lowering, object, backend) else { continue };
+                let Some((endpoint, tls)) = endpoint(lowering, object, backend) else { continue };
                 BackendSpec {
                     name,
                     provider: backend.schema.provider,
                     endpoint: Some(endpoint),
                     path_prefix: backend.schema.prefix.clone(),
                     schema_version: backend.schema.version.clone(),
+                    tls,
                     auth,
                 }
             }
@@ -57,6 +59,16 @@ pub(crate) fn lower(lowering: &mut Lowering<'_>) -> Vec<BackendSpec> {
         if backends.iter().any(|other| other.name == backend.name) {
             let message = "there is an AIBackend of that name; routes could not tell them apart, rename one";
             lowering.error(object, "metadata.name", message);
+        }
+        if let Some((policy, auth)) = credentials.get(&backend.name)
+            && !fits(auth, backend.provider)
+        {
+            let message = format!(
+                "its credentials are of no use to {}, a backend of kind {}: requests cannot go there",
+                backend.name,
+                backend.provider.name()
+            );
+            lowering.warn(policy, &message);
         }
         backends.push(backend);
     }
@@ -98,15 +110,34 @@ fn naming<'a>(lowering: &Lowering<'a>, policy: &Object) -> Vec<&'a str> {
     backends.filter(names).map(|object| object.key.name.as_str()).collect()
 }
 
+/// Whether a provider of this kind takes such credentials. An API key is something that each has.
+fn fits(auth: &AuthSpec, provider: ProviderKind) -> bool {
+    use ProviderKind as Kind;
+    match auth {
+        AuthSpec::ApiKey { .. } => true,
+        AuthSpec::Aws { .. } => matches!(provider, Kind::AWSBedrock | Kind::AWSAnthropic),
+        // Azure's newer API is OpenAI's.
+        AuthSpec::Azure { .. } => matches!(provider, Kind::AzureOpenAI | Kind::OpenAI),
+        AuthSpec::Gcp { .. } => matches!(provider, Kind::GCPVertexAI | Kind::GCPAnthropic),
+    }
+}
+
 /// `None`: its Backend is not there, and a warning says so. Never the provider's public address instead: that would
 /// send requests, and keys, to where nobody meant them to go.
-fn endpoint(lowering: &mut Lowering<'_>, object: &Object, backend: &AiServiceBackend) -> Option<Endpoint> {
+fn endpoint(
+    lowering: &mut Lowering<'_>,
+    object: &Object,
+    backend: &AiServiceBackend,
+) -> Option<(Endpoint, Option<TlsSpec>)> {
     let Reference { kind, namespace, name } = &backend.backend;
     let namespace = namespace.clone().unwrap_or_else(|| object.key.namespace.clone());
+    let policy = tls_policy(lowering, &namespace, name);
     if kind == "Service" {
         let port = backend.port.unwrap_or(HTTPS_PORT);
-        let tls = port == HTTPS_PORT || has_tls_policy(lowering, &namespace, name).is_some();
-        return Some(Endpoint { host: format!("{name}.{namespace}.svc.cluster.local"), port, tls });
+        let host = format!("{name}.{namespace}.svc.cluster.local");
+        let endpoint = Endpoint { host, port, tls: port == HTTPS_PORT || policy.is_some() };
+        let tls = policy.and_then(|policy| checked(&endpoint.host, policy));
+        return Some((endpoint, tls));
     }
     let found = lowering.find(Kind::Backend, &namespace, name);
     let Some(Spec::Backend(address)) = found.map(|found| &found.spec) else {
@@ -115,26 +146,24 @@ fn endpoint(lowering: &mut Lowering<'_>, object: &Object, backend: &AiServiceBac
         lowering.warn(object, &message);
         return None;
     };
-    let policy = has_tls_policy(lowering, &namespace, name);
-    if let Some(hostname) = &policy
-        && *hostname != address.host
-    {
-        let message = format!(
-            "the certificate of {} is checked for that name, not for {hostname} of its BackendTLSPolicy",
-            address.host
-        );
-        lowering.warn(object, &message);
-    }
-    let tls = policy.is_some() || address.tls || address.port == HTTPS_PORT;
-    Some(Endpoint { host: address.host.clone(), port: address.port, tls })
+    let tls = policy.is_some() || address.tls.is_some() || address.port == HTTPS_PORT;
+    let endpoint = Endpoint { host: address.host.clone(), port: address.port, tls };
+    let own = address.tls.clone().map(|roots| TlsSpec { server_name: None, roots });
+    let tls = policy.or(own).and_then(|policy| checked(&endpoint.host, policy));
+    Some((endpoint, tls))
 }
 
-/// The name that the certificate is for.
-fn has_tls_policy(lowering: &Lowering<'_>, namespace: &str, name: &str) -> Option<String> {
+/// `None` where it says nothing that does not go without saying.
+fn checked(host: &str, mut tls: TlsSpec) -> Option<TlsSpec> {
+    tls.server_name = tls.server_name.filter(|name| name != host);
+    (tls != TlsSpec::default()).then_some(tls)
+}
+
+fn tls_policy(lowering: &Lowering<'_>, namespace: &str, name: &str) -> Option<TlsSpec> {
     let policies = lowering.of_kind(Kind::BackendTLSPolicy);
     policies.filter(|object| object.key.namespace == *namespace).find_map(|object| match &object.spec {
         Spec::Tls(tls) if tls.targets.references.iter().any(|target| target.name == name) => {
-            Some(tls.hostname.clone())
+            Some(TlsSpec { server_name: Some(tls.hostname.clone()), roots: tls.roots.clone() })
         }
         _ => None,
     })

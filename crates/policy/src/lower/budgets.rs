@@ -6,8 +6,9 @@ use crate::lower::Lowering;
 use crate::lower::alert::AlertRoute;
 use crate::lower::binding::bind;
 use crate::lower::naming::bounded;
+use crate::manifests::Kind;
 use crate::manifests::kinds::{BudgetSpec, Level, Reference, Targets};
-use crate::manifests::object::{DEFAULT_NAMESPACE, Object};
+use crate::manifests::object::{DEFAULT_NAMESPACE, Object, Spec};
 use crate::runtime::{Budget, Selector, SubjectPart};
 
 pub(crate) fn lower(lowering: &mut Lowering<'_>, object: &Object, spec: &BudgetSpec) {
@@ -33,6 +34,7 @@ pub(crate) fn lower(lowering: &mut Lowering<'_>, object: &Object, spec: &BudgetS
         let targets = Targets { references: references.collect(), labels: Vec::new() };
         bind(lowering, object, &targets).routes
     });
+    spec.backends.iter().flatten().for_each(|backend| check_backend(lowering, object, backend));
     if spec.price_fallback.is_some() && spec.levels.iter().all(|level| level.limit.unit != Unit::Dollars) {
         lowering.warn(object, "priceFallback has no effect: no limit is in dollars");
     }
@@ -55,6 +57,7 @@ pub(crate) fn lower(lowering: &mut Lowering<'_>, object: &Object, spec: &BudgetS
             selector: Selector { conditions: spec.selector.conditions.clone() },
             subject: subject(level, &spec.selector.subject),
             routes: routes.clone(),
+            backends: spec.backends.clone(),
             request_cost: level.limit.request_cost,
             output_default: spec.output.default,
             output_floor: spec.output.floor,
@@ -68,6 +71,19 @@ pub(crate) fn lower(lowering: &mut Lowering<'_>, object: &Object, spec: &BudgetS
             ..Budget::new(rule, level.limit.cost.clone())
         };
         lowering.push(object, budget);
+    }
+}
+
+/// Requests only go to names that a route has. One that none has yet limits nothing, and nothing goes there.
+fn check_backend(lowering: &mut Lowering<'_>, object: &Object, backend: &str) {
+    let routed = lowering.of_kind(Kind::AIGatewayRoute).any(|route| match &route.spec {
+        Spec::Route(route) => {
+            route.rules.iter().flat_map(|rule| &rule.backends).any(|one| one.backend == backend)
+        }
+        _ => false,
+    });
+    if !routed {
+        lowering.warn(object, &format!("no route sends requests to backend {backend}: nothing counts there"));
     }
 }
 

@@ -12,6 +12,8 @@ pub struct BackendSpec {
     pub path_prefix: Option<String>,
     /// Of the API, such as Azure's `2025-01-01-preview`.
     pub schema_version: Option<String>,
+    /// How its certificate is checked; `None`: for the endpoint's host, against the public roots.
+    pub tls: Option<TlsSpec>,
     pub auth: Option<AuthSpec>,
 }
 
@@ -52,6 +54,15 @@ pub struct Endpoint {
     pub tls: bool,
 }
 
+/// What a backend's certificate must be.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TlsSpec {
+    /// The name that is asked for and that the certificate must have; `None`: the endpoint's host.
+    pub server_name: Option<String>,
+    /// Certificates of the only authorities that count, in PEM; empty: the public roots.
+    pub roots: Vec<SecretRef>,
+}
+
 /// How a gateway proves itself to a backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AuthSpec {
@@ -59,10 +70,12 @@ pub enum AuthSpec {
     ApiKey {
         secret: SecretRef,
     },
-    /// `secret`: a credentials file; `None`: what the gateway's surroundings give.
+    /// `secret`: a credentials file, and the profile in it; `None`: what the gateway's surroundings give.
     Aws {
         region: String,
         secret: Option<SecretRef>,
+        /// `None`: `default`.
+        profile: Option<String>,
     },
     Azure {
         client_id: String,

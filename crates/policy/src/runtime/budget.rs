@@ -105,6 +105,11 @@ impl Budget {
             && self.selector.matches(request)
     }
 
+    /// It is a backend's own: what is short here is not short at another backend.
+    pub fn is_of_backend(&self) -> bool {
+        self.backends.is_some() || self.subject.contains(&SubjectPart::Backend)
+    }
+
     /// It can deny, and so holds a bound on what a request may do.
     pub fn binds(&self) -> bool {
         self.rule.enforcement == Enforcement::Reserve

@@ -7,8 +7,8 @@ use quorate_ledger::Amount;
 
 use super::subject::{Way, subject};
 use super::{
-    BackendRef, Budget, CompiledPolicy, Condition, CostContext, CostError, MatchError, NO_ROUTE, RequestView,
-    RouteMatch,
+    Budget, CompiledPolicy, Condition, CostContext, CostError, MatchError, NO_ROUTE, Ranked, RequestView,
+    RouteMatch, Signals,
 };
 
 /// What a policy makes of a request.
@@ -16,8 +16,9 @@ use super::{
 pub struct Explanation<'a> {
     /// `None`: no route matches.
     pub route: Option<RouteMatch<'a>>,
-    /// By priority; those of the same priority in the order of the route, from which they are drawn by weight.
-    pub backends: Vec<&'a BackendRef>,
+    /// In the order in which they are tried. Equals, which are drawn by weight, stand in the order of the route, unless the
+    /// request has what a sticky rule goes by.
+    pub backends: Vec<Ranked<'a>>,
     /// All of them, in the order of the manifests.
     pub budgets: Vec<ExplainedBudget>,
 }
@@ -41,16 +42,19 @@ pub enum Verdict {
 }
 
 impl CompiledPolicy {
-    /// Explains a request with up to `input` and `output` tokens, when it goes to the first backend of its route.
-    pub fn explain(&self, request: &RequestView<'_>, input: u64, output: u64) -> Explanation<'_> {
+    /// Explains a request with as many tokens as `signals` say, when it goes to the first of its backends.
+    pub fn explain(&self, request: &RequestView<'_>, signals: &Signals<'_>) -> Explanation<'_> {
         let route = self.route(request);
-        let mut backends: Vec<&BackendRef> = match &route {
-            Some(found) => found.rule.backends.iter().filter(|backend| backend.weight > 0).collect(),
+        let backends = match &route {
+            Some(found) if found.sticky_key(request, signals.conversation).is_some() => {
+                found.ordered(request, signals)
+            }
+            Some(found) => found.ranks(request.model, signals),
             None => Vec::new(),
         };
-        backends.sort_by_key(|backend| backend.priority);
-        let first = route.as_ref().and_then(RouteMatch::first_backend);
-        let way = Way { route: route.as_ref(), backend: first.map(|backend| backend.backend.as_str()) };
+        let first = backends.first().map(|first| first.backend.backend.as_str());
+        let way = Way { route: route.as_ref(), backend: first };
+        let Signals { input, output, .. } = *signals;
         let at = match &route {
             Some(found) => found.contexts(request.model),
             None => vec![CostContext { model: request.model, backend: "", route: "" }],

@@ -27,10 +27,11 @@ mod price;
 mod request;
 mod route;
 mod route_table;
+mod routing;
 mod subject;
 mod tier;
 
-pub use backend::{AuthSpec, BackendSpec, Endpoint, ProviderKind, SecretRef};
+pub use backend::{AuthSpec, BackendSpec, Endpoint, ProviderKind, SecretRef, TlsSpec};
 pub use budget::{Budget, BudgetMatch, ClusterLoss, NO_ROUTE, WhenShort};
 pub use cel::{CelCost, CelError, EXPRESSION_MAX_BYTES};
 pub use cidr::{Cidr, CidrError};
@@ -48,5 +49,6 @@ pub use route::{
     BackendRef, BodyField, BodyMutation, HeaderMatch, HeaderMutation, Route, RouteMatch, RoutePosition,
     RouteRule,
 };
+pub use routing::{RankReason, Ranked, Routing, Signals, Sticky, Strategy};
 pub use subject::{SUBJECT_MAX_BYTES, SubjectPart};
 pub use tier::{Tier, TierAction, tier_at};

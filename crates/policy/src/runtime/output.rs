@@ -29,6 +29,11 @@ impl OutputBounds {
         Self::whole(0, None, false, (1, matches.len()))
     }
 
+    /// For requests whose output has a bound, and no limit that a backend could be told.
+    pub fn fixed(most: u64, matches: &[BudgetMatch]) -> Self {
+        Self::whole(most, None, false, (1, matches.len()))
+    }
+
     /// `named`: the limit of one answer that the request names. It gets that whole, or less where all budgets that are
     /// short say `Clamp`; one that names none gets what is left of the smallest default, which is at most `default_max`.
     ///

@@ -1,6 +1,6 @@
-//! Routes: which backends serve a request, in which order.
+//! Routes: which backends serve a request. In which order: `routing.rs`.
 
-use super::{CostContext, MODEL_HEADER, TextMatch};
+use super::{CostContext, MODEL_HEADER, Routing, TextMatch};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
@@ -16,6 +16,8 @@ pub struct RouteRule {
     /// Any of these, all headers of each. Empty: every request.
     pub matches: Vec<Vec<HeaderMatch>>,
     pub backends: Vec<BackendRef>,
+    /// Among those of equal priority.
+    pub routing: Routing,
     pub request_timeout_ms: Option<u64>,
     pub stream_idle_timeout_ms: Option<u64>,
     /// For `GET /v1/models`.
@@ -92,38 +94,6 @@ impl RoutePosition {
 }
 
 impl<'a> RouteMatch<'a> {
-    /// The backends in the order in which to try them: by priority, then drawn by weight; those of weight 0 not at all.
-    /// `draw` is any number; the same number gives the same order.
-    pub fn backends(&self, draw: u64) -> Vec<&'a BackendRef> {
-        let mut waiting: Vec<&BackendRef> =
-            self.rule.backends.iter().filter(|backend| backend.weight > 0).collect();
-        let mut ordered = Vec::with_capacity(waiting.len());
-        let mut draw = draw;
-        while let Some(priority) = waiting.iter().map(|backend| backend.priority).min() {
-            let peers = |waiting: &[&BackendRef]| -> u64 {
-                let weights = waiting.iter().filter(|backend| backend.priority == priority);
-                weights.map(|backend| u64::from(backend.weight)).sum()
-            };
-            draw = mixed(draw);
-            let mut ticket = draw % peers(&waiting).max(1);
-            let drawn = waiting.iter().position(|backend| {
-                if backend.priority != priority {
-                    return false;
-                }
-                let weight = u64::from(backend.weight);
-                let won = ticket < weight;
-                ticket = ticket.saturating_sub(weight);
-                won
-            });
-            match drawn {
-                Some(position) => ordered.push(waiting.remove(position)),
-                // Cannot be: a ticket is below the sum of the weights.
-                None => break,
-            }
-        }
-        ordered
-    }
-
     /// The backend that stands first by priority, then by place. `None`: the rule has none that gets anything.
     pub fn first_backend(&self) -> Option<&'a BackendRef> {
         self.rule.backends.iter().filter(|backend| backend.weight > 0).min_by_key(|backend| backend.priority)
@@ -160,12 +130,4 @@ impl<'a> RouteMatch<'a> {
             route: &self.route.name,
         }
     }
-}
-
-/// A number that looks drawn (splitmix64, G. Steele et al., "Fast splittable pseudorandom number generators").
-fn mixed(seed: u64) -> u64 {
-    let mut mixed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
 }

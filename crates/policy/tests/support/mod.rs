@@ -6,8 +6,8 @@
 use quorate_ledger::{Amount, BudgetRule, Unit, Window};
 use quorate_policy::runtime::{
     Attribute, BackendRef, BodyMutation, Budget, CompiledPolicy, Condition, Cost, HeaderMatch,
-    HeaderMutation, Identity, MethodMatch, PathMatch, Pattern, PolicyParts, RequestView, Route, RouteRule,
-    Selector, SubjectPart, TextMatch, TokenKind,
+    HeaderMutation, Identity, MethodMatch, PathMatch, Pattern, PolicyParts, Prices, RequestView, Route,
+    RouteRule, Selector, Signals, SubjectPart, TextMatch, TokenKind,
 };
 
 pub type Headers = Vec<(String, String)>;
@@ -32,6 +32,11 @@ pub fn request<'a>(headers: &'a Headers, identity: &'a Identity) -> RequestView<
         headers,
         identity,
     }
+}
+
+/// Nothing is known of any backend.
+pub fn signals<'s>(draw: u64, (input, output): (u64, u64), prices: &'s Prices) -> Signals<'s> {
+    Signals { draw, conversation: None, input, output, prices, latency_ms: &|_, _| None }
 }
 
 pub fn exact(attribute: Attribute, value: &str) -> Condition {

@@ -12,7 +12,7 @@ use quorate_node::{AlertsConfig, Limits, Node, NodeConfig, NodeListeners, PeerCo
 use quorate_rpc::admin::{ApplyPolicyRequest, GetPolicyRequest};
 use quorate_rpc::{Admin, Client, ClientConfig};
 
-use crate::command::told_to_stop;
+use crate::command::{dev_backends, told_to_stop};
 use crate::logging::{self, LogOptions};
 use crate::mock_provider::{MockProvider, Settings};
 
@@ -99,7 +99,7 @@ impl Dev {
         ready.context("the nodes did not elect a leader in time")??;
         let mut gateways = Vec::new();
         for (listeners, number) in gateway_listeners.into_iter().zip(1..) {
-            let config = self.gateway_config(number, &addresses, &listeners)?;
+            let config = self.gateway_config(number, &addresses, &listeners, &folder)?;
             gateways.push(Gateway::start(config, listeners).with_context(|| format!("gateway {number}"))?);
         }
         self.print_screen(&addresses, &folder);
@@ -213,26 +213,13 @@ impl Dev {
         number: u16,
         addresses: &Addresses,
         listeners: &GatewayListeners,
+        folder: &Path,
     ) -> Result<GatewayConfig> {
-        let backend = |name: &str, base_url: String, api_key_env: Option<&str>| BackendConfig {
-            name: name.to_owned(),
-            provider: Provider::OpenAI,
-            base_url,
-            api_key_env: api_key_env.map(str::to_owned),
-            api_key_file: None,
-            models: Vec::new(),
-            pass_client_key: false,
-            stream_usage: true,
-            tokenizer: None,
-            output_field: None,
-            stand_in: false,
-        };
         let backends = if self.openai {
-            vec![backend("openai", "https://api.openai.com/v1".to_owned(), Some(OPENAI_KEY))]
+            let openai = BackendConfig::new("openai", Provider::OpenAI, String::new());
+            vec![BackendConfig { api_key_env: Some(OPENAI_KEY.to_owned()), ..openai }]
         } else {
-            // Whatever backends a policy names: it can be tried out as it is.
-            let mock = backend("mock", format!("http://{}/v1", addresses.provider), None);
-            vec![BackendConfig { stand_in: true, ..mock }]
+            dev_backends::simulated(&addresses.provider, folder)?
         };
         Ok(GatewayConfig {
             name: format!("dev-gateway-{number}"),

@@ -110,6 +110,7 @@ fn print_tables(answer: &ExplainRequestResponse) {
     println!("user            {}", or_dash(&answer.user));
     println!("route           {}", if answer.route.is_empty() { "(none)" } else { &answer.route });
     if !answer.backends.is_empty() {
+        println!("routing         {}", answer.routing);
         println!("\nBackends, in this order\n{}", backends(&answer.backends));
     }
     if answer.budgets.is_empty() {
@@ -123,14 +124,16 @@ fn print_tables(answer: &ExplainRequestResponse) {
 }
 
 fn backends(backends: &[admin::ExplainedBackend]) -> comfy_table::Table {
-    let mut table = table(&["BACKEND", "PROVIDER", "MODEL", "PRIORITY", "WEIGHT"]);
+    let mut table = table(&["RANK", "BACKEND", "PROVIDER", "MODEL", "PRIORITY", "WEIGHT", "WHY"]);
     for backend in backends {
         table.add_row([
+            backend.rank.to_string(),
             backend.name.clone(),
             backend.provider.clone(),
             backend.model.clone(),
             backend.priority.to_string(),
             backend.weight.to_string(),
+            backend.reason.clone(),
         ]);
     }
     table

@@ -5,6 +5,8 @@ mod apply;
 mod bench;
 mod describe;
 pub mod dev;
+mod dev_backends;
+mod drain;
 mod explain;
 mod gateway;
 mod get;
@@ -73,6 +75,8 @@ enum Command {
     Keys(keys::Keys),
     History(history::History),
     Rollback(history::Rollback),
+    Drain(drain::Drain),
+    Undrain(drain::Undrain),
     TransferLeader(transfer_leader::TransferLeader),
     Bench(bench::Bench),
 }
@@ -142,6 +146,8 @@ impl Cli {
             Command::Keys(command) => command.run().await,
             Command::History(command) => command.run().await,
             Command::Rollback(command) => command.run().await,
+            Command::Drain(command) => command.run().await,
+            Command::Undrain(command) => command.run().await,
             Command::TransferLeader(command) => command.run().await,
             Command::Bench(command) => command.run().await,
         }

@@ -2,7 +2,7 @@
 
 use comfy_table::Table;
 use quorate_rpc::admin;
-use quorate_rpc::budget::ProviderState;
+use quorate_rpc::budget::{ProviderCause, ProviderHealth, ProviderState};
 
 use crate::output::{amount, bytes, duration, or_dash, table, time, units};
 
@@ -104,25 +104,54 @@ pub fn reservations(reservations: &[admin::Reservation]) -> Table {
 }
 
 pub fn providers(answer: &admin::ListProvidersResponse) -> Table {
-    let mut table = table(&["BACKEND", "STATE", "SINCE", "UNTIL", "REASON", "REPORTED BY"]);
-    for provider in &answer.providers {
-        let state = match provider.state() {
-            ProviderState::Healthy => "healthy",
-            ProviderState::Limited => "limited",
-            ProviderState::Failing => "failing",
-            ProviderState::Unspecified => "unknown",
-        };
-        let until = if provider.until_ms == 0 { "-".to_owned() } else { time(provider.until_ms) };
-        table.add_row([
-            &provider.backend,
-            state,
-            &time(provider.since_ms),
-            &until,
-            &provider.reason,
-            &provider.reporter,
-        ]);
+    let mut table =
+        table(&["BACKEND", "MODEL", "STATE", "SINCE", "WHY", "NEXT PROBE", "FIRST BYTE", "REPORTER"]);
+    let mut sorted: Vec<&ProviderHealth> = answer.providers.iter().collect();
+    sorted.sort_by_key(|one| (&one.backend, &one.model));
+    for provider in sorted {
+        table.add_row(circuit(provider));
     }
     table
+}
+
+fn circuit(provider: &ProviderHealth) -> [String; 8] {
+    let drained = provider.drained_since_ms > 0;
+    let state = match provider.state() {
+        _ if drained => "drained",
+        ProviderState::Closed => "closed",
+        ProviderState::Open => "open",
+        ProviderState::HalfOpen => "half-open",
+        ProviderState::Unspecified => "unknown",
+    };
+    let cause = match provider.cause() {
+        ProviderCause::Limited => "limited",
+        ProviderCause::Failing => "failing",
+        ProviderCause::Unspecified => "",
+    };
+    let why = match (cause, provider.reason.as_str()) {
+        _ if drained => format!("by {}", or_dash(&provider.drained_by)),
+        (cause, "") => cause.to_owned(),
+        (cause, reason) => format!("{cause}: {reason}"),
+    };
+    let next = match provider.state() {
+        _ if drained => String::new(),
+        ProviderState::Open => time(provider.until_ms),
+        ProviderState::HalfOpen => format!("now, by {}", provider.holder),
+        ProviderState::Closed | ProviderState::Unspecified => String::new(),
+    };
+    let since = if drained { provider.drained_since_ms } else { provider.since_ms };
+    let model = if provider.model.is_empty() { "(every)" } else { &provider.model };
+    let first_byte = provider.first_byte_ms.map(|ms| format!("{ms} ms")).unwrap_or_default();
+    [
+        provider.backend.clone(),
+        model.to_owned(),
+        state.to_owned(),
+        time(since),
+        or_dash(&why),
+        or_dash(&next),
+        or_dash(&first_byte),
+        or_dash(&provider.reporter),
+    ]
 }
 
 /// What the manifests made: their objects.

@@ -7,24 +7,29 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
-use futures_util::StreamExt as _;
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt as _, Full, Limited, StreamBody};
-use hyper::body::{Bytes, Frame, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue, RETRY_AFTER};
+use hyper::http::request::Parts;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use super::request::{Body, Plan};
-use super::{Settings, answers};
+use super::behaviour::{Behaviour, Fault};
+use super::cache::PromptCache;
+use super::dialect::{Dialect, Endpoint, Route};
+use super::error::Refusal;
+use super::job::Job;
+use super::output::{self, AnswerBody};
+use super::served::Served;
+use super::sigv4::Signed;
+use super::switches::Switches;
+use super::{Settings, keys, openai_text};
 
 const BODY_MAX_BYTES: usize = 64 << 20;
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
-type AnswerBody = UnsyncBoxBody<Bytes, BoxError>;
+const RESET_S: u64 = 60;
 
 #[derive(Debug)]
 pub struct MockProvider {
@@ -32,18 +37,12 @@ pub struct MockProvider {
     task: JoinHandle<()>,
 }
 
-#[derive(Debug, Default)]
-struct Served {
-    requests: AtomicU64,
-    input_tokens: AtomicU64,
-    output_tokens: AtomicU64,
-    refused: AtomicU64,
-}
-
 #[derive(Debug)]
 struct Server {
     settings: Settings,
     served: Arc<Served>,
+    switches: Switches,
+    cache: PromptCache,
     /// Which of a hundred requests fail: by their number, so that a run can be repeated.
     turn: AtomicU64,
 }
@@ -55,7 +54,13 @@ impl MockProvider {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        let server = Arc::new(Server { settings, served: Arc::default(), turn: AtomicU64::new(0) });
+        let server = Arc::new(Server {
+            settings,
+            served: Arc::default(),
+            switches: Switches::default(),
+            cache: PromptCache::default(),
+            turn: AtomicU64::new(0),
+        });
         let task = tokio::spawn(async move {
             loop {
                 let Ok((stream, _)) = listener.accept().await else { continue };
@@ -88,79 +93,128 @@ impl MockProvider {
 
 impl Server {
     async fn answer(&self, request: Request<Incoming>) -> Response<AnswerBody> {
-        let path = request.uri().path().to_owned();
-        match (request.method(), path.as_str()) {
-            (&Method::GET, "/v1/models") => json_answer(200, &answers::models()),
+        let (mut head, body) = request.into_parts();
+        let route = Route::of(head.uri.path());
+        let Ok(bytes) = Limited::new(body, BODY_MAX_BYTES).collect().await.map(|body| body.to_bytes()) else {
+            let refusal = Refusal {
+                status: 413,
+                code: None,
+                message: "the body is longer than 64 MiB, or broke off".into(),
+            };
+            return refused(
+                &refusal,
+                route.map_or(Dialect::OpenAi, |route| route.dialect),
+                &Behaviour::default(),
+            );
+        };
+        let Some(route) = route else { return self.control(&head, &bytes) };
+        // HTTP/2 has it in the address; signatures have it as a header.
+        if !head.headers.contains_key(HOST)
+            && let Some(authority) = head.uri.authority()
+            && let Ok(host) = HeaderValue::from_str(authority.as_str())
+        {
+            head.headers.insert(HOST, host);
+        }
+        self.work(&route, &head, &bytes).await
+    }
+
+    /// What is no provider's.
+    fn control(&self, head: &Parts, bytes: &Bytes) -> Response<AnswerBody> {
+        let path = head.uri.path();
+        match (&head.method, path) {
             (&Method::GET, "/mock/served") => json_answer(200, &self.served.report()),
-            (&Method::POST, "/v1/chat/completions" | "/v1/completions" | "/v1/embeddings") => {
-                self.work(&path, request).await
+            (&Method::GET, "/mock/behaviour") => json_answer(200, &self.switches.report()),
+            (&Method::DELETE, "/mock/behaviour") => {
+                self.switches.clear();
+                json_answer(200, &self.switches.report())
             }
-            _ => json_answer(404, &answers::error(404)),
-        }
-    }
-
-    async fn work(&self, path: &str, request: Request<Incoming>) -> Response<AnswerBody> {
-        let Ok(bytes) = Limited::new(request.into_body(), BODY_MAX_BYTES).collect().await else {
-            return json_answer(400, &answers::error(400));
-        };
-        let Ok(body) = serde_json::from_slice::<Body>(&bytes.to_bytes()) else {
-            return json_answer(400, &answers::error(400));
-        };
-        let inputs = body.input.as_array().map_or(1, Vec::len);
-        let plan = body.plan(&self.settings, self.next_status());
-        if plan.latency_ms > 0 {
-            tokio::time::sleep(Duration::from_millis(plan.latency_ms)).await;
-        }
-        if plan.status != 200 {
-            self.served.refused.fetch_add(1, Ordering::Relaxed);
-            let mut answer = json_answer(plan.status, &answers::error(plan.status));
-            if let Some(seconds) = plan.retry_after {
-                answer.headers_mut().insert(RETRY_AFTER, seconds.into());
-            }
-            return answer;
-        }
-        if plan.stream && path != "/v1/embeddings" {
-            return self.stream(&plan, path == "/v1/chat/completions");
-        }
-        let output = if path == "/v1/embeddings" { 0 } else { plan.output_tokens * plan.choices };
-        self.served.count(plan.input_tokens, output);
-        match path {
-            "/v1/chat/completions" => json_answer(200, &answers::chat(&plan)),
-            "/v1/completions" => json_answer(200, &answers::completion(&plan)),
-            _ => json_answer(200, &answers::embeddings(&plan, inputs)),
-        }
-    }
-
-    fn stream(&self, plan: &Plan, chat: bool) -> Response<AnswerBody> {
-        let mut events: Vec<Result<Bytes, BoxError>> = answers::events(plan, chat)
-            .iter()
-            .map(|event| Ok(Bytes::from(format!("data: {event}\n\n"))))
-            .collect();
-        events.push(Ok(Bytes::from_static(b"data: [DONE]\n\n")));
-        if let Some(chunks) = plan.cut_after {
-            events.truncate(usize::try_from(chunks).unwrap_or(usize::MAX));
-            events.push(Err("cut off, as asked".into()));
-        }
-        let served = self.served.clone();
-        served.count(plan.input_tokens, 0);
-        let (pause, total) = (Duration::from_millis(plan.chunk_ms), plan.output_tokens * plan.choices);
-        let mut sent = 0;
-        let frames = futures_util::stream::iter(events).then(move |event| {
-            // Each event is a token but for the last few: served is what left, not what was planned.
-            if event.is_ok() && sent < total {
-                sent += 1;
-                served.output_tokens.fetch_add(1, Ordering::Relaxed);
-            }
-            async move {
-                if !pause.is_zero() {
-                    tokio::time::sleep(pause).await;
+            (&Method::POST, "/mock/behaviour") => {
+                let asked =
+                    serde_json::from_slice(bytes).map_err(|error| format!("a behaviour is JSON: {error}"));
+                match asked.and_then(|asked| self.switches.set(asked)) {
+                    Ok(()) => json_answer(200, &self.switches.report()),
+                    Err(message) => json_answer(400, &json!({"error": message})),
                 }
-                event.map(Frame::data)
             }
-        });
-        let mut answer = Response::new(StreamBody::new(frames).boxed_unsync());
-        answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+            _ => {
+                let refusal = Refusal {
+                    status: 404,
+                    code: None,
+                    message: format!("the simulated provider has no {} {path}", head.method),
+                };
+                json_answer(404, &refusal.body(Dialect::OpenAi))
+            }
+        }
+    }
+
+    fn read(&self, route: &Route, head: &Parts, bytes: &Bytes) -> Result<Job, Refusal> {
+        let path_and_query = head.uri.path_and_query().map_or("/", |path| path.as_str());
+        let signed =
+            Signed { method: head.method.as_str(), path_and_query, headers: &head.headers, body: bytes };
+        keys::check(route, &self.settings, &signed)?;
+        keys::check_place(route)?;
+        if head.method != Method::POST {
+            return Err(Refusal {
+                status: 405,
+                code: None,
+                message: format!("not {}: use POST", head.method),
+            });
+        }
+        let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+        Job::read(route, content_type, bytes)
+    }
+
+    async fn work(&self, route: &Route, head: &Parts, bytes: &Bytes) -> Response<AnswerBody> {
+        if route.endpoint == Endpoint::Models && head.method == Method::GET {
+            return json_answer(200, &openai_text::models());
+        }
+        let dialect = route.dialect;
+        let path = head.uri.path().to_owned();
+        let job = match self.read(route, head, bytes) {
+            Ok(job) => job,
+            Err(refusal) => {
+                let call = self.served.arrived(dialect, path, route.model.clone().unwrap_or_default());
+                self.served.refused(&call, refusal.status);
+                return refused(&refusal, dialect, &Behaviour::default());
+            }
+        };
+        let call = self.served.arrived(dialect, path, job.ask.model.clone());
+        let behaviour = match job.behaviour(self.outside(dialect, &job.ask.model)) {
+            Ok(behaviour) => behaviour,
+            Err(refusal) => {
+                self.served.refused(&call, refusal.status);
+                return refused(&refusal, dialect, &Behaviour::default());
+            }
+        };
+        let latency_ms = behaviour.latency_ms(&self.settings);
+        if latency_ms > 0 {
+            tokio::time::sleep(Duration::from_millis(latency_ms)).await;
+        }
+        if behaviour.fault == Some(Fault::Hang) {
+            output::hang().await;
+        }
+        let status = behaviour.status();
+        if status != 200 && behaviour.fault != Some(Fault::ErrorInside) {
+            self.served.refused(&call, status);
+            return refused(&Refusal::asked(status), dialect, &behaviour);
+        }
+        let cached = self.cache.look_up(&job.ask.cache_marks);
+        let output = job.output(&behaviour, self.settings.tokens, cached);
+        let chunk_ms = behaviour.chunk_ms(&self.settings);
+        let error = if behaviour.fault.is_some() { job.error_inside(&behaviour) } else { Bytes::new() };
+        let mut answer = output.into_response(&behaviour, chunk_ms, error, (self.served.clone(), call));
+        add_headers(&mut answer, dialect, &behaviour);
         answer
+    }
+
+    /// What the settings say for this request's turn, and what was switched on.
+    fn outside(&self, dialect: Dialect, model: &str) -> Behaviour {
+        let mut behaviour = self.switches.take(dialect, model);
+        let status = self.next_status();
+        if status != 200 && behaviour.status.is_none() {
+            behaviour.status = Some(status);
+        }
+        behaviour
     }
 
     /// 200, or what the settings say for this request's turn.
@@ -177,30 +231,62 @@ impl Server {
     }
 }
 
-impl Served {
-    fn count(&self, input_tokens: u64, output_tokens: u64) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        self.input_tokens.fetch_add(input_tokens, Ordering::Relaxed);
-        self.output_tokens.fetch_add(output_tokens, Ordering::Relaxed);
-    }
-
-    fn report(&self) -> Value {
-        let [input, output] =
-            [&self.input_tokens, &self.output_tokens].map(|count| count.load(Ordering::Relaxed));
-        json!({
-            "requests": self.requests.load(Ordering::Relaxed),
-            "refused": self.refused.load(Ordering::Relaxed),
-            "input_tokens": input,
-            "output_tokens": output,
-            "total_tokens": input + output,
-        })
-    }
-}
-
 fn json_answer(status: u16, value: &Value) -> Response<AnswerBody> {
-    let body = Full::new(Bytes::from(value.to_string())).map_err(|never| match never {}).boxed_unsync();
-    let mut answer = Response::new(body);
+    let mut answer = Response::new(output::whole(value.to_string().into()));
     *answer.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     answer
+}
+
+fn refused(refusal: &Refusal, dialect: Dialect, behaviour: &Behaviour) -> Response<AnswerBody> {
+    let mut answer = json_answer(refusal.status, &refusal.body(dialect));
+    if dialect == Dialect::Bedrock {
+        let kind = HeaderValue::from_static(refusal.bedrock_type());
+        answer.headers_mut().insert("x-amzn-errortype", kind);
+    }
+    if let Some(seconds) = behaviour.retry_after {
+        answer.headers_mut().insert(RETRY_AFTER, seconds.into());
+    }
+    add_headers(&mut answer, dialect, behaviour);
+    answer
+}
+
+/// The request's id, and what is left of the account's limits if that was asked for.
+fn add_headers(answer: &mut Response<AnswerBody>, dialect: Dialect, behaviour: &Behaviour) {
+    let headers = answer.headers_mut();
+    let id = match dialect {
+        Dialect::OpenAi => "x-request-id",
+        Dialect::Azure => "apim-request-id",
+        Dialect::Anthropic => "request-id",
+        Dialect::Bedrock => "x-amzn-requestid",
+    };
+    headers.insert(id, HeaderValue::from_static("req_mock"));
+    for (what, left) in [("requests", behaviour.remaining_requests), ("tokens", behaviour.remaining_tokens)] {
+        let Some(left) = left else { continue };
+        let reset_s = behaviour.reset_s.unwrap_or(RESET_S);
+        let (remaining, reset, when) = match dialect {
+            Dialect::Anthropic => {
+                let at = jiff::Timestamp::now()
+                    + jiff::SignedDuration::from_secs(reset_s.min(86_400).cast_signed());
+                let at = at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+                (
+                    format!("anthropic-ratelimit-{what}-remaining"),
+                    format!("anthropic-ratelimit-{what}-reset"),
+                    at,
+                )
+            }
+            Dialect::OpenAi | Dialect::Azure => (
+                format!("x-ratelimit-remaining-{what}"),
+                format!("x-ratelimit-reset-{what}"),
+                format!("{reset_s}s"),
+            ),
+            // Has no such headers.
+            Dialect::Bedrock => continue,
+        };
+        for (name, value) in [(remaining, left.to_string()), (reset, when)] {
+            if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+                headers.insert(name, value);
+            }
+        }
+    }
 }

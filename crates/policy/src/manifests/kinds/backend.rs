@@ -2,7 +2,7 @@
 
 use crate::manifests::kinds::Reference;
 use crate::manifests::kinds::target::{known_group, known_kind};
-use crate::manifests::kinds::{mutation, security};
+use crate::manifests::kinds::{mutation, security, tls};
 use crate::manifests::reader::{Cursor, Fields};
 use crate::manifests::values;
 use crate::runtime::{BodyMutation, Endpoint, HeaderMutation, ProviderKind, SecretRef};
@@ -43,8 +43,8 @@ pub(crate) struct AiServiceBackend {
 pub(crate) struct EndpointBackend {
     pub host: String,
     pub port: u16,
-    /// Whether the object itself asks for TLS.
-    pub tls: bool,
+    /// Where the object itself asks for TLS: the authorities that count, none for the public ones.
+    pub tls: Option<Vec<SecretRef>>,
 }
 
 /// The official names first; then those of the tutorials.
@@ -113,7 +113,7 @@ impl AiServiceBackend {
 }
 
 impl EndpointBackend {
-    pub fn read(spec: &Cursor<'_>) -> Option<Self> {
+    pub fn read(spec: &Cursor<'_>, namespace: &str) -> Option<Self> {
         let fields = spec.fields()?;
         if let Some(kind) = fields.get("type") {
             kind.choice(&[("Endpoints", ())]);
@@ -123,29 +123,27 @@ impl EndpointBackend {
         if let (Some(list), []) = (fields.get("endpoints"), &endpoints[..]) {
             list.error("no endpoint; one is needed");
         }
-        let tls = fields.get("tls");
-        if let Some(tls) = &tls {
-            read_tls(tls);
-        }
+        let tls = fields.get("tls").map(|tls| read_tls(&tls, namespace));
         fields.without_effect(&["appProtocols", "fallback"]);
         fields.done();
         if endpoints.len() > 1 {
             spec.warn("has more than one endpoint; only the first is used, give each a backend of its own");
         }
         let (host, port) = endpoint(endpoints.first()?)?;
-        Some(Self { host, port, tls: tls.is_some() })
+        let tls = match tls {
+            Some(roots) => Some(roots?),
+            None => None,
+        };
+        Some(Self { host, port, tls })
     }
 }
 
-/// Certificates are checked against the public roots; what would weaken or change that is refused.
-fn read_tls(at: &Cursor<'_>) -> Option<()> {
+/// The authorities that count. What would leave certificates unchecked is refused.
+fn read_tls(at: &Cursor<'_>, namespace: &str) -> Option<Vec<SecretRef>> {
     let fields = at.fields()?;
-    if let Some(roots) = fields.get("wellKnownCACertificates") {
-        roots.choice(&[("System", ())]);
-    }
-    fields.unsupported("caCertificateRefs", "certificates are checked against the roots of the system");
+    let roots = tls::roots(&fields, namespace);
     if fields.flag("insecureSkipVerify") {
-        at.error("insecureSkipVerify is not supported; certificates are always checked");
+        at.error("insecureSkipVerify is not supported; name the server's own authority in caCertificateRefs");
     }
     fields.without_effect(&[
         "sni",
@@ -162,7 +160,7 @@ fn read_tls(at: &Cursor<'_>) -> Option<()> {
         "subjectAltNames",
     ]);
     fields.done();
-    Some(())
+    roots
 }
 
 /// `{fqdn: {hostname, port}}` or `{ip: {address, port}}`

@@ -20,6 +20,8 @@ pub(crate) struct BudgetSpec {
     pub selector: ClientSelector,
     /// `namespace/name`
     pub routes: Option<Vec<String>>,
+    /// `namespace/name`
+    pub backends: Option<Vec<String>>,
     pub time_zone: Option<String>,
     pub output: OutputSpec,
     pub when_short: WhenShort,
@@ -69,9 +71,9 @@ impl BudgetSpec {
         let alerts = fields.get("alerts").map(|alerts| read_alerts(&alerts, namespace));
         let alerts = alerts.unwrap_or_else(|| Some(AlertSpec::default()));
         let levels = read_levels(&fields, alerts.as_ref().map_or(&[], |alerts| &alerts.shares));
-        let (selector, routes) = match fields.get("selector") {
+        let Selected { client, routes, backends } = match fields.get("selector") {
             Some(selector) => read_selector(&selector, namespace),
-            None => (ClientSelector::default(), None),
+            None => Selected::default(),
         };
         let time_zone = fields.get("timeZone").map(|zone| read_time_zone(&zone));
         let output = fields.get("output").map_or(Some(OutputSpec::default()), |output| read_output(&output));
@@ -103,8 +105,9 @@ impl BudgetSpec {
         Some(Self {
             tenant: optional(tenant)?,
             levels: levels?,
-            selector,
+            selector: client,
             routes,
+            backends,
             time_zone: optional(time_zone)?,
             output: output?,
             when_short: when_short?,
@@ -151,11 +154,19 @@ fn read_levels(fields: &Fields<'_>, shares: &[u8]) -> Option<Vec<Level>> {
     if levels.is_empty() { list.refuse("no levels; one is needed") } else { Some(levels) }
 }
 
-/// What a client selector has, and by name: models, teams, users, keys, routes.
-fn read_selector(at: &Cursor<'_>, namespace: &str) -> (ClientSelector, Option<Vec<String>>) {
-    let mut selector = ClientSelector::default();
-    let Some(fields) = at.fields() else { return (selector, None) };
-    selector.read(&fields);
+/// Which requests a Budget counts.
+#[derive(Default)]
+struct Selected {
+    client: ClientSelector,
+    routes: Option<Vec<String>>,
+    backends: Option<Vec<String>>,
+}
+
+/// What a client selector has, and by name: models, teams, users, keys, routes, backends.
+fn read_selector(at: &Cursor<'_>, namespace: &str) -> Selected {
+    let mut selected = Selected::default();
+    let Some(fields) = at.fields() else { return selected };
+    selected.client.read(&fields);
     for (name, attribute) in [
         ("models", Attribute::Header(MODEL_HEADER.to_owned())),
         ("teams", Attribute::Team),
@@ -165,20 +176,33 @@ fn read_selector(at: &Cursor<'_>, namespace: &str) -> (ClientSelector, Option<Ve
         if let Some(list) = fields.get(name) {
             let names: Vec<String> = list.items(NAMES_MAX).iter().filter_map(values::name).collect();
             match any_of(&names) {
-                Some(value) => selector.conditions.push(Condition::Text { attribute, value, invert: false }),
+                Some(value) => {
+                    selected.client.conditions.push(Condition::Text { attribute, value, invert: false });
+                }
                 None => list.error("wanted: one or more names, together less than 1,000 bytes"),
             }
         }
     }
-    let routes = fields.get("routes").map(|routes| {
-        let full = |at: Cursor<'_>| {
-            let name = at.text()?;
-            Some(if name.contains('/') { name.to_owned() } else { format!("{namespace}/{name}") })
-        };
-        routes.items(NAMES_MAX).into_iter().filter_map(full).collect()
+    selected.routes = fields.get("routes").map(|routes| full_names(&routes, namespace));
+    selected.backends = fields.get("backends").map(|backends| {
+        let mistakes = backends.report().mistakes();
+        let names = full_names(&backends, namespace);
+        if names.is_empty() && backends.report().mistakes() == mistakes {
+            backends.error("wanted: one or more names of backends");
+        }
+        names
     });
     fields.done();
-    (selector, routes)
+    selected
+}
+
+/// Each `name` or `namespace/name`.
+fn full_names(at: &Cursor<'_>, namespace: &str) -> Vec<String> {
+    let full = |at: Cursor<'_>| {
+        let name = at.text()?;
+        Some(if name.contains('/') { name.to_owned() } else { format!("{namespace}/{name}") })
+    };
+    at.items(NAMES_MAX).into_iter().filter_map(full).collect()
 }
 
 /// Exactly one of the names. `None`: none, or too many for a pattern.

@@ -4,7 +4,7 @@ use crate::manifests::kinds::target::{known_group, known_kind};
 use crate::manifests::kinds::{CostDefinition, cost, mutation};
 use crate::manifests::reader::{Cursor, Fields};
 use crate::manifests::values;
-use crate::runtime::{BackendRef, HeaderMatch, RouteRule, TextMatch};
+use crate::runtime::{BackendRef, HeaderMatch, RouteRule, Routing, Sticky, Strategy, TextMatch};
 
 #[derive(Debug, Clone)]
 pub(crate) struct AiGatewayRoute {
@@ -85,6 +85,7 @@ fn route_rule(at: &Cursor<'_>, namespace: &str) -> Option<RouteRule> {
         .iter()
         .filter_map(|backend| backend_ref(backend, namespace))
         .collect();
+    let routing = fields.get("routing").and_then(|routing| routing_of(&routing)).unwrap_or_default();
     let (request_timeout_ms, stream_idle_timeout_ms) = timeouts(&fields);
     let models_owned_by = fields.get("modelsOwnedBy").and_then(|owner| values::name(&owner));
     let models_created_at = fields.get("modelsCreatedAt").and_then(|at| unix_seconds(&at));
@@ -92,6 +93,7 @@ fn route_rule(at: &Cursor<'_>, namespace: &str) -> Option<RouteRule> {
     Some(RouteRule {
         matches,
         backends,
+        routing,
         request_timeout_ms,
         stream_idle_timeout_ms,
         models_owned_by,
@@ -160,6 +162,33 @@ fn backend_ref(at: &Cursor<'_>, namespace: &str) -> Option<BackendRef> {
         header_mutation,
         body_mutation,
     })
+}
+
+/// `{strategy: Cheapest, sticky: Conversation}`: a field of ours.
+fn routing_of(at: &Cursor<'_>) -> Option<Routing> {
+    let fields = at.fields()?;
+    let strategy = fields.get("strategy").map_or(Some(Strategy::default()), |strategy| {
+        strategy.choice(&[
+            ("Weighted", Strategy::Weighted),
+            ("Cheapest", Strategy::Cheapest),
+            ("LowestLatency", Strategy::LowestLatency),
+        ])
+    });
+    let sticky = fields.get("sticky").and_then(|sticky| sticky_of(&sticky));
+    fields.done();
+    Some(Routing { strategy: strategy?, sticky })
+}
+
+/// `Conversation`, or `{header: x-conversation-id}`
+fn sticky_of(at: &Cursor<'_>) -> Option<Sticky> {
+    if at.scalar().is_some() {
+        at.choice(&[("Conversation", ())])?;
+        return Some(Sticky::Conversation);
+    }
+    let fields = at.fields()?;
+    let header = fields.need("header").and_then(|header| values::header(&header));
+    fields.done();
+    header.map(Sticky::Header)
 }
 
 /// Of the whole request, and between two pieces of a stream. `0s` is no timeout, as in Gateway API.

@@ -66,7 +66,8 @@ fn auth_of(kind: AuthType, block: &Cursor<'_>, namespace: &str) -> Option<AuthSp
         AuthType::Aws => {
             let secret = credentials_file(&fields, namespace, "credentials");
             fields.unsupported("oidcExchangeToken", NO_EXCHANGE);
-            AuthSpec::Aws { region: text("region")?, secret: secret? }
+            let (region, (secret, profile)) = (text("region"), secret?);
+            AuthSpec::Aws { region: region?, secret, profile }
         }
         AuthType::Azure => {
             fields.unsupported("oidcExchangeToken", NO_EXCHANGE);
@@ -83,23 +84,30 @@ fn auth_of(kind: AuthType, block: &Cursor<'_>, namespace: &str) -> Option<AuthSp
             let secret = credentials_file(&fields, namespace, "service_account.json");
             fields.unsupported("workloadIdentityFederationConfig", NO_EXCHANGE);
             let (project, region) = (text("projectName"), text("region"));
-            AuthSpec::Gcp { project: project?, region: region?, secret: secret? }
+            let (secret, _) = secret?;
+            AuthSpec::Gcp { project: project?, region: region?, secret }
         }
     };
     fields.done();
     Some(auth)
 }
 
-/// `credentialsFile: {secretRef, profile}`. Outer `None`: wrong; inner: absent.
-fn credentials_file(fields: &Fields<'_>, namespace: &str, key: &str) -> Option<Option<SecretRef>> {
-    let Some(file) = fields.get("credentialsFile") else { return Some(None) };
+/// `credentialsFile: {secretRef, profile}`. `None`: wrong; without the block, neither is there.
+fn credentials_file(
+    fields: &Fields<'_>,
+    namespace: &str,
+    key: &str,
+) -> Option<(Option<SecretRef>, Option<String>)> {
+    let Some(file) = fields.get("credentialsFile") else { return Some((None, None)) };
     let file = file.fields()?;
     let secret = file.need("secretRef").and_then(|secret| secret_ref(&secret, namespace, key));
-    if let Some(profile) = file.get("profile") {
-        profile.choice(&[("default", ())]);
-    }
+    let profile = file.get("profile").map(|profile| values::name(&profile));
     file.done();
-    Some(Some(secret?))
+    let profile = match profile {
+        Some(profile) => Some(profile?),
+        None => None,
+    };
+    Some((Some(secret?), profile))
 }
 
 /// `{name, namespace, key}`. `key`: where the reference names none.

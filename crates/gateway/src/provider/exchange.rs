@@ -1,0 +1,235 @@
+//! One request on its way to one backend: what is sent there, and how its answer is read for the client.
+
+use bytes::Bytes;
+
+use super::{
+    answer, anthropic, azure, bedrock,
+    conversation::{Conversation, Target},
+    endpoint::{Api, Dialect, Endpoint, Way},
+    error_body::BadRequest,
+    facts::Facts,
+    openai, output,
+    reply::{ApiError, Context, Garbage, Reply, Unsupported},
+    splice::{self, Edits, OutputField},
+    stream::StreamReader,
+    usage::Usage,
+};
+
+/// What goes upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Sent {
+    /// Below the base URL.
+    pub(crate) path: String,
+    pub(crate) body: Bytes,
+    /// Fields of the client that were left out, harmlessly.
+    pub(crate) dropped: Vec<String>,
+}
+
+/// Of one backend, for one request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct To<'a> {
+    pub(crate) api: Api,
+    /// As the backend knows it.
+    pub(crate) model: &'a str,
+    pub(crate) output_limit: Option<u64>,
+    pub(crate) output_field: OutputField,
+    /// It knows `stream_options`.
+    pub(crate) stream_usage: bool,
+}
+
+/// Why a request cannot go to a backend.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotSendable {
+    #[error("the endpoint is not served by a backend of kind {}; kinds that serve it: {}", api.name(), endpoint.served_by())]
+    Endpoint { endpoint: Endpoint, api: Api },
+    #[error("{0}, or ask for a model that another kind of backend serves")]
+    Unsupported(#[from] Unsupported),
+    #[error(transparent)]
+    BadRequest(#[from] BadRequest),
+}
+
+/// The request as `to` gets it.
+///
+/// # Errors
+/// This backend cannot serve it; another one may.
+pub(crate) fn send(facts: &Facts, body: &Bytes, to: &To<'_>) -> Result<Sent, NotSendable> {
+    let endpoint = facts.endpoint;
+    let way = endpoint.way(to.api).ok_or(NotSendable::Endpoint { endpoint, api: to.api })?;
+    if way == Way::Translate {
+        return translated(endpoint, body, to);
+    }
+    let edits = Edits {
+        model: (facts.model.as_deref() != Some(to.model)).then_some(to.model),
+        output_limit: to.output_limit.map(|tokens| (to.output_field, tokens)),
+        include_usage: facts.stream && to.stream_usage && endpoint.has_stream_options(),
+    };
+    let body = match (&facts.form, edits.model, to.api) {
+        // A deployment of Azure's is in the path.
+        (Some(form), Some(model), Api::OpenAI) => form.with_model(body, facts, model)?,
+        (Some(_), ..) => body.clone(),
+        (None, ..) => splice::apply(body, facts, &edits),
+    };
+    let (path, body) = match to.api {
+        Api::Azure => (azure::path(endpoint, to.model), body),
+        Api::InvokeAnthropic => (
+            bedrock::invoke::path(to.model, facts.stream),
+            anthropic::bedrock_body::bedrock_body(&body)?.into(),
+        ),
+        _ => (endpoint.path().to_owned(), body),
+    };
+    Ok(Sent { path, body, dropped: Vec::new() })
+}
+
+fn translated(endpoint: Endpoint, body: &Bytes, to: &To<'_>) -> Result<Sent, NotSendable> {
+    let conversation: Conversation = match endpoint.dialect() {
+        Dialect::OpenAI => openai::request::decode(body)?,
+        Dialect::Anthropic => anthropic::request::decode(body)?,
+    };
+    let target = Target { model: to.model, output_limit: to.output_limit };
+    let mut outgoing = match to.api {
+        Api::OpenAI | Api::Azure => {
+            openai::request::encode(&conversation, &target, to.output_field, to.stream_usage)?
+        }
+        Api::Anthropic | Api::InvokeAnthropic => anthropic::request::encode(&conversation, &target)?,
+        Api::Converse => bedrock::request::encode(&conversation, &target)?,
+    };
+    match to.api {
+        Api::Azure => outgoing.path = azure::path(Endpoint::Chat, to.model),
+        Api::InvokeAnthropic => {
+            outgoing.path = bedrock::invoke::path(to.model, conversation.stream);
+            outgoing.body = anthropic::bedrock_body::bedrock_body(&outgoing.body)?;
+        }
+        _ => {}
+    }
+    Ok(Sent { path: outgoing.path, body: outgoing.body.into(), dropped: outgoing.dropped })
+}
+
+/// How the answer of a backend is read.
+#[derive(Debug, Clone)]
+pub(crate) struct Reading {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) api: Api,
+    pub(crate) way: Way,
+    pub(crate) context: Context,
+    pub(crate) hides_usage: bool,
+    /// A success may be something else than JSON: the client asked for plain text or subtitles.
+    pub(crate) plain: bool,
+}
+
+/// A whole answer, for the client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Whole {
+    pub(crate) body: Bytes,
+    pub(crate) usage: Option<Usage>,
+    /// Tokens of the audio that was heard, where the answer is a transcript and says no usage: by its length, else none.
+    pub(crate) heard: Option<u64>,
+}
+
+/// A success that is none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Bad {
+    #[error(transparent)]
+    Garbage(#[from] Garbage),
+    /// An error under a status of success.
+    #[error("an error under a status of success: {}", .0.message)]
+    ErrorInside(ApiError),
+}
+
+impl Reading {
+    /// A whole answer of a success status.
+    ///
+    /// # Errors
+    /// It is not an answer of this endpoint.
+    pub(crate) fn whole(&self, bytes: &Bytes) -> Result<Whole, Bad> {
+        if self.way != Way::Translate {
+            let found = answer::decode(bytes, false);
+            if found.is_none() && self.plain {
+                return Ok(Whole { body: bytes.clone(), usage: None, heard: Some(0) });
+            }
+            let found = found.ok_or_else(|| Garbage("the answer is no JSON object".to_owned()))?;
+            if found.is_error && found.usage.is_none() {
+                return Err(Bad::ErrorInside(self.decode_inside(bytes)));
+            }
+            let heard = self.endpoint.takes_form().then(|| output::heard(found.seconds.unwrap_or(0.0)));
+            return Ok(Whole { body: bytes.clone(), usage: found.usage, heard });
+        }
+        let decoded = match self.api {
+            Api::OpenAI | Api::Azure => openai::answer::decode(bytes),
+            Api::Anthropic | Api::InvokeAnthropic => anthropic::answer::decode(bytes),
+            Api::Converse => bedrock::answer::decode(bytes),
+        };
+        let reply: Reply = match decoded {
+            Ok(reply) => reply,
+            Err(garbage) => {
+                return Err(match answer::decode(bytes, false) {
+                    Some(found) if found.is_error => Bad::ErrorInside(self.decode_inside(bytes)),
+                    _ => garbage.into(),
+                });
+            }
+        };
+        let body = match self.endpoint.dialect() {
+            Dialect::OpenAI => openai::answer::encode(&reply, &self.context),
+            Dialect::Anthropic => anthropic::answer::encode(&reply, &self.context),
+        };
+        Ok(Whole { body: body.into(), usage: reply.usage, heard: None })
+    }
+
+    /// An answer of an error status, for the client: status and body. `kind`: AWS's `x-amzn-errortype`.
+    pub(crate) fn error(&self, status: u16, kind: &str, bytes: &Bytes) -> (u16, Bytes) {
+        let speaks_alike = match self.way {
+            Way::Translate => false,
+            // Its errors are AWS's own.
+            Way::Rewrap => self.api != Api::InvokeAnthropic,
+            Way::Pass | Way::Here => true,
+        };
+        if speaks_alike {
+            return (status, bytes.clone());
+        }
+        let error = self.decode_error(status, kind, bytes);
+        self.encode_error(&error)
+    }
+
+    pub(crate) fn encode_error(&self, error: &ApiError) -> (u16, Bytes) {
+        match self.endpoint.dialect() {
+            Dialect::OpenAI => (openai::error::status(error), openai::error::encode(error).into()),
+            Dialect::Anthropic => (anthropic::error::status(error), anthropic::error::encode(error).into()),
+        }
+    }
+
+    fn decode_error(&self, status: u16, kind: &str, bytes: &[u8]) -> ApiError {
+        match self.api {
+            Api::OpenAI | Api::Azure => openai::error::decode(status, kind, bytes),
+            Api::Anthropic => anthropic::error::decode(status, kind, bytes),
+            Api::Converse | Api::InvokeAnthropic => bedrock::error::decode(status, kind, bytes),
+        }
+    }
+
+    /// An error under a status of success: its status is what its words say.
+    fn decode_inside(&self, bytes: &[u8]) -> ApiError {
+        match self.api {
+            Api::OpenAI | Api::Azure => openai::error::decode_inside(bytes),
+            _ => ApiError { status: 502, ..self.decode_error(502, "", bytes) },
+        }
+    }
+
+    pub(crate) fn stream(&self, event_bytes_max: usize) -> StreamReader {
+        match (self.way, self.endpoint.dialect()) {
+            (Way::Translate, client) => {
+                StreamReader::translating(self.api, client, self.context.clone(), event_bytes_max)
+            }
+            _ if self.endpoint.has_typed_events() => {
+                StreamReader::passing_typed(self.endpoint, event_bytes_max)
+            }
+            (_, Dialect::OpenAI) => StreamReader::passing_openai(self.hides_usage, event_bytes_max),
+            (_, Dialect::Anthropic) => StreamReader::passing_anthropic(self.api, event_bytes_max),
+        }
+    }
+
+    /// Generated text in a whole answer, or in what arrived of one.
+    pub(crate) fn text(&self, bytes: &[u8]) -> Option<String> {
+        match answer::decode(bytes, true) {
+            Some(answer) => Some(answer.text),
+            None => self.plain.then(|| String::from_utf8_lossy(bytes).into_owned()),
+        }
+    }
+}
