@@ -145,7 +145,17 @@ fn caches(conversation: &Conversation) -> bool {
 }
 
 fn tool(tool: &Tool) -> Value {
-    let mut function = json!({"name": tool.name, "parameters": tool.schema});
+    let mut schema = tool.schema.clone();
+    if let Some(object) = schema.as_object_mut() {
+        // OpenAI refuses objects that do not say what is in them; tools of MCP servers without parameters do not.
+        if object.get("type").is_none_or(Value::is_null) {
+            object.insert("type".to_owned(), "object".into());
+        }
+        if object["type"] == "object" {
+            object.entry("properties").or_insert_with(|| json!({}));
+        }
+    }
+    let mut function = json!({"name": tool.name, "parameters": schema});
     if let Some(description) = &tool.description {
         function["description"] = description.as_str().into();
     }
