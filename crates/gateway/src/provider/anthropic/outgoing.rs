@@ -198,7 +198,7 @@ fn note<T>(field: &mut Option<T>, name: &str, dropped: &mut Vec<String>) {
 fn tool(tool: &crate::provider::conversation::Tool) -> Tool<'_> {
     let mut schema = Cow::Borrowed(&tool.schema);
     // OpenAI takes a tool without parameters; here a schema must say that it is an object.
-    if schema.get("type").is_none()
+    if schema.get("type").is_none_or(Value::is_null)
         && let Some(object) = schema.to_mut().as_object_mut()
     {
         object.insert("type".into(), "object".into());
@@ -250,6 +250,12 @@ fn messages<'a>(
     }
     if messages.is_empty() {
         return Err(refused("messages", "hold no text; send at least one message that is not empty"));
+    }
+    // "Final assistant content cannot end with trailing whitespace."
+    if let Some(Message { role: "assistant", content }) = messages.last_mut()
+        && let Some(text) = content.last_mut().and_then(|block| block.text.as_mut())
+    {
+        *text = text.trim_end();
     }
     for message in &mut messages {
         message.content.sort_by_key(|block| block.r#type != "tool_result");

@@ -64,7 +64,7 @@ pub(super) fn tools<'a>(
         entries.push(Entry::ToolSpec {
             name: tool_name(&tool.name)?,
             description: tool.description.as_deref().filter(|text| !text.is_empty()),
-            input_schema: Schema { json: std::borrow::Cow::Borrowed(&tool.schema) },
+            input_schema: schema(&tool.schema),
             strict: tool.strict.filter(|strict| *strict),
         });
         let point = tool.cache.as_ref().and_then(|cache| writer.cache_point(cache));
@@ -101,6 +101,17 @@ pub(super) fn tools<'a>(
         _ => None,
     };
     Ok((Some(ToolConfig { tools: entries, tool_choice: choice }), own))
+}
+
+/// It must say that it is an object, which other APIs let tools without parameters leave out.
+fn schema(of: &Value) -> Schema<'_> {
+    let mut json = std::borrow::Cow::Borrowed(of);
+    if of.get("type").is_none_or(Value::is_null)
+        && let Some(object) = json.to_mut().as_object_mut()
+    {
+        object.insert("type".to_owned(), "object".into());
+    }
+    Schema { json }
 }
 
 /// A tool that messages used but the request no longer defines. It is not going to be used.
