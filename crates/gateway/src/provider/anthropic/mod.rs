@@ -3,6 +3,7 @@
 
 pub(crate) mod answer;
 pub(crate) mod bedrock_body;
+pub(crate) mod betas;
 pub(crate) mod blocks;
 pub(crate) mod count;
 pub(crate) mod error;
