@@ -28,6 +28,7 @@ pub(crate) mod sse;
 pub(crate) mod stream;
 pub(crate) mod stream_options;
 pub(crate) mod tally;
+mod too_long;
 mod tool_input;
 pub(crate) mod typed;
 pub(crate) mod usage;
