@@ -9,6 +9,7 @@ pub(crate) mod request;
 pub(crate) mod stream;
 
 mod answered;
+mod calls;
 mod chunks;
 mod effort;
 mod fields;
