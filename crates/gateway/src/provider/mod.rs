@@ -11,6 +11,7 @@ pub(crate) mod bedrock;
 mod beginning;
 pub(crate) mod body_mutation;
 pub(crate) mod chunk;
+mod closed_schema;
 pub(crate) mod conversation;
 pub(crate) mod endpoint;
 pub(crate) mod error_body;

@@ -12,6 +12,7 @@ use super::{
     wire::{Block as Wire, CacheControl, Source as WireSource, tool_id},
 };
 use crate::provider::{
+    closed_schema::closed,
     conversation::{
         Block, Content, Conversation, Format, OUTPUT_LIMIT_DEFAULT, Role, Source, Target, ToolChoice,
     },
@@ -45,7 +46,7 @@ struct Body<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     thinking: Option<Thinking>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    output_config: Option<OutputConfig<'a>>,
+    output_config: Option<OutputConfig>,
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata: Option<Metadata<'a>>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -80,17 +81,17 @@ struct Choice<'a> {
 }
 
 #[derive(Debug, Serialize)]
-struct OutputConfig<'a> {
+struct OutputConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     effort: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    format: Option<JsonFormat<'a>>,
+    format: Option<JsonFormat>,
 }
 
 #[derive(Debug, Serialize)]
-struct JsonFormat<'a> {
+struct JsonFormat {
     r#type: &'static str,
-    schema: &'a Value,
+    schema: Value,
 }
 
 #[derive(Debug, Serialize)]
@@ -125,7 +126,11 @@ pub(crate) fn encode(conversation: &Conversation, target: &Target<'_>) -> Result
             dropped.push("response_format".into());
             None
         }
-        Format::Schema { schema, .. } => Some(JsonFormat { r#type: "json_schema", schema }),
+        Format::Schema { schema, .. } => {
+            let (schema, told) = closed(schema);
+            dropped.extend(told.into_iter().map(str::to_owned));
+            Some(JsonFormat { r#type: "json_schema", schema })
+        }
     };
     let effort = plan.effort;
     let body = Body {
@@ -133,7 +138,7 @@ pub(crate) fn encode(conversation: &Conversation, target: &Target<'_>) -> Result
         max_tokens,
         system,
         messages: messages(conversation, &mut dropped)?,
-        tools: conversation.tools.iter().map(tool).collect(),
+        tools: conversation.tools.iter().map(|given| tool(given, &mut dropped)).collect(),
         tool_choice: tool_choice(conversation),
         stop_sequences: &conversation.stop,
         temperature: sampling.temperature,
@@ -195,8 +200,13 @@ fn note<T>(field: &mut Option<T>, name: &str, dropped: &mut Vec<String>) {
     }
 }
 
-fn tool(tool: &crate::provider::conversation::Tool) -> Tool<'_> {
+fn tool<'a>(tool: &'a crate::provider::conversation::Tool, dropped: &mut Vec<String>) -> Tool<'a> {
     let mut schema = Cow::Borrowed(&tool.schema);
+    if tool.strict == Some(true) {
+        let (closed, told) = closed(&tool.schema);
+        dropped.extend(told.into_iter().map(str::to_owned));
+        schema = Cow::Owned(closed);
+    }
     // OpenAI takes a tool without parameters; here a schema must say that it is an object.
     if schema.get("type").is_none_or(Value::is_null)
         && let Some(object) = schema.to_mut().as_object_mut()

@@ -11,6 +11,7 @@ use super::{
     reasoning, tools,
 };
 use crate::provider::{
+    closed_schema::closed,
     conversation::{Conversation, Format, Reasoning, Target, ToolChoice},
     reply::{Outgoing, Unsupported},
 };
@@ -97,7 +98,9 @@ pub(crate) fn encode(conversation: &Conversation, target: &Target<'_>) -> Result
             system.push(Piece::Text(JSON_PROMPT));
         }
         Format::Schema { name, schema, .. } => {
-            output_config.insert("textFormat".to_owned(), text_format(name.as_deref(), schema)?);
+            let (schema, told) = closed(schema);
+            told.into_iter().for_each(|name| writer.dropped(name));
+            output_config.insert("textFormat".to_owned(), text_format(name.as_deref(), &schema)?);
         }
     }
 

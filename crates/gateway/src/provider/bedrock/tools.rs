@@ -11,6 +11,7 @@ use super::{
     model::Family,
 };
 use crate::provider::{
+    closed_schema::closed,
     conversation::{Content, Conversation, ToolChoice},
     reply::Unsupported,
 };
@@ -64,7 +65,7 @@ pub(super) fn tools<'a>(
         entries.push(Entry::ToolSpec {
             name: tool_name(&tool.name)?,
             description: tool.description.as_deref().filter(|text| !text.is_empty()),
-            input_schema: schema(&tool.schema),
+            input_schema: schema(&tool.schema, tool.strict == Some(true), writer),
             strict: tool.strict.filter(|strict| *strict),
         });
         let point = tool.cache.as_ref().and_then(|cache| writer.cache_point(cache));
@@ -104,8 +105,13 @@ pub(super) fn tools<'a>(
 }
 
 /// It must say that it is an object, which other APIs let tools without parameters leave out.
-fn schema(of: &Value) -> Schema<'_> {
+fn schema<'a>(of: &'a Value, strict: bool, writer: &mut Writer) -> Schema<'a> {
     let mut json = std::borrow::Cow::Borrowed(of);
+    if strict {
+        let (closed, told) = closed(of);
+        told.into_iter().for_each(|name| writer.dropped(name));
+        json = std::borrow::Cow::Owned(closed);
+    }
     if of.get("type").is_none_or(Value::is_null)
         && let Some(object) = json.to_mut().as_object_mut()
     {
