@@ -132,14 +132,22 @@ pub(crate) fn encode(conversation: &Conversation, target: &Target<'_>) -> Result
             Some(JsonFormat { r#type: "json_schema", schema })
         }
     };
+    let mut tools: Vec<Tool<'_>> = conversation.tools.iter().map(|given| tool(given, &mut dropped)).collect();
+    let mut choice = tool_choice(conversation);
+    if let Some(used) = conversation.used_tools().filter(|_| tools.is_empty()) {
+        // "Requests which include `tool_use` or `tool_result` blocks must define tools": agents that sum up what they did
+        // send none.
+        tools.extend(used.into_iter().map(undefined));
+        choice = Some(Choice { r#type: "none", name: None, disable_parallel_tool_use: false });
+    }
     let effort = plan.effort;
     let body = Body {
         model: target.model,
         max_tokens,
         system,
         messages: messages(conversation, &mut dropped)?,
-        tools: conversation.tools.iter().map(|given| tool(given, &mut dropped)).collect(),
-        tool_choice: tool_choice(conversation),
+        tools,
+        tool_choice: choice,
         stop_sequences: &conversation.stop,
         temperature: sampling.temperature,
         top_p: sampling.top_p,
@@ -221,6 +229,12 @@ fn tool<'a>(tool: &'a crate::provider::conversation::Tool, dropped: &mut Vec<Str
         strict: tool.strict.filter(|strict| *strict),
         cache_control: tool.cache.as_ref().map(CacheControl::from),
     }
+}
+
+/// A tool that messages used but the request no longer defines. It is not going to be used.
+fn undefined(name: &str) -> Tool<'_> {
+    let input_schema = Cow::Owned(serde_json::json!({"type": "object"}));
+    Tool { name, description: None, input_schema, strict: None, cache_control: None }
 }
 
 fn tool_choice(conversation: &Conversation) -> Option<Choice<'_>> {
@@ -456,6 +470,18 @@ mod tests {
         assert_eq!(named, ["reasoning_content"]);
         let empty = Conversation { turns: vec![turn(Role::User, vec![text("")])], ..Conversation::default() };
         assert!(encode(&empty, &Target { model: "m", output_limit: None }).is_err());
+    }
+
+    #[test]
+    fn used_tools_are_defined() {
+        let used = Content::ToolUse { id: "a".into(), name: "f".into(), input: "{}".into() };
+        let result = Content::ToolResult { id: "a".into(), blocks: vec![], is_error: false };
+        let mut history = hello();
+        history.turns.push(Turn { role: Role::Assistant, blocks: vec![used.into()] });
+        history.turns.push(Turn { role: Role::User, blocks: vec![result.into()] });
+        let (body, named) = sent(&history, "m", None);
+        assert_eq!(body["tools"], json!([{"name": "f", "input_schema": {"type": "object"}}]));
+        assert_eq!((&body["tool_choice"], named), (&json!({"type": "none"}), vec![]));
     }
 
     #[test]

@@ -84,7 +84,8 @@ fn tools() -> impl Strategy<Value = Vec<Tool>> {
         strict,
         cache,
     });
-    vec(tool, 0..3)
+    // None at all would be made up where turns use some.
+    vec(tool, 1..3)
 }
 
 fn conversation() -> impl Strategy<Value = Conversation> {

@@ -1,8 +1,6 @@
 //! Tools and their choice as Converse says them. What it has no field for (no tool, one at a time) Anthropic's models take
 //! in their own `tool_choice`.
 
-use std::collections::BTreeSet;
-
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -12,7 +10,7 @@ use super::{
 };
 use crate::provider::{
     closed_schema::closed,
-    conversation::{Content, Conversation, ToolChoice},
+    conversation::{Conversation, ToolChoice},
     reply::Unsupported,
 };
 
@@ -50,7 +48,7 @@ pub(super) fn tools<'a>(
     family: Family,
     writer: &mut Writer,
 ) -> Result<(Option<ToolConfig<'a>>, Option<Value>), Unsupported> {
-    let used = used(conversation);
+    let used = conversation.used_tools();
     let forbidden =
         conversation.tools.is_empty() || matches!(conversation.tool_choice, Some(ToolChoice::None));
     if forbidden && used.is_none() {
@@ -124,26 +122,6 @@ fn schema<'a>(of: &'a Value, strict: bool, writer: &mut Writer) -> Schema<'a> {
 fn undefined(name: &str) -> Result<Entry<'_>, Unsupported> {
     let schema = Schema { json: std::borrow::Cow::Owned(json!({"type": "object"})) };
     Ok(Entry::ToolSpec { name: tool_name(name)?, description: None, input_schema: schema, strict: None })
-}
-
-/// The names of the tools that turns used; `None` if no turn has to do with tools.
-fn used(conversation: &Conversation) -> Option<BTreeSet<&str>> {
-    let mut names = BTreeSet::new();
-    let mut any = false;
-    for block in conversation.turns.iter().flat_map(|turn| &turn.blocks) {
-        match &block.content {
-            Content::ToolUse { name, .. } => {
-                any = true;
-                names.insert(name.as_str());
-            }
-            Content::ToolResult { .. } => any = true,
-            _ => {}
-        }
-    }
-    if any && names.is_empty() {
-        names.insert("tool");
-    }
-    any.then_some(names)
 }
 
 fn refused(param: &str, why: &str) -> Unsupported {

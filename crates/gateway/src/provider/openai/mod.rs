@@ -19,4 +19,5 @@ mod parts_in;
 mod parts_out;
 mod request_in;
 mod request_out;
+mod strict;
 mod tools_in;

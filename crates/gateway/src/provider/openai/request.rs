@@ -102,7 +102,7 @@ mod tests {
                         tools: vec![Tool {
                             name: "look".to_owned(),
                             description: Some("Looks.".to_owned()),
-                            schema: json!({"type": "object", "properties": {"city": {"type": "string"}}}),
+                            schema: json!({"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"], "additionalProperties": false}),
                             strict: Some(true),
                             cache: None,
                         }],
