@@ -8,6 +8,7 @@ pub(crate) mod blocks;
 pub(crate) mod count;
 pub(crate) mod error;
 pub(crate) mod fields;
+mod media;
 pub(crate) mod model;
 pub(crate) mod outgoing;
 pub(crate) mod request;
