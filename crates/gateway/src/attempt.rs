@@ -69,12 +69,14 @@ impl Attempt<'_> {
     /// It cannot serve this request; another one may.
     pub(crate) fn encode(&mut self, held: Option<&Held>) -> Result<Sent, NotSendable> {
         let facts = &self.call.facts;
+        let betas = headers::betas(&self.call.asked.headers, &self.candidate.headers);
         let to = To {
             api: self.backend.api(),
             model: &self.candidate.model,
             output_limit: held.and_then(|held| held.output_limit),
             output_field: self.backend.output_field(facts.endpoint, &self.candidate.model),
             stream_usage: self.backend.stream_usage,
+            betas: &betas,
         };
         let mut sent = exchange::send(facts, &self.call.body, &to)?;
         let mutation = &self.candidate.body;

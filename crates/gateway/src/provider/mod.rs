@@ -11,6 +11,7 @@ pub(crate) mod bedrock;
 mod beginning;
 pub(crate) mod body_mutation;
 pub(crate) mod chunk;
+mod closed_schema;
 pub(crate) mod conversation;
 pub(crate) mod endpoint;
 pub(crate) mod error_body;
@@ -28,6 +29,8 @@ pub(crate) mod sse;
 pub(crate) mod stream;
 pub(crate) mod stream_options;
 pub(crate) mod tally;
+mod too_long;
+mod tool_input;
 pub(crate) mod typed;
 pub(crate) mod usage;
 

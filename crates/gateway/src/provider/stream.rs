@@ -277,10 +277,10 @@ impl Events {
             }
             Self::Anthropic(decoder) => match framed {
                 Framed::Sse { raw, data } if data.is_empty() => Ok(Piece { out: raw, ..Piece::default() }),
-                Framed::Sse { raw, data } => Ok(Piece { out: raw, ..said(&decoder.push("", &data)?) }),
+                Framed::Sse { raw, data } => Ok(Piece { out: raw, ..said(&decoder.read(&data)?) }),
                 Framed::Unwrapped(data) => {
                     let out = as_sse(&data).into();
-                    Ok(Piece { out, ..said(&decoder.push("", &data)?) })
+                    Ok(Piece { out, ..said(&decoder.read(&data)?) })
                 }
                 Framed::Aws(message) => {
                     let events = bedrock::stream::Decoder::default().message(&message)?;
