@@ -203,7 +203,8 @@ async fn partial(attempt: &Attempt<'_>, held: Option<&Held>, read: &BytesMut) ->
     let output = if read.len() > COUNTED_BYTES_MAX {
         held.output
     } else {
-        count(attempt, String::from_utf8_lossy(read).into_owned()).await.min(held.output)
+        let counted = count(attempt, String::from_utf8_lossy(read).into_owned()).await;
+        held.most_output(0, counted)
     };
     attempt.core().metrics.charged(Usage::of(0, output));
     Usage::of(input, output)

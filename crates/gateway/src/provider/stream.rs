@@ -16,7 +16,7 @@ use super::{
     endpoint::Dialect,
     endpoint::Endpoint,
     openai,
-    reply::{ApiError, Context, Event, Garbage},
+    reply::{ApiError, Context, Event, Garbage, Opening},
     sse::{self, EventTooLarge, Splitter},
     typed,
     usage::Usage,
@@ -370,6 +370,9 @@ fn said(events: &[Event]) -> Piece {
                 piece.text.push_str(text);
             }
             Event::Input { json, .. } => piece.text.push_str(json),
+            Event::Open { block: Opening::ToolUse { name, .. }, .. } => piece.text.push_str(name),
+            // Nobody can read it: for what it is worth.
+            Event::Open { block: Opening::RedactedThinking(data), .. } => piece.text.push_str(data),
             Event::Usage(usage) => piece.usage = Some(*usage),
             Event::Error(error) => piece.error = Some(error.clone()),
             _ => {}

@@ -26,6 +26,12 @@ impl Usage {
     pub(crate) fn of(input: u64, output: u64) -> Self {
         Self { input, output, total: input.saturating_add(output), ..Self::default() }
     }
+
+    /// The same with more output than was said.
+    pub(crate) fn with_output(self, output: u64) -> Self {
+        let more = output.saturating_sub(self.output);
+        Self { output: self.output.saturating_add(more), total: self.total.saturating_add(more), ..self }
+    }
 }
 
 /// `usage` as on the wire, in the words of both houses. A member that is no whole number counts as absent.

@@ -1,0 +1,188 @@
+//! What requests cost that are translated, or that pass in Anthropic's dialect: a backend of each kind, each played by the
+//! same scripted provider.
+
+use aws_smithy_eventstream::frame::write_message_to;
+use aws_smithy_types::event_stream::{Header, HeaderValue, Message};
+use http_body_util::BodyExt;
+use quorate_policy::runtime::CompiledPolicy;
+
+use super::{
+    provider::{Step, answer, chat, stream_end, stream_head},
+    world::{World, hourly},
+};
+use crate::lower;
+
+const CHAT: &str = "/v1/chat/completions";
+const MESSAGES: &str = "/v1/messages";
+/// 10 tokens of OpenAI's.
+const TEXT: &str = "Hello there, how are you today, friend?";
+
+/// A world whose backends are named after the first word of their models.
+async fn world(limit: u64) -> World {
+    with(lower::compile(&hourly(limit)).unwrap()).await
+}
+
+async fn with(policy: CompiledPolicy) -> World {
+    let key = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(key.path(), "sk-test").unwrap();
+    World::compiled(policy, |base_url| {
+        let (root, key) = (base_url.trim_end_matches("/v1"), key.path().display());
+        let backend = |name: &str, kind: &str, base: &str| {
+            format!("  - {{name: {name}, provider: {kind}, base_url: '{base}', models: [{name}-model], api_key_file: '{key}'}}\n")
+        };
+        let backends = [
+            backend("openai", "OpenAI", base_url),
+            backend("azure", "AzureOpenAI", root),
+            backend("claude", "Anthropic", base_url),
+            backend("converse", "AWSBedrock, region: r", root),
+            backend("invoke", "AWSAnthropic, region: r", root),
+        ];
+        format!(
+            "name: g1\nlisten: 127.0.0.1:0\nhttp_listen: 127.0.0.1:0\nnodes: ['127.0.0.1:1']\nbackends:\n{}",
+            backends.concat()
+        )
+    })
+    .await
+}
+
+fn ask(model: &str, more: &str) -> String {
+    format!(r#"{{"model":"{model}-model","messages":[{{"role":"user","content":"Say hello"}}]{more}}}"#)
+}
+
+/// A chunk of the transfer encoding, of bytes.
+fn chunk(bytes: &[u8]) -> Step {
+    let mut chunk = format!("{:x}\r\n", bytes.len()).into_bytes();
+    chunk.extend_from_slice(bytes);
+    chunk.extend_from_slice(b"\r\n");
+    Step::Write(chunk)
+}
+
+/// The head of one of AWS's streams.
+fn aws_head() -> Step {
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/vnd.amazon.eventstream\r\ntransfer-encoding: chunked\r\n\r\n";
+    Step::Write(head.as_bytes().to_vec())
+}
+
+fn frame(name: &str, payload: &str) -> Vec<u8> {
+    let kind = if name.ends_with("Exception") { "exception" } else { "event" };
+    let mut message = Message::new(payload.as_bytes().to_vec());
+    for (header, value) in [(":message-type", kind), (&format!(":{kind}-type"), name)] {
+        let value = HeaderValue::String(value.to_owned().into());
+        message = message.add_header(Header::new(header.to_owned(), value));
+    }
+    let mut out = Vec::new();
+    write_message_to(&message, &mut out).unwrap();
+    out
+}
+
+/// One of Anthropic's events, in the frames of a backend.
+fn anthropic(kind: &str, rest: &str, backend: &str) -> Step {
+    use base64::Engine as _;
+    let data = format!(r#"{{"type":"{kind}"{rest}}}"#);
+    if backend == "invoke" {
+        let bytes = base64::engine::general_purpose::STANDARD.encode(data);
+        chunk(&frame("chunk", &format!(r#"{{"bytes":"{bytes}"}}"#)))
+    } else {
+        chunk(format!("event: {kind}\ndata: {data}\n\n").as_bytes())
+    }
+}
+
+/// The beginning of a stream: 20 tokens in, of which 8 out of the cache.
+fn begins(backend: &str) -> Vec<Step> {
+    let usage = r#"{"input_tokens":12,"cache_read_input_tokens":8,"output_tokens":1}"#;
+    let message = format!(r#","message":{{"id":"m","model":"c","usage":{usage}}}"#);
+    let head = if backend == "invoke" { aws_head() } else { stream_head() };
+    vec![head, anthropic("message_start", &message, backend)]
+}
+
+fn block(backend: &str, number: usize, opening: &str, delta: &str) -> Vec<Step> {
+    vec![
+        anthropic(
+            "content_block_start",
+            &format!(r#","index":{number},"content_block":{{{opening}}}"#),
+            backend,
+        ),
+        anthropic("content_block_delta", &format!(r#","index":{number},"delta":{{{delta}}}"#), backend),
+    ]
+}
+
+fn thinking(backend: &str, number: usize) -> Vec<Step> {
+    let delta = format!(r#""type":"thinking_delta","thinking":"{TEXT}""#);
+    block(backend, number, r#""type":"thinking","thinking":"""#, &delta)
+}
+
+fn text(backend: &str, number: usize) -> Vec<Step> {
+    let delta = format!(r#""type":"text_delta","text":"{TEXT}""#);
+    block(backend, number, r#""type":"text","text":"""#, &delta)
+}
+
+fn tool(backend: &str, number: usize) -> Vec<Step> {
+    let opening = r#""type":"tool_use","id":"t","name":"tell_me_the_weather_of_tomorrow","input":{}"#;
+    let delta = format!(r#""type":"input_json_delta","partial_json":"{{\"a\":\"{TEXT}\"""#);
+    block(backend, number, opening, &delta)
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_pays_for_what_came_after_the_usage_so_far() {
+    for (path, backend) in [(CHAT, "claude"), (CHAT, "invoke"), (MESSAGES, "claude"), (MESSAGES, "invoke")] {
+        let world = world(2_000).await;
+        let parts = [thinking(backend, 0), text(backend, 1), tool(backend, 2)].concat();
+        world.provider.plays([begins(backend), parts, vec![Step::Pause, Step::UntilClosed]].concat());
+        let body = ask(backend, r#","max_tokens":500,"stream":true"#);
+        let mut answer = world.open(path, &body, &[]).await.into_body();
+        let mut seen = Vec::new();
+        while !String::from_utf8_lossy(&seen).contains("friend?\\") {
+            seen.extend(answer.frame().await.unwrap().unwrap().into_data().unwrap());
+        }
+        drop(answer);
+        world.provider.go();
+        world.provider.closed.acquire().await.unwrap().forget();
+        world.resolved().await;
+        let (spent, _) = world.alice();
+        // 20 in, 1 of the usage so far, three times the text, and a tool's name of at least 6.
+        assert!((20 + 30 + 6..=20 + 50).contains(&spent), "{path} {backend}: {spent}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_breaks_off_costs_no_more_than_was_held() {
+    let world = world(2_000).await;
+    world.provider.plays([begins("claude"), text("claude", 0), vec![stream_end()]].concat());
+    let answer = world.ask(MESSAGES, &ask("claude", r#","max_tokens":4,"stream":true"#), &[]).await;
+    assert!(answer.text().contains("upstream_died"), "{}", answer.text());
+    assert_eq!(world.alice(), (20 + 4, 0));
+}
+
+#[tokio::test]
+async fn the_last_usage_of_a_stream_is_what_it_costs() {
+    let delta = |usage: &str| format!(r#","delta":{{"stop_reason":"end_turn"}}{usage}"#);
+    for (path, backend, usage, spent) in [
+        (CHAT, "claude", r#","usage":{"output_tokens":30}"#, 50),
+        (MESSAGES, "claude", r#","usage":{"output_tokens":30}"#, 50),
+        (CHAT, "invoke", r#","usage":{"output_tokens":30}"#, 50),
+        (MESSAGES, "invoke", r#","usage":{"input_tokens":13,"output_tokens":30}"#, 51),
+        (
+            MESSAGES,
+            "claude",
+            r#","usage":{"input_tokens":12,"cache_read_input_tokens":8,"cache_creation_input_tokens":5,"output_tokens":30}"#,
+            55,
+        ),
+        // What was generated is counted where the last event does not tell it: 10 after the 1 of the first.
+        (CHAT, "claude", "", 31),
+        (MESSAGES, "claude", r#","usage":{"input_tokens":12}"#, 31),
+    ] {
+        let world = world(2_000).await;
+        let ends = vec![
+            anthropic("content_block_stop", r#","index":0"#, backend),
+            anthropic("message_delta", &delta(usage), backend),
+            anthropic("message_stop", "", backend),
+            stream_end(),
+        ];
+        world.provider.plays([begins(backend), text(backend, 0), ends].concat());
+        let body = ask(backend, r#","max_tokens":500,"stream":true"#);
+        let answer = world.ask(path, &body, &[]).await;
+        let comment = format!(": x-ai-gateway-tokens-used={spent}\n\n");
+        assert!(answer.text().ends_with(&comment), "{path} {backend} {usage}: {}", answer.text());
+        assert_eq!(world.alice(), (spent, 0), "{path} {backend} {usage}");
+    }
+}
