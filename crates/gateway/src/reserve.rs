@@ -87,6 +87,9 @@ impl<'c> Reserving<'c> {
 
     /// The budgets of the backend that is tried first.
     fn match_first(&mut self) -> Result<(), Refusal> {
+        if self.call.facts.endpoint.is_free() {
+            return Ok(());
+        }
         let first = self.covered.first().copied().filter(|first| !self.plan.is_matched_to(*first));
         if let Some(first) = first {
             self.plan = Arc::new(self.plan.matching(&self.call.asked, first)?);

@@ -186,3 +186,43 @@ async fn the_last_usage_of_a_stream_is_what_it_costs() {
         assert_eq!(world.alice(), (spent, 0), "{path} {backend} {usage}");
     }
 }
+
+const OF_BACKENDS: &str = "
+apiVersion: aigateway.envoyproxy.io/v1beta1
+kind: AIGatewayRoute
+metadata: {name: chat}
+spec:
+  rules:
+    - backendRefs: [{name: first, priority: 0}, {name: second, priority: 1}]
+---
+apiVersion: quorate.dev/v1alpha1
+kind: Budget
+metadata: {name: quota}
+spec:
+  selector: {backends: [second]}
+  limit: {requests: 1}
+  window: Hour
+";
+
+#[tokio::test]
+async fn counting_tokens_is_free_whichever_backend_counts() {
+    let world = World::configured(OF_BACKENDS, |base_url| {
+        format!(
+            "name: g1\nlisten: 127.0.0.1:0\nhttp_listen: 127.0.0.1:0\nnodes: ['127.0.0.1:1']\nbackends:\n  \
+             - {{name: first, provider: Anthropic, base_url: '{base_url}/first'}}\n  \
+             - {{name: second, provider: OpenAI, base_url: '{base_url}/second'}}\n"
+        )
+    })
+    .await;
+    world.provider.plays_at("/first", [answer("500 Oops", "{}")]);
+    let body = ask("any", "");
+    for _ in 0..5 {
+        let counted = world.ask("/v1/messages/count_tokens", &body, &[]).await;
+        assert_eq!(counted.status.as_u16(), 200, "{}", counted.text());
+        assert!(counted.text().contains("input_tokens"), "{}", counted.text());
+    }
+    let spent = world.keeper.spent("default");
+    assert!(spent.iter().all(|spent| *spent == 0), "{spent:?}");
+    let held = world.keeper.until("looked", |ledger| ledger.reservations("default").count() == 0);
+    tokio::time::timeout(std::time::Duration::from_secs(5), held).await.expect("nothing is held");
+}
