@@ -81,8 +81,8 @@ pub(crate) async fn relay(
 
 /// Tokens of the input, for clients of a backend that does not tell: counted as budgets count.
 pub(crate) async fn here(attempt: &Attempt<'_>) -> Response<ResponseBody> {
-    let model = &attempt.candidate.model;
-    let input = counts::count_with(attempt.call, measuring(attempt.tokenizer()), model, None).await;
+    let tokenizer = measuring(attempt.tokenizer());
+    let input = counts::count_with(attempt.call, tokenizer, &attempt.candidate, None).await;
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert("x-quorate-estimated", HeaderValue::from_static("true"));

@@ -214,7 +214,7 @@ impl Attempt<'_> {
     pub(crate) async fn input_of(&self, held: &Held, why: &'static str, heard: Option<u64>) -> u64 {
         self.core().metrics.estimated(why);
         let tokenizer = measuring(self.tokenizer());
-        let counted = counts::count_with(self.call, tokenizer, &self.candidate.model, heard).await;
+        let counted = counts::count_with(self.call, tokenizer, &self.candidate, heard).await;
         counted.min(held.input)
     }
 

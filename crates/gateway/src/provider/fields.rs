@@ -21,7 +21,6 @@ pub(crate) const WITHOUT_TOKENS: &[&str] = &[
     "modalities",
     "moderation",
     "output_compression",
-    "output_format",
     "parallel_tool_calls",
     "presence_penalty",
     "prompt_cache_key",
