@@ -350,3 +350,12 @@ fn a_route_changes_nothing_that_costs_tokens() {
         assert!(!body_mutation::is_allowed(field), "{field}");
     }
 }
+
+#[test]
+fn only_max_tokens_limits_a_message() {
+    let named = |body: &str| Facts::decode(Endpoint::Messages, body.as_bytes()).unwrap().output_named;
+    assert_eq!(named(r#"{"max_tokens":9,"max_completion_tokens":50,"n":3}"#), Some(9));
+    assert_eq!(named(r#"{"max_completion_tokens":1,"best_of":2}"#), None);
+    let facts = Facts::decode(Endpoint::Messages, br#"{"max_tokens":9,"n":3}"#).unwrap();
+    assert_eq!(facts.answers, 1);
+}
