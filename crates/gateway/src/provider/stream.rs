@@ -200,14 +200,24 @@ impl StreamReader {
                 let said = sse::data(&out).map(|data| reader.read(&data)).unwrap_or_default();
                 Piece { done: said.done || reader.is_whole(), ..typed_piece(out, said) }
             }
-            Events::Anthropic(decoder) => Piece { done: is_done(&decoder.finish()), ..Piece::default() },
+            Events::Anthropic(decoder) => {
+                let (raw, data) = last_event(rest);
+                // Half a one is no event.
+                let last = decoder.push("", &data).ok().filter(|events| !events.is_empty());
+                let out = if last.is_some() { [&raw[..], b"\n\n"].concat().into() } else { Bytes::new() };
+                let mut events = last.unwrap_or_default();
+                events.extend(decoder.finish());
+                Piece { out, ..said(&events) }
+            }
             Events::Translated(both) => {
                 let (decoder, encoder) = both.as_mut();
-                let events = match decoder {
+                let (raw, data) = last_event(rest);
+                let mut events = decoder.events(Framed::Sse { raw, data }).unwrap_or_default();
+                events.extend(match decoder {
                     Decoder::OpenAI(decoder) => decoder.finish(),
                     Decoder::Anthropic(decoder) => decoder.finish(),
                     Decoder::Converse(decoder) => decoder.finish(),
-                };
+                });
                 encoder.piece(&events)
             }
         }
@@ -328,6 +338,13 @@ impl Encoder {
         }
         Piece { out: out.into(), ..said(events) }
     }
+}
+
+/// The last event of a body may lack its empty line, and be the one that tells the usage.
+fn last_event(rest: Option<Bytes>) -> (Bytes, Vec<u8>) {
+    let raw = rest.unwrap_or_default();
+    let data = sse::data(&raw).map(|data| data.into_owned()).unwrap_or_default();
+    (raw, data)
 }
 
 /// One of Anthropic's events as it sends it itself: its type is the event's name too.

@@ -7,7 +7,10 @@ use std::{borrow::Cow, fmt};
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::beginning::Beginning;
+use super::{
+    beginning::Beginning,
+    kinds::{ITEMS, OWN_TOOL_TOKENS, is_run_by_the_client},
+};
 
 /// What a body holds, measured by `measure`, which must give an upper bound of the tokens of one piece of text.
 pub(crate) struct Tally<F> {
@@ -41,9 +44,6 @@ pub(crate) struct Input {
 const NUMBER_BYTES_MAX: u64 = 24;
 /// Punctuation around one key and value of a structure, wherever a provider renders it into the prompt.
 const ENTRY_TOKENS: u64 = 3;
-/// What `bash_…`, `text_editor_…`, `computer_…` and `memory_…` stand for: up to 735 tokens, and a prompt of up to 499 beside
-/// them (Anthropic's pages on these tools). With a margin.
-const OWN_TOOL_TOKENS: u64 = 2_048;
 /// The role of a tool's message, and "Error: ".
 const RESULT_TOKENS: u64 = 4;
 /// Audio costs ten tokens a second; no codec in use is below 1,000 base64 bytes a second. A generous margin on that.
@@ -289,26 +289,6 @@ impl PartSeen<'_> {
             _ => tally.input.unbounded += 1,
         }
     }
-}
-
-/// Items of Responses that hold all that they mean.
-const ITEMS: [&str; 8] = [
-    "computer_call",
-    "computer_call_output",
-    "custom_tool_call",
-    "custom_tool_call_output",
-    "function_call",
-    "function_call_output",
-    "message",
-    "reasoning",
-];
-
-/// Definitions that cost their text and a little more; others are run by the provider, with results of any size.
-fn is_run_by_the_client(kind: &str) -> bool {
-    const CLIENTS: [&str; 6] = ["function", "custom", "bash_", "text_editor_", "computer_", "memory_"];
-    // Of Responses: its instructions are the provider's own.
-    kind != "computer_use_preview"
-        && CLIENTS.iter().any(|known| kind == *known || (known.ends_with('_') && kind.starts_with(known)))
 }
 
 impl<F: FnMut(&str) -> u64> Walk<'_, F> {

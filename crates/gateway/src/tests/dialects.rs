@@ -359,3 +359,113 @@ fn only_max_tokens_limits_a_message() {
     let facts = Facts::decode(Endpoint::Messages, br#"{"max_tokens":9,"n":3}"#).unwrap();
     assert_eq!(facts.answers, 1);
 }
+
+#[tokio::test]
+async fn the_limit_that_goes_upstream_is_the_one_that_is_held() {
+    let named = r#","max_tokens":40"#;
+    for (path, model, more, field) in [
+        (CHAT, "claude", "", "/max_tokens"),
+        (CHAT, "invoke", "", "/max_tokens"),
+        (CHAT, "converse", "", "/inferenceConfig/maxTokens"),
+        (CHAT, "azure", "", "/max_tokens"),
+        (MESSAGES, "claude", "", "/max_tokens"),
+        (CHAT, "claude", r#","max_completion_tokens":40,"reasoning_effort":"high""#, "/max_tokens"),
+        (CHAT, "invoke", named, "/max_tokens"),
+        (CHAT, "converse", named, "/inferenceConfig/maxTokens"),
+        (MESSAGES, "converse", named, "/inferenceConfig/maxTokens"),
+        (MESSAGES, "invoke", named, "/max_tokens"),
+        (MESSAGES, "openai", named, "/max_tokens"),
+        (MESSAGES, "azure", named, "/max_tokens"),
+    ] {
+        let world = world(400).await;
+        world.provider.plays([Step::Pause, answer("200 OK", "{}")]);
+        let body = ask(model, more);
+        let check = async {
+            world.provider.until_asked(1).await;
+            let got = world.provider.got().remove(0).json();
+            let limit = got.pointer(field).and_then(serde_json::Value::as_u64);
+            let limit = limit.unwrap_or_else(|| panic!("{path} {model}: {got}"));
+            let (_, held) = world.alice();
+            // "user" and "Say hello", and a little around them: nothing of the output is left out.
+            assert!((limit + 5..=limit + 32).contains(&held), "{path} {model}: {limit} of {held}");
+            assert_eq!(more.is_empty(), limit != 40, "{path} {model}: {limit}");
+            world.provider.go();
+        };
+        tokio::join!(world.ask(path, &body, &[]), check);
+    }
+}
+
+#[tokio::test]
+async fn the_cache_counts_once_in_every_dialect() {
+    let openai = r#"{"choices":[{"index":0,"message":{"role":"assistant","content":"Hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":20,"completion_tokens":30,"total_tokens":50,"prompt_tokens_details":{"cached_tokens":8}}}"#;
+    let anthropic = r#"{"type":"message","content":[{"type":"text","text":"Hi"}],"stop_reason":"end_turn","usage":{"input_tokens":9,"cache_read_input_tokens":8,"cache_creation_input_tokens":3,"output_tokens":30}}"#;
+    let converse = r#"{"output":{"message":{"content":[{"text":"Hi"}]}},"stopReason":"end_turn","usage":{"inputTokens":9,"outputTokens":30,"totalTokens":50,"cacheReadInputTokens":8,"cacheWriteInputTokens":3}}"#;
+    for (model, said) in [
+        ("openai", openai),
+        ("azure", openai),
+        ("claude", anthropic),
+        ("invoke", anthropic),
+        ("converse", converse),
+    ] {
+        for path in [CHAT, MESSAGES] {
+            let world = world(2_000).await;
+            world.provider.plays([answer("200 OK", said)]);
+            // Also where the backend gives no stream to who asked for one.
+            for (stream, spent) in [("", 50), (r#","stream":true"#, 100)] {
+                let body = ask(model, &format!(r#","max_tokens":90{stream}"#));
+                let answer = world.ask(path, &body, &[]).await;
+                assert_eq!(answer.header("x-ai-gateway-tokens-used"), Some("50"), "{path} {model}");
+                assert_eq!(world.alice(), (spent, 0), "{path} {model}");
+            }
+        }
+    }
+}
+
+/// A stream of Converse's: some text, then `ends`.
+fn converse(ends: &[(&str, &str)]) -> Vec<Step> {
+    let text = format!(r#"{{"contentBlockIndex":0,"delta":{{"text":"{TEXT}"}}}}"#);
+    let begins = [("messageStart", r#"{"role":"assistant"}"#), ("contentBlockDelta", text.as_str())];
+    let frames = begins.iter().chain(ends).map(|(name, payload)| chunk(&frame(name, payload)));
+    std::iter::once(aws_head()).chain(frames).chain([stream_end()]).collect()
+}
+
+#[tokio::test]
+async fn every_end_of_a_converse_stream_is_charged_once() {
+    let stop = ("messageStop", r#"{"stopReason":"end_turn"}"#);
+    let usage = ("metadata", r#"{"usage":{"inputTokens":12,"outputTokens":30,"cacheReadInputTokens":8}}"#);
+    let exception = ("modelStreamErrorException", r#"{"message":"boom"}"#);
+    for path in [CHAT, MESSAGES] {
+        for (ends, least, most) in [
+            (&[stop, usage][..], 50, 50),
+            // The input counted, and 10 of the output.
+            (&[stop], 13, 70),
+            (&[exception], 13, 70),
+            (&[], 13, 70),
+            (&[stop, exception], 13, 70),
+        ] {
+            let world = world(2_000).await;
+            world.provider.plays(converse(ends));
+            let body = ask("converse", r#","max_tokens":90,"stream":true"#);
+            let answer = world.ask(path, &body, &[]).await;
+            let (spent, reserved) = world.alice();
+            assert!((least..=most).contains(&spent) && reserved == 0, "{path} {ends:?}: {spent}");
+            let used = format!(": x-ai-gateway-tokens-used={spent}\n\n");
+            let complete = matches!(ends, [.., (last, _)] if *last == stop.0 || *last == usage.0);
+            assert_eq!(answer.text().ends_with(&used), complete, "{path} {ends:?}: {}", answer.text());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_last_event_without_its_empty_line_counts() {
+    for path in [CHAT, MESSAGES] {
+        let world = world(2_000).await;
+        let last = r#"data: {"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":30}}"#;
+        world.provider.plays(
+            [begins("claude"), text("claude", 0), vec![chunk(last.as_bytes()), stream_end()]].concat(),
+        );
+        let answer = world.ask(path, &ask("claude", r#","max_tokens":90,"stream":true"#), &[]).await;
+        assert_eq!(world.alice(), (50, 0), "{path}");
+        assert!(answer.text().ends_with("\n\n: x-ai-gateway-tokens-used=50\n\n"), "{}", answer.text());
+    }
+}
