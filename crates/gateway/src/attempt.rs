@@ -207,12 +207,17 @@ impl Attempt<'_> {
         heard: Option<u64>,
     ) -> u64 {
         let Some(held) = held else { return 0 };
-        self.core().metrics.estimated(why);
-        let tokenizer = measuring(self.tokenizer());
-        let counted = counts::count_with(self.call, tokenizer, &self.candidate.model, heard).await;
-        let used = counted.min(held.input);
+        let used = self.input_of(held, why, heard).await;
         self.core().metrics.charged(Usage::of(used, 0));
         used
+    }
+
+    /// The same, and nothing of it is in the metrics of what was charged.
+    pub(crate) async fn input_of(&self, held: &Held, why: &'static str, heard: Option<u64>) -> u64 {
+        self.core().metrics.estimated(why);
+        let tokenizer = measuring(self.tokenizer());
+        let counted = counts::count_with(self.call, tokenizer, &self.candidate, heard).await;
+        counted.min(held.input)
     }
 
     /// Charges what was used, in every budget's own unit.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use quorate_policy::runtime::{BackendRef, Prices, RequestView, RouteMatch, Signals};
 
-use crate::{core::Core, estimate, latency::Latencies, provider::Endpoint, provider::Facts};
+use crate::{
+    core::Core, estimate, latency::Latencies, provider::Endpoint, provider::Facts, tokenizer::Overheads,
+};
 
 /// Output of a request that names none, to compare prices; what it is admitted with is up to its budgets.
 const OUTPUT_DEFAULT: u64 = 1_024;
@@ -31,7 +33,7 @@ impl Choosing {
         Self {
             draw: rand::random(),
             conversation: facts.conversation,
-            input: estimate::input_bound(facts, model),
+            input: estimate::input_bound(facts, Overheads::for_model(model)),
             output: one.saturating_mul(facts.answers),
             latencies: Arc::clone(&core.latencies),
         }

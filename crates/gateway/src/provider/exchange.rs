@@ -204,6 +204,14 @@ impl Reading {
         Ok(Whole { body: body.into(), usage: reply.usage, heard: None })
     }
 
+    /// The usage in what [`Self::whole`] takes for no answer: it was generated, and costs what it says.
+    pub(crate) fn said(&self, bytes: &[u8]) -> Option<Usage> {
+        match self.api {
+            Api::Converse => bedrock::answer::usage(bytes),
+            _ => answer::decode(bytes, false)?.usage,
+        }
+    }
+
     /// An answer of an error status, for the client: status and body. `kind`: AWS's `x-amzn-errortype`.
     pub(crate) fn error(&self, status: u16, kind: &str, bytes: &Bytes) -> (u16, Bytes) {
         let speaks_alike = match self.way {

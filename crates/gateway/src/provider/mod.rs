@@ -21,6 +21,7 @@ pub(crate) mod fields;
 pub(crate) mod form;
 #[cfg(test)]
 mod golden_tests;
+mod kinds;
 pub(crate) mod openai;
 pub(crate) mod output;
 pub(crate) mod reply;

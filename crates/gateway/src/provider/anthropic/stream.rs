@@ -135,7 +135,12 @@ impl Decoder {
     /// Later numbers replace earlier ones: they are cumulative.
     fn count(&mut self, usage: Option<Value>, events: &mut Vec<Event>) {
         let Some(Value::Object(usage)) = usage else { return };
+        let says_output = usage.get("output_tokens").is_some_and(|tokens| !tokens.is_null());
         self.usage.extend(usage.into_iter().filter(|(_, value)| !value.is_null()));
+        // What is known of the output is older than this event.
+        if !says_output && !matches!(events.last(), Some(Event::Start { .. })) {
+            return;
+        }
         if let Ok(usage) = serde_json::from_value(Value::Object(self.usage.clone())) {
             events.push(Event::Usage(usage));
         }
