@@ -10,6 +10,7 @@ mod fallback;
 mod health;
 mod identity;
 mod keeper;
+mod kinds;
 mod loss;
 mod manifests;
 mod policies;
