@@ -173,11 +173,16 @@ impl Kind {
 
     /// A refusal with a status, in the shape of this API.
     pub(crate) fn refuses(self, status: &str, headers: &str) -> Step {
-        super::provider::answer_with(
-            status,
-            &format!("content-type: application/json\r\n{headers}"),
-            &self.error(),
-        )
+        let mut error = self.error();
+        if status.starts_with("429") {
+            let limited = [
+                ("overloaded_error", "rate_limit_error"),
+                ("ServiceUnavailable", "Throttling"),
+                ("\"503\"", "\"rate_limit_exceeded\""),
+            ];
+            error = limited.iter().fold(error, |error, (from, to)| error.replace(from, to));
+        }
+        super::provider::answer_with(status, &format!("content-type: application/json\r\n{headers}"), &error)
     }
 
     pub(crate) fn answers(self) -> Step {

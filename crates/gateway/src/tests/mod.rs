@@ -5,6 +5,7 @@ mod broken;
 mod charging;
 mod costs;
 mod credentials;
+mod crossing;
 mod endpoints;
 mod fallback;
 mod health;
