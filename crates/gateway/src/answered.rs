@@ -43,9 +43,9 @@ pub(crate) async fn relay(
     let reading = attempt.reading();
     let mut read = BytesMut::new();
     let mut share = attempt.core().memory.share();
-    let end = collect(attempt, &mut body, &mut read, &mut share).await;
-    drop(body);
     let success = parts.status.is_success();
+    let end = collect(attempt, &mut body, success, &mut read, &mut share).await;
+    drop(body);
     if let Err(refusal) = end {
         if success {
             let usage = partial(attempt, trail.held.as_ref(), &read).await;
@@ -64,6 +64,7 @@ pub(crate) async fn relay(
         Err(bad) => return Err(rejected(attempt, trail, bad, reading.said(&bytes), more).await),
     };
     let mut headers = head(attempt, parts.headers, &reading);
+    attempt.served();
     let usage = used(attempt, &reading, trail.held.as_ref(), &bytes, &whole).await;
     let held = trail.held.take();
     let before = held.as_ref().map(|held| (Arc::clone(&held.plan), held.balances.clone()));
@@ -143,6 +144,7 @@ async fn rejected(
 async fn collect(
     attempt: &Attempt<'_>,
     body: &mut UpstreamBody,
+    success: bool,
     read: &mut BytesMut,
     share: &mut Share,
 ) -> Result<(), Refusal> {
@@ -167,6 +169,9 @@ async fn collect(
                 return Err(Refusal::BackendTimeout { backend: backend() });
             }
         };
+        if success && !data.is_empty() {
+            attempt.saw_first_byte();
+        }
         let length = read.len() + data.len();
         if length > attempt.core().config.limits.answer_bytes_max {
             attempt.core().metrics.upstream_error(attempt.name(), "too_large");

@@ -1,7 +1,10 @@
 //! One try at one backend: what is sent, and what its failure or its answer says about the backend and costs.
 
 use std::{
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -45,8 +48,12 @@ pub(crate) struct Attempt<'c> {
     pub(crate) leases: Vec<Lease>,
     /// When it began, by the ledger's clock.
     pub(crate) sent: TimestampMs,
-    /// From sending to the head of the answer, once it is there.
-    pub(crate) first_byte_ms: OnceLock<u64>,
+    /// The same, to measure with; again right before it is sent.
+    pub(crate) began: Instant,
+    /// From sending to the first byte of an answer of a good status, once it is there.
+    pub(crate) first_byte: OnceLock<Duration>,
+    /// What it says about the backend was noted: each call is one success or one failure, or neither.
+    pub(crate) judged: AtomicBool,
 }
 
 impl Attempt<'_> {
@@ -108,11 +115,11 @@ impl Attempt<'_> {
     /// `None`: the client of a stream left before the answer began. An answer that is not a stream is waited for all the
     /// same: its exact usage is the only way to know what it cost.
     pub(crate) async fn send(
-        &self,
+        &mut self,
         sent: Sent,
         reply: &mut Reply,
     ) -> Option<Result<Response<UpstreamBody>, SendError>> {
-        let (core, facts) = (self.core(), &self.call.facts);
+        let facts = &self.call.facts;
         let consumed = self.plan.who.consumed;
         let mut headers =
             headers::up(&self.call.asked.headers, &self.backend, consumed, &self.candidate.headers);
@@ -125,7 +132,8 @@ impl Attempt<'_> {
         // The client's query means something to those only who speak as it does.
         let passes = facts.endpoint.way(self.backend.api()) == Some(Way::Pass);
         let query = self.call.asked.query.as_deref().filter(|_| passes);
-        let began = Instant::now();
+        self.began = Instant::now();
+        let (core, facts) = (self.core(), &self.call.facts);
         let sending =
             core.upstream.send(&self.backend, http::Method::POST, (&sent.path, query), headers, sent.body);
         let sent = tokio::select! {
@@ -133,14 +141,8 @@ impl Attempt<'_> {
             () = reply.closed(), if facts.stream => return None,
             () = core.cut.cancelled() => Err(SendError::CutOff),
         };
-        if let Ok(response) = &sent {
-            let took = began.elapsed();
-            core.metrics.first_byte(self.name(), took.as_secs_f64());
-            self.first_byte_ms.get_or_init(|| u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
-            // Refusals come fast.
-            if response.status().is_success() {
-                core.latencies.saw(self.name(), &self.candidate.model, took);
-            }
+        if sent.is_ok() {
+            core.metrics.first_byte(self.name(), self.began.elapsed().as_secs_f64());
         }
         Some(sent)
     }
@@ -157,6 +159,9 @@ impl Attempt<'_> {
 
     /// Notes a failure of the backend: `unreachable` is one of all its models, the others are of this one.
     pub(crate) fn failed(&self, kind: &'static str) {
+        if !self.judge() {
+            return;
+        }
         self.core().metrics.upstream_error(self.name(), kind);
         match kind {
             "unreachable" => self.core().health.unreachable(self.place(), kind),
@@ -164,27 +169,80 @@ impl Attempt<'_> {
         }
     }
 
-    /// What the head of an answer says about the backend.
+    /// The first to judge this call does.
+    fn judge(&self) -> bool {
+        !self.judged.swap(true, Ordering::Relaxed)
+    }
+
+    /// The first bytes of an answer of a good status are here; whether they are any good is not known yet.
+    pub(crate) fn saw_first_byte(&self) -> Duration {
+        *self.first_byte.get_or_init(|| self.began.elapsed())
+    }
+
+    /// The first piece of a stream's answer is here, and it is good.
+    pub(crate) fn begun(&self) {
+        let (core, took) = (self.core(), self.saw_first_byte());
+        core.latencies.saw(self.name(), &self.candidate.model, took);
+        core.health.begun(self.place(), as_ms(took));
+    }
+
+    /// An answer that had begun is complete, or as much of it as the client wanted.
+    pub(crate) fn completed(&self) {
+        if self.judge() {
+            self.core().health.completed(self.place());
+        }
+    }
+
+    /// A whole answer is here, and it is good.
+    pub(crate) fn served(&self) {
+        if !self.judge() {
+            return;
+        }
+        let (core, took) = (self.core(), self.saw_first_byte());
+        core.latencies.saw(self.name(), &self.candidate.model, took);
+        core.health.served(self.place(), Some(as_ms(took)));
+    }
+
+    /// What the head of an answer says about the backend. A good status says nothing yet: garbage, an error or half an
+    /// answer may follow.
     pub(crate) fn sighted(&self, status: StatusCode, headers: &HeaderMap) {
         let (core, place, now) = (self.core(), self.place(), SystemTime::now());
+        if status.is_success() {
+            if let Some(ms) = limit_headers::rest_of_success(headers, now) {
+                core.health.used_up(place, ms);
+            }
+            return;
+        }
+        if status.is_redirection() {
+            return self.failed("redirect");
+        }
+        if !self.judge() {
+            return;
+        }
         let reason = || format!("status {}", status.as_u16());
         let count = |kind| core.metrics.upstream_error(self.name(), kind);
+        // The client's own key is nobody else's trouble.
+        let own_key = !self.backend.pass_client_key;
         if status == StatusCode::TOO_MANY_REQUESTS {
             count("limited");
-            core.health.limited(place, &reason(), limit_headers::rest_of_limited(headers, now), false);
+            core.health.limited(place, &reason(), limit_headers::rest_of_limited(headers, now));
         } else if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT {
             count(if status.is_server_error() { "5xx" } else { "timeout" });
             // One that is overloaded and says for how long is left alone for so long.
             match limit_headers::retry_after_ms(headers, now) {
-                Some(ms) => core.health.limited(place, &reason(), ms, false),
+                Some(ms) => core.health.limited(place, &reason(), ms),
                 None => core.health.failed(place, &reason()),
             }
-        } else if status.is_success() {
-            core.health.served(place, self.first_byte_ms.get().copied());
-            if let Some(ms) = limit_headers::rest_of_success(headers, now) {
-                core.health.limited(place, "nothing left of its limit", ms, true);
-            }
+        } else if matches!(status.as_u16(), 401 | 402) && own_key {
+            // No client can bring this about: the key is wrong, or its account is empty.
+            count("unauthorized");
+            core.health.failed(place, &reason());
         } else if status.is_client_error() {
+            match status.as_u16() {
+                403 if own_key => count("forbidden"),
+                404 => count("not_found"),
+                _ => {}
+            }
             core.health.answered(place);
         }
     }
@@ -262,4 +320,8 @@ impl Attempt<'_> {
             set("x-quorate-model-downgraded", &format!("{} -> {}", self.call.model, self.plan.model));
         }
     }
+}
+
+fn as_ms(took: Duration) -> u64 {
+    u64::try_from(took.as_millis()).unwrap_or(u64::MAX)
 }

@@ -6,7 +6,7 @@
 //! one: so the price of every attempt is inside what was held for it.
 
 use std::{
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -17,6 +17,7 @@ use tokio::{sync::oneshot, time::Instant};
 use crate::{
     answered,
     attempt::Attempt,
+    backend::Backend,
     backends::Unusable,
     body::ResponseBody,
     choosing::Choosing,
@@ -150,11 +151,11 @@ impl Call {
                 Ok(next) => next,
                 Err(refusal) => {
                     self.release(trail.held).await;
-                    return self.refuse(reply, &trail.failed.unwrap_or(refusal));
+                    return self.refuse(reply, &told(trail.failed, refusal));
                 }
             };
             let Some(mut attempt) = self.attempt(&mut trail, index, leases) else { continue };
-            if self.facts.endpoint.way(attempt.backend.api()) == Some(Way::Here) {
+            if self.is_answered_here(&attempt.candidate) {
                 // The client may be gone: then nobody reads it.
                 let _ = reply.send(answered::here(&attempt).await);
                 return;
@@ -178,9 +179,13 @@ impl Call {
                     return;
                 }
             };
+            // Nothing was sent.
+            if let Err(SendError::Busy | SendError::NoCredentials(_)) = &answered {
+                trail.number -= 1;
+            }
             let more = self.has_more(&trail, &attempt);
             let refusal = match answered {
-                Ok(response) if more && is_worth_another(response.status()) => {
+                Ok(response) if more && is_worth_another(response.status(), &attempt.backend) => {
                     attempt.sighted(response.status(), response.headers());
                     Refusal::BackendStatus {
                         backend: attempt.name().to_owned(),
@@ -196,7 +201,8 @@ impl Call {
                 },
                 Err(error) => self.not_answered(&attempt, &mut trail, error, more).await,
             };
-            if !more || matches!(refusal, Refusal::Stopping) {
+            // The answer may have taken until the deadline to turn out to be none.
+            if !more || matches!(refusal, Refusal::Stopping) || Instant::now() >= attempt.deadline() {
                 self.release(trail.held).await;
                 return self.refuse(reply, &refusal);
             }
@@ -219,11 +225,20 @@ impl Call {
             }
             // Last, because holding may have taken a while: it looks again whether the candidate rests by now.
             let Some(candidate) = trail.plan.candidates.get(index) else { continue };
+            if self.is_answered_here(candidate) {
+                return Ok((index, Vec::new()));
+            }
             let alone = self.core.spare.is_lost();
             if let Some(leases) = self.core.health.claim(&candidate.name, &candidate.model, alone).await {
                 return Ok((index, leases));
             }
         }
+    }
+
+    /// Nothing is sent for it.
+    fn is_answered_here(&self, candidate: &Candidate) -> bool {
+        let way = |backend: &Arc<Backend>| self.facts.endpoint.way(backend.api());
+        candidate.backend.as_ref().is_ok_and(|backend| way(backend) == Some(Way::Here))
     }
 
     fn attempt(&self, trail: &mut Trail, index: usize, leases: Vec<Lease>) -> Option<Attempt<'_>> {
@@ -240,7 +255,9 @@ impl Call {
             dropped: Vec::new(),
             leases,
             sent: self.core.keeper.now(),
-            first_byte_ms: OnceLock::new(),
+            began: Instant::now(),
+            first_byte: OnceLock::new(),
+            judged: AtomicBool::new(false),
         })
     }
 
@@ -270,7 +287,6 @@ impl Call {
             }
             // Nobody else needs to know: it is well, only not for this gateway at this moment.
             SendError::Busy => {
-                trail.number -= 1;
                 self.core.metrics.upstream_error(attempt.name(), "busy");
                 return Refusal::BackendBusy { backend };
             }
@@ -391,9 +407,21 @@ fn is_stream(endpoint: Endpoint, response: &Response<UpstreamBody>) -> bool {
     is(&streams) || (endpoint == Endpoint::Speech && !is(&["application/json"]))
 }
 
-/// An answer that another backend may do better than.
-fn is_worth_another(status: StatusCode) -> bool {
-    status == StatusCode::TOO_MANY_REQUESTS
-        || status == StatusCode::REQUEST_TIMEOUT
-        || status.is_server_error()
+/// An answer that another backend may do better than: it is not about what the client asked, but about this backend, the
+/// gateway's key or account there, or the models that it has.
+fn is_worth_another(status: StatusCode, backend: &Backend) -> bool {
+    match status.as_u16() {
+        401..=403 => !backend.pass_client_key,
+        404 | 408 | 429 => true,
+        _ => status.is_server_error(),
+    }
+}
+
+/// What the client hears where no other attempt came about: how the last one failed. One that was limited is told when to
+/// try again, and whoever says why there is no other knows that.
+fn told(failed: Option<Refusal>, none_left: Refusal) -> Refusal {
+    match failed {
+        None | Some(Refusal::BackendStatus { status: 429, .. }) => none_left,
+        Some(failed) => failed,
+    }
 }

@@ -12,9 +12,10 @@ use crate::{
     body::ResponseBody,
     health::NoneReady,
     provider::{
-        Dialect, error_body,
+        Dialect, anthropic, error_body,
         error_body::{BadRequest, ErrorWords},
         exchange::NotSendable,
+        openai,
         reply::ApiError,
     },
     ratelimit,
@@ -282,7 +283,12 @@ impl Refusal {
         let message = self.to_string();
         let body = error_body::encode(dialect, &self.words(&row, &message));
         let mut response = Response::new(ResponseBody::full(Bytes::from(body)));
-        *response.status_mut() = row.status;
+        *response.status_mut() = match self {
+            Self::BackendError { error, .. } => {
+                StatusCode::from_u16(status_of(error, dialect)).unwrap_or(row.status)
+            }
+            _ => row.status,
+        };
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(after) = self.retry_after() {
@@ -327,5 +333,13 @@ impl Refusal {
     fn words<'a>(&'a self, row: &Row, message: &'a str) -> ErrorWords<'a> {
         let status = row.status.as_u16();
         ErrorWords { status, message, kind: row.kind, param: self.param(), code: row.code }
+    }
+}
+
+/// A provider's own error, as its client knows it: 529 is Anthropic's alone.
+fn status_of(error: &ApiError, dialect: Dialect) -> u16 {
+    match dialect {
+        Dialect::OpenAI => openai::error::status(error),
+        Dialect::Anthropic => anthropic::error::status(error),
     }
 }

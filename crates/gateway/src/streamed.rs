@@ -90,6 +90,7 @@ pub(crate) async fn relay(
         Err(End::Complete(last)) => Read { out: Bytes::new(), end: Some(End::Complete(last)) },
         Err(end) => return Some((pump.failed(end, trail, more).await, reply)),
     };
+    attempt.begun();
     let trailers = attempt.call.takes_trailers();
     let mut answer = Response::new(ResponseBody::Stream(receiver));
     *answer.status_mut() = parts.status;
@@ -98,6 +99,10 @@ pub(crate) async fn relay(
         Ok(()) => pump.run(first, &mut upstream).await,
         Err(_) => End::ClientGone,
     };
+    // Whoever leaves has been served so far.
+    if matches!(end, End::Complete(_) | End::ClientGone) {
+        attempt.completed();
+    }
     pump.finish(end, trail.held.take(), upstream, trailers).await;
     None
 }

@@ -2,22 +2,23 @@
 //! policy is the one in force and the balances are the ledger's; nothing is changed.
 //!
 //! As a gateway would decide it, except for what a gateway alone knows: keys and tokens, the exact size of the input,
-//! the health of backends.
+//! what it has seen of backends and not told yet.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use quorate_ledger::{Amount, Charge, Command, Enforcement, Ledger, ReservationId};
+use quorate_ledger::{Amount, Charge, Command, Enforcement, Ledger, ProviderView, ReservationId};
 use quorate_policy::runtime::{
-    Budget, BudgetMatch, CompiledPolicy, CostContext, ExplainedBudget, Explanation, HeaderSource, Identity,
-    IdentityField, OutputBounds, OutputTooLarge, Ranked, RequestView, RouteMatch, Signals, Sticky, Strategy,
-    TierAction, Verdict, tier_at,
+    BackendRef, Budget, BudgetMatch, CompiledPolicy, CostContext, ExplainedBudget, Explanation, HeaderSource,
+    Identity, IdentityField, OutputBounds, OutputTooLarge, Ranked, RequestView, RouteMatch, Signals, Sticky,
+    Strategy, TierAction, Verdict, tier_at,
 };
 use quorate_rpc::{admin, budget};
 use tonic::Status;
 
 use crate::admin_reads::Reads;
+use crate::explain_rest;
 use crate::policies::Policies;
 use crate::policy_words;
 use crate::tenants::now;
@@ -110,6 +111,7 @@ impl Reads {
             input,
             output: OutputBounds::of(request.max_tokens, u64::MAX, 1, &matches),
         };
+        let circuits: Vec<ProviderView> = self.replica.read(|ledger, _| ledger.providers().collect());
         let response = self.replica.read(|ledger, at| admin::ExplainRequestResponse {
             policy_version: policy.version,
             tenant: identity.tenant.clone(),
@@ -121,7 +123,8 @@ impl Reads {
                 .iter()
                 .map(|one| {
                     let alone = backends.len() == 1;
-                    case.backend(one, case.short(ledger, &view, route.as_ref(), one, alone), alone)
+                    let rests = case.rests(&circuits, one);
+                    case.backend(one, case.short(ledger, &view, route.as_ref(), one, alone), rests, alone)
                 })
                 .collect(),
             budgets: matches
@@ -287,21 +290,36 @@ fn identity(
 }
 
 impl Case<'_> {
-    /// `short`: the budget of its own that is. `alone`: there is no other backend.
-    fn backend(&self, ranked: &Ranked<'_>, short: Option<String>, alone: bool) -> admin::ExplainedBackend {
+    /// `short`: the budget of its own that is. `rests`: why it gets no requests. `alone`: there is no other backend.
+    fn backend(
+        &self,
+        ranked: &Ranked<'_>,
+        short: Option<String>,
+        rests: Option<String>,
+        alone: bool,
+    ) -> admin::ExplainedBackend {
         let Ranked { backend, rank, reason } = ranked;
         let spec = self.compiled.backend(&backend.backend);
         let so = if alone { "" } else { "passed over: " };
         let short = short.map(|budget| format!("; {so}its budget {budget} is short"));
+        let rests = rests.map(|why| format!("; {so}{why}"));
         admin::ExplainedBackend {
             name: backend.backend.clone(),
             provider: spec.map(|spec| spec.provider.name().to_owned()).unwrap_or_default(),
             priority: backend.priority,
             weight: backend.weight,
-            model: backend.model_override.clone().unwrap_or_else(|| self.model.to_owned()),
+            model: self.model_at(backend).to_owned(),
             rank: u32::try_from(rank + 1).unwrap_or(u32::MAX),
-            reason: format!("{reason}{}", short.unwrap_or_default()),
+            reason: format!("{reason}{}", rests.or(short).unwrap_or_default()),
         }
+    }
+
+    fn model_at<'b>(&'b self, backend: &'b BackendRef) -> &'b str {
+        backend.model_override.as_deref().unwrap_or(self.model)
+    }
+
+    fn rests(&self, circuits: &[ProviderView], ranked: &Ranked<'_>) -> Option<String> {
+        explain_rest::why(circuits, now(), (&ranked.backend.backend, self.model_at(ranked.backend)))
     }
 
     /// The first budget of the backend's own that would deny the request. While there are others, one that has room for

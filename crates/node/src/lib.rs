@@ -13,6 +13,7 @@ mod budget_service;
 mod config;
 mod error;
 mod explain;
+mod explain_rest;
 mod forward;
 mod gateways;
 mod http;

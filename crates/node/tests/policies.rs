@@ -322,6 +322,19 @@ spec:
         "1 default/small costs up to $0.000196; passed over: its budget small-account is short"
     );
     assert!(order(&short)[1..].iter().all(|line| !line.contains("short")), "{short:?}");
+    let report = quorate_ledger::ProviderReport {
+        backend: "default/large".to_owned(),
+        model: "gpt-4o".to_owned(),
+        reporter: "g1".to_owned(),
+        reason: "status 429".to_owned(),
+        signal: Some(quorate_ledger::ProviderSignal::Limited { retry_after_ms: 3_600_000 }),
+        ..Default::default()
+    };
+    cluster.client().execute(Command::ReportProvider(report), TIMEOUT).await.unwrap();
+    let rests = order(&explain(100, "").await);
+    let why =
+        |line: &String| line.contains("passed over: rests for 3") && line.contains("(limited: status 429)");
+    assert!(rests.iter().all(|line| why(line) == line.contains("default/large")), "{rests:?}");
     // With the header, the draw is known: the same each time, and not the same for all.
     let mut seconds = Vec::new();
     for conversation in 0..24 {

@@ -116,9 +116,14 @@ impl LocalCircuit {
         self.pending.successes = self.pending.successes.saturating_add(1);
         self.pending.consecutive_failures = 0;
         if let Some(ms) = first_byte_ms {
-            self.pending.first_byte_ms_sum = self.pending.first_byte_ms_sum.saturating_add(ms);
-            self.pending.first_byte_count = self.pending.first_byte_count.saturating_add(1);
+            self.measured(ms);
         }
+        self.is_pending();
+    }
+
+    pub(crate) fn measured(&mut self, first_byte_ms: u64) {
+        self.pending.first_byte_ms_sum = self.pending.first_byte_ms_sum.saturating_add(first_byte_ms);
+        self.pending.first_byte_count = self.pending.first_byte_count.saturating_add(1);
         self.is_pending();
     }
 

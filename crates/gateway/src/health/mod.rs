@@ -80,10 +80,22 @@ impl Health {
         health
     }
 
-    /// An answer that served. `first_byte_ms`: since it was sent.
+    /// The first piece of a stream's answer, so long after it was sent. A probe has passed with it, because the rest may
+    /// take minutes; whether the call is a success, its end tells.
+    pub(crate) fn begun(&self, place: Place<'_>, first_byte_ms: u64) {
+        self.reached(place);
+        self.note(place, place.model, Some(ProbeVerdict::Passed), |local| local.measured(first_byte_ms));
+    }
+
+    /// The end of an answer that had begun.
+    pub(crate) fn completed(&self, place: Place<'_>) {
+        self.note(place, place.model, Some(ProbeVerdict::Passed), |local| local.success(None));
+    }
+
+    /// A whole answer that served. `first_byte_ms`: since it was sent.
     pub(crate) fn served(&self, place: Place<'_>, first_byte_ms: Option<u64>) {
         self.reached(place);
-        self.note(place, place.model, ProbeVerdict::Passed, |local| local.success(first_byte_ms));
+        self.note(place, place.model, Some(ProbeVerdict::Passed), |local| local.success(first_byte_ms));
     }
 
     /// An answer that says neither good nor bad of the model: the caller was wrong. A probe has passed with it, because
@@ -91,17 +103,25 @@ impl Health {
     pub(crate) fn answered(&self, place: Place<'_>) {
         self.reached(place);
         if place.leases.iter().any(|lease| lease.is_of(place.model)) {
-            self.note(place, place.model, ProbeVerdict::Passed, |_| ());
+            self.note(place, place.model, Some(ProbeVerdict::Passed), |_| ());
         }
     }
 
-    /// The backend limits. `served`: with an answer that served all the same. `rest_ms`: as long as it asked for, or 0.
-    pub(crate) fn limited(&self, place: Place<'_>, reason: &str, rest_ms: u64, served: bool) {
+    /// The backend limits. `rest_ms`: as long as it asked for, or 0.
+    pub(crate) fn limited(&self, place: Place<'_>, reason: &str, rest_ms: u64) {
         tracing::info!(backend = place.backend, model = place.model, reason, rest_ms, "backend limits");
         self.reached(place);
-        let verdict = if served { ProbeVerdict::Passed } else { ProbeVerdict::Failed };
         let now = self.keeper.now();
-        self.note(place, place.model, verdict, |local| local.limited(reason, rest_ms, now));
+        self.note(place, place.model, Some(ProbeVerdict::Failed), |local| {
+            local.limited(reason, rest_ms, now)
+        });
+    }
+
+    /// The head of a good status says that this call was the last for a while. What follows the head judges the call.
+    pub(crate) fn used_up(&self, place: Place<'_>, rest_ms: u64) {
+        let (reason, now) = ("nothing left of its limit", self.keeper.now());
+        tracing::info!(backend = place.backend, model = place.model, reason, rest_ms, "backend limits");
+        self.note(place, place.model, None, |local| local.limited(reason, rest_ms, now));
     }
 
     /// It was reached, and failed.
@@ -112,7 +132,7 @@ impl Health {
         }
         tracing::info!(backend = place.backend, model = place.model, reason, "backend fails");
         let now = self.keeper.now();
-        self.note(place, place.model, ProbeVerdict::Failed, |local| local.failure(reason, now));
+        self.note(place, place.model, Some(ProbeVerdict::Failed), |local| local.failure(reason, now));
     }
 
     /// It could not be reached, whatever the model.
@@ -122,11 +142,15 @@ impl Health {
         }
         tracing::info!(backend = place.backend, reason, "backend cannot be reached");
         let now = self.keeper.now();
-        self.note(place, WHOLE, ProbeVerdict::Failed, |local| local.failure(reason, now));
+        self.note(place, WHOLE, Some(ProbeVerdict::Failed), |local| local.failure(reason, now));
     }
 
-    /// The failure of a call from before the circuit closed again: that trouble is over, and this one no news.
+    /// The failure of a call from before the circuit closed again: that trouble is over, and this one no news. Not of the
+    /// probe that closed it itself, and broke off later.
     fn is_of_old_trouble(&self, place: Place<'_>, model: &str) -> bool {
+        if place.leases.iter().any(|lease| lease.is_of(model)) {
+            return false;
+        }
         let providers = self.providers.borrow();
         quorate_rpc::circuit(&providers, place.backend, model).is_some_and(|view| {
             view.state == ProviderState::Closed && view.openings > 0 && place.sent < view.since
@@ -139,16 +163,16 @@ impl Health {
         let is_local = self.locals.lock().get(place.backend, WHOLE).is_some();
         let is_watched = || quorate_rpc::circuit(&self.providers.borrow(), place.backend, WHOLE).is_some();
         if is_local || is_watched() {
-            self.note(place, WHOLE, ProbeVerdict::Passed, |local| local.success(None));
+            self.note(place, WHOLE, Some(ProbeVerdict::Passed), |local| local.success(None));
         }
     }
 
-    /// Takes news of one circuit up, and the verdict with it if the call was its probe.
+    /// Takes news of one circuit up, and the verdict with it if there is one and the call was its probe.
     fn note(
         &self,
         place: Place<'_>,
         model: &str,
-        verdict: ProbeVerdict,
+        verdict: Option<ProbeVerdict>,
         change: impl FnOnce(&mut local::LocalCircuit),
     ) {
         if !is_name(place.backend) || !(model.is_empty() || is_name(model)) {
@@ -157,7 +181,8 @@ impl Health {
         let mut locals = self.locals.lock();
         let Some(local) = locals.get_or_make(place.backend, model) else { return };
         change(local);
-        if let Some(lease) = place.leases.iter().find(|lease| lease.is_of(model)) {
+        let lease = place.leases.iter().find(|lease| lease.is_of(model));
+        if let (Some(lease), Some(verdict)) = (lease, verdict) {
             lease.end(local, verdict);
         }
         // Most calls only add to what the reporter waits for already.

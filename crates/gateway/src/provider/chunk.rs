@@ -1,6 +1,11 @@
 //! What to do with one event of a stream: pass it on, or hide the usage that the client did not ask for.
 
-use super::{answer, openai, reply::ApiError, sse, usage::Usage};
+use super::{
+    answer, openai,
+    reply::{ApiError, Garbage},
+    sse,
+    usage::Usage,
+};
 
 /// One event, understood as far as the gateway must.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,18 +44,25 @@ pub(crate) fn is_finish(event: &[u8]) -> bool {
     last.is_ok_and(|last| last.choices.iter().any(|choice| choice.finish_reason.is_some()))
 }
 
-/// Looks into one event. Whatever is not understood is passed on.
-pub(crate) fn inspect(event: &[u8]) -> Chunk {
+/// Looks into one event. Whatever is an object or a comment is passed on, understood or not.
+///
+/// # Errors
+/// Its data are no JSON object.
+pub(crate) fn inspect(event: &[u8]) -> Result<Chunk, Garbage> {
     let passed = Chunk { kind: ChunkKind::Passed, usage: None, text: String::new(), error: None };
-    let Some(data) = sse::data(event) else { return passed };
-    if data.trim_ascii() == b"[DONE]" {
-        return Chunk { kind: ChunkKind::Done, ..passed };
+    let Some(data) = sse::data(event) else { return Ok(passed) };
+    match data.trim_ascii() {
+        b"" => return Ok(passed),
+        b"[DONE]" => return Ok(Chunk { kind: ChunkKind::Done, ..passed }),
+        _ => {}
     }
-    let Some(answer) = answer::decode(&data, true) else { return passed };
+    let Some(answer) = answer::decode(&data, true) else {
+        return Err(Garbage("an event of its stream is no JSON object".to_owned()));
+    };
     let usage_only = answer.choices_empty && answer.usage.is_some();
     let kind = if usage_only { ChunkKind::UsageOnly } else { ChunkKind::Passed };
     let error = answer.is_error.then(|| openai::error::decode_inside(&data));
-    Chunk { kind, usage: answer.usage, text: answer.text, error }
+    Ok(Chunk { kind, usage: answer.usage, text: answer.text, error })
 }
 
 #[cfg(test)]
@@ -72,14 +84,18 @@ mod tests {
             ),
             ("data: {\"choices\":[],\"usage\":null}\n\n".to_owned(), ChunkKind::Passed, None, ""),
             ("data: {\"error\":{\"message\":\"boom\"}}\n\n".to_owned(), ChunkKind::Passed, None, ""),
-            ("data: oops\n\n".to_owned(), ChunkKind::Passed, None, ""),
+            ("data: {\"new\":[1]}\n\n".to_owned(), ChunkKind::Passed, None, ""),
+            ("event: x\ndata:\n\n".to_owned(), ChunkKind::Passed, None, ""),
         ] {
-            let chunk = inspect(event.as_bytes());
+            let chunk = inspect(event.as_bytes()).unwrap();
             assert_eq!(
                 (chunk.kind, chunk.usage.map(|u| u.total), chunk.text.as_str()),
                 (kind, total, text),
                 "{event}"
             );
+        }
+        for event in ["data: oops\n\n", "data: [1]\n\n", "data: {\"choices\":[\n\n", "data: <html>\n\n"] {
+            assert!(inspect(event.as_bytes()).is_err(), "{event}");
         }
     }
 }

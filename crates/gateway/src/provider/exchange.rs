@@ -191,9 +191,13 @@ impl Reading {
         let reply: Reply = match decoded {
             Ok(reply) => reply,
             Err(garbage) => {
-                return Err(match answer::decode(bytes, false) {
-                    Some(found) if found.is_error => Bad::ErrorInside(self.decode_inside(bytes)),
-                    _ => garbage.into(),
+                let is_error = match self.api {
+                    Api::Converse => bedrock::error::is_error(bytes),
+                    _ => answer::decode(bytes, false).is_some_and(|found| found.is_error),
+                };
+                return Err(match is_error {
+                    true => Bad::ErrorInside(self.decode_inside(bytes)),
+                    false => garbage.into(),
                 });
             }
         };
@@ -246,7 +250,8 @@ impl Reading {
     fn decode_inside(&self, bytes: &[u8]) -> ApiError {
         match self.api {
             Api::OpenAI | Api::Azure => openai::error::decode_inside(bytes),
-            _ => ApiError { status: 502, ..self.decode_error(502, "", bytes) },
+            Api::Anthropic | Api::InvokeAnthropic => anthropic::error::decode_inside(bytes),
+            Api::Converse => bedrock::error::decode(200, "", bytes),
         }
     }
 

@@ -261,8 +261,12 @@ impl Events {
     fn piece(&mut self, framed: Framed) -> Result<Piece, StreamError> {
         match self {
             Self::OpenAI { hides_usage, last, usage_came } => {
-                let Framed::Sse { raw, .. } = framed else { return Ok(Piece::default()) };
-                let chunk = chunk::inspect(&raw);
+                let Framed::Sse { raw, data } = framed else { return Ok(Piece::default()) };
+                // Comments before the first event keep a connection alive; they are nothing of an answer.
+                if data.is_empty() && last.is_empty() {
+                    return Ok(Piece::default());
+                }
+                let chunk = chunk::inspect(&raw)?;
                 match chunk.kind {
                     ChunkKind::Passed => *last = raw.clone(),
                     ChunkKind::UsageOnly => *usage_came = true,

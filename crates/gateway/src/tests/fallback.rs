@@ -102,6 +102,41 @@ async fn no_second_attempt_follows_a_first_byte() {
 }
 
 #[tokio::test]
+async fn a_key_or_a_model_that_one_backend_refuses_is_tried_at_the_next() {
+    for (status, kind) in [
+        ("401 Unauthorized", "unauthorized"),
+        ("402 Payment Required", "unauthorized"),
+        ("403 Forbidden", "forbidden"),
+        ("404 Not Found", "not_found"),
+    ] {
+        let (world, second) = two(routed(both(1, 2), 250), "").await;
+        world.provider.plays([answer(status, "{}")]);
+        let served = world.chat(NAMED).await;
+        assert_eq!(
+            (served.status.as_u16(), served.header("x-ai-provider")),
+            (200, Some("second")),
+            "{status}"
+        );
+        let errors = format!("quorate_gateway_upstream_errors_total{{backend=\"ns/first\",kind=\"{kind}\"}}");
+        assert_eq!(world.metric(&errors), Some(1.0));
+        second.plays([answer(status, r#"{"error":{"message":"theirs"}}"#)]);
+        let last = world.chat(NAMED).await;
+        assert_eq!((last.status.as_str(), last.error()["message"].as_str()), (&status[..3], Some("theirs")));
+        assert_eq!(world.account("user-hourly", "alice"), (30, 0));
+    }
+    // The client's own key is the client's own mistake.
+    let second = FakeProvider::start().await;
+    let text = |first: &str| {
+        let text = config(&[("first", first), ("second", &second.base_url)], "");
+        text.replacen("}\n", ", pass_client_key: true}\n", 1)
+    };
+    let world = World::compiled(routed(both(1, 2), 250), text).await;
+    world.provider.plays([answer("401 Unauthorized", "{}")]);
+    assert_eq!(world.chat(NAMED).await.status.as_u16(), 401);
+    assert!(second.got().is_empty());
+}
+
+#[tokio::test]
 async fn what_the_caller_did_wrong_is_not_tried_elsewhere() {
     let (world, second) = two(routed(both(1, 2), 250), "").await;
     world.provider.plays([answer("400 Bad Request", r#"{"error":{"message":"no"}}"#)]);
@@ -194,7 +229,7 @@ async fn a_backend_at_its_limit_is_passed_over_and_nobody_is_told_that_it_failed
     let second = FakeProvider::start().await;
     let url = second.base_url.clone();
     let limited = |first: &str| {
-        let text = config(&[("first", first), ("second", &url)], "");
+        let text = config(&[("first", first), ("second", &url)], "limits: {attempts_max: 1}\n");
         text.replacen("}\n", ", limits: {in_flight_max: 1}}\n", 1)
     };
     let world = World::compiled(routed(both(1, 2), 10_000), limited).await;

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use http_body_util::BodyExt;
 use quorate_ledger::{
     Command, Outcome, ProbeEnd, ProbeVerdict, ProviderReport, ProviderSignal, ProviderState, ProviderView,
 };
@@ -10,7 +11,7 @@ use quorate_policy::runtime::{ClusterLoss, CompiledPolicy, PolicyParts};
 use super::{
     keeper::now,
     policies::{backend, compile, config, route, tokens, units},
-    provider::{FakeProvider, Step, answer, answer_with, chat},
+    provider::{FakeProvider, Step, answer, answer_with, chat, delta, piece, stream_end, stream_head},
     world::{World, chat_request, http_client},
 };
 
@@ -68,6 +69,10 @@ async fn told(world: &World, name: &str, state: ProviderState) {
 /// It was told, and the moment has passed by every clock.
 async fn rest_is_over(world: &World) {
     told(world, "first", ProviderState::Open).await;
+    rest_is_over_of(world).await;
+}
+
+async fn rest_is_over_of(world: &World) {
     let until = world.keeper.providers().iter().filter_map(|view| view.until).max().unwrap();
     while now() <= until {
         tokio::task::yield_now().await;
@@ -306,6 +311,58 @@ async fn a_probe_that_fails_makes_the_rest_longer_and_the_request_goes_on() {
 }
 
 #[tokio::test]
+async fn a_good_status_alone_is_no_success_and_closes_nothing() {
+    let stream = r#","max_completion_tokens":50,"stream":true"#;
+    let error = r#"{"error":{"message":"overloaded","type":"server_error"}}"#;
+    let half = |text: &str| {
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n{text}");
+        vec![Step::Write(head.into_bytes()), Step::Die]
+    };
+    for (asked, steps) in [
+        (NAMED, vec![answer("200 OK", "<html>")]),
+        (NAMED, vec![answer("200 OK", error)]),
+        (NAMED, half("{")),
+        (NAMED, vec![answer_with("302 Found", "location: /\r\n", "")]),
+        (stream, vec![stream_head(), stream_end()]),
+        (stream, vec![stream_head(), Step::Die]),
+        (stream, vec![stream_head(), piece(&format!("data: {error}\n\n")), stream_end()]),
+        (stream, vec![stream_head(), piece("data: <html>\n\n"), stream_end()]),
+    ] {
+        let world = alone().await;
+        world.provider.plays(steps.clone());
+        limit(&world, "first", MODEL, 1);
+        rest_is_over(&world).await;
+        world.chat(asked).await;
+        let again = |view: &ProviderView| view.state == ProviderState::Open && view.openings == 2;
+        world.watch.until(&format!("{steps:?}"), again).await;
+        let view = world.keeper.providers().into_iter().find(|view| view.model == MODEL).unwrap();
+        assert_eq!(view.first_byte_ms, None, "{steps:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_probe_passes_with_the_first_piece_of_its_stream_and_a_call_is_judged_once() {
+    let world = alone().await;
+    world.provider.plays([stream_head(), piece(&delta("Hi")), Step::Pause, Step::Die]);
+    limit(&world, "first", MODEL, 1);
+    rest_is_over(&world).await;
+    let body = chat_request(r#","stream":true,"max_tokens":50"#);
+    let open = world.open("/v1/chat/completions", &body, &[]).await;
+    told(&world, "first", ProviderState::Closed).await;
+    world.provider.go();
+    assert!(
+        String::from_utf8_lossy(&open.into_body().collect().await.unwrap().to_bytes())
+            .contains("upstream_died")
+    );
+    // That was the first failure, and each of these is one, though its body breaks off as well.
+    let broken = b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 500\r\n\r\n{".to_vec();
+    world.provider.plays([Step::Write(broken), Step::Die]);
+    assert_eq!(world.chat(NAMED).await.status.as_u16(), 502);
+    assert_eq!(world.chat(NAMED).await.status.as_u16(), 502);
+    assert_eq!(world.chat(NAMED).await.error()["code"].as_str(), Some("backends_resting"));
+}
+
+#[tokio::test]
 async fn a_probe_whose_client_leaves_is_given_up_at_once() {
     let world = alone().await;
     world.provider.plays([Step::UntilClosed]);
@@ -333,6 +390,55 @@ async fn without_a_cluster_to_claim_from_the_backend_stays_alone() {
     world.keeper.refuse_claims();
     assert_eq!(world.chat(NAMED).await.header("x-ai-provider"), Some("second"));
     assert_eq!((world.provider.got().len(), second.got().len()), (0, 1));
+}
+
+#[tokio::test]
+async fn where_the_first_limits_and_the_next_may_not_be_tried_the_client_is_told_to_slow_down() {
+    let (world, second) = two().await;
+    world.provider.plays([answer_with("429 Too Many Requests", "retry-after: 30\r\n", "{}")]);
+    limit(&world, "second", MODEL, 1);
+    told(&world, "second", ProviderState::Open).await;
+    rest_is_over_of(&world).await;
+    world.keeper.refuse_claims();
+    let refused = world.chat(NAMED).await;
+    assert_eq!((refused.status.as_u16(), refused.error()["code"].as_str()), (429, Some("provider_limited")));
+    assert!(refused.header("retry-after").is_some() && refused.text().contains("ns/first is limited"));
+    assert_eq!((world.provider.got().len(), second.got().len()), (1, 0));
+    assert_eq!(world.account("user-hourly", "alice"), (0, 0));
+}
+
+#[tokio::test]
+async fn a_wrong_key_is_a_failure_and_what_a_client_may_bring_about_is_none() {
+    for (status, fails) in [
+        ("401 Unauthorized", true),
+        ("402 Payment Required", true),
+        ("403 Forbidden", false),
+        ("404 Not Found", false),
+    ] {
+        let world = alone().await;
+        world.provider.plays([answer(status, "{}")]);
+        for _ in 0..3 {
+            assert_eq!(world.chat(NAMED).await.status.as_str(), &status[..3], "the provider's own answer");
+        }
+        world.provider.plays([answer("200 OK", &chat(1, 2))]);
+        assert_eq!(world.chat(NAMED).await.status.is_success(), !fails, "{status}");
+        if fails {
+            let rests = |view: &ProviderView| view.reason == format!("status {}", &status[..3]);
+            world.watch.until("why it rests", rests).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn counting_here_claims_no_probe() {
+    let world = alone().await;
+    limit(&world, "first", MODEL, 1);
+    rest_is_over(&world).await;
+    let counted = world.ask("/v1/messages/count_tokens", &chat_request(""), &[]).await;
+    assert_eq!(counted.status.as_u16(), 200, "{}", counted.text());
+    world.provider.plays([answer("200 OK", &chat(1, 2))]);
+    assert_eq!(world.chat(NAMED).await.status.as_u16(), 200, "the probe is still to be had");
+    assert_eq!(world.metric("quorate_gateway_probes_total{kind=\"givenup\"}"), None);
 }
 
 #[tokio::test]

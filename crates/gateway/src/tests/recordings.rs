@@ -69,7 +69,7 @@ impl Recording {
             splitter.push(self.body.as_bytes());
             let mut usage = None;
             while let Some(event) = splitter.next_event().unwrap() {
-                usage = chunk::inspect(&event).usage.or(usage);
+                usage = chunk::inspect(&event).unwrap().usage.or(usage);
             }
             return usage.map(|usage| (usage.input, usage.total));
         }

@@ -43,11 +43,17 @@ pub(crate) fn decode(status: u16, kind: &str, body: &[u8]) -> ApiError {
     ApiError { status, kind, message: bounded(message), code: None, param: None }
 }
 
+/// Of an error under a status of success: its status is what its type says.
+pub(crate) fn decode_inside(body: &[u8]) -> ApiError {
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    decode_event(body.get("error"))
+}
+
 /// Of an `error` event inside a stream.
 pub(super) fn decode_event(error: Option<&Value>) -> ApiError {
     let word = |name| error.and_then(|error| error.get(name)).and_then(Value::as_str).unwrap_or_default();
     let kind = word("type").to_owned();
-    let status = KINDS.iter().find(|known| known.1 == kind).map_or(500, |known| known.0);
+    let status = KINDS.iter().find(|known| known.1 == kind).map_or(502, |known| known.0);
     let message = match word("message") {
         "" => "the provider broke off its answer".to_owned(),
         message => bounded(message.to_owned()),

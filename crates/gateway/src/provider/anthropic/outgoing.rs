@@ -13,9 +13,7 @@ use super::{
 };
 use crate::provider::{
     closed_schema::closed,
-    conversation::{
-        Block, Content, Conversation, Format, OUTPUT_LIMIT_DEFAULT, Role, Source, Target, ToolChoice,
-    },
+    conversation::{Block, Content, Conversation, Format, OUTPUT_LIMIT_DEFAULT, Role, Target, ToolChoice},
     reply::{Outgoing, Unsupported},
 };
 

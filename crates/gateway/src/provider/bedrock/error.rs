@@ -28,6 +28,12 @@ fn status_of(kind: &str) -> Option<u16> {
     })
 }
 
+/// An answer of a good status is one all the same.
+pub(crate) fn is_error(body: &[u8]) -> bool {
+    let json: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
+    ["__type", "message", "Message"].iter().any(|name| json.get(name).is_some_and(Value::is_string))
+}
+
 /// `kind`: the header `x-amzn-errortype`, or "".
 pub(crate) fn decode(status: u16, kind: &str, body: &[u8]) -> ApiError {
     let json: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
