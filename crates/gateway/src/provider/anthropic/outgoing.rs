@@ -338,6 +338,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::provider::conversation::Source;
     use crate::provider::conversation::{Reasoning, Turn};
 
     fn hello() -> Conversation {
