@@ -235,18 +235,24 @@ async fn counting_tokens_is_free_whichever_backend_counts() {
 async fn a_success_that_is_none_costs_what_it_says() {
     let malformed = r#"{"output":{"message":{"content":[]}},"stopReason":"malformed_tool_use","usage":{"inputTokens":7,"outputTokens":5,"cacheReadInputTokens":3}}"#;
     let error = r#"{"error":{"message":"boom"},"usage":{"prompt_tokens":9,"completion_tokens":6}}"#;
-    for (path, model, body, spent) in [
-        (CHAT, "converse", malformed, 15),
-        (MESSAGES, "converse", malformed, 15),
-        (MESSAGES, "openai", error, 15),
-        (CHAT, "claude", r#"{"content":[{"type":"text"}],"usage":{"input_tokens":9,"output_tokens":6}}"#, 15),
-        (MESSAGES, "openai", r#"{"error":{"message":"boom"}}"#, 0),
-        (CHAT, "claude", r#"{"type":"error","error":{"type":"api_error","message":"boom"}}"#, 0),
+    for (path, model, body, status, spent) in [
+        (CHAT, "converse", malformed, 502, 15),
+        (MESSAGES, "converse", malformed, 502, 15),
+        (MESSAGES, "openai", error, 502, 15),
+        (
+            CHAT,
+            "claude",
+            r#"{"content":[{"type":"text"}],"usage":{"input_tokens":9,"output_tokens":6}}"#,
+            502,
+            15,
+        ),
+        (MESSAGES, "openai", r#"{"error":{"message":"boom"}}"#, 502, 0),
+        (CHAT, "claude", r#"{"type":"error","error":{"type":"api_error","message":"boom"}}"#, 500, 0),
     ] {
         let world = world(2_000).await;
         world.provider.plays([answer("200 OK", body)]);
         let answer = world.ask(path, &ask(model, r#","max_tokens":90"#), &[]).await;
-        assert_eq!(answer.status.as_u16(), 502, "{path} {model}: {}", answer.text());
+        assert_eq!(answer.status.as_u16(), status, "{path} {model}: {}", answer.text());
         assert_eq!(world.alice(), (spent, 0), "{path} {model}: {}", answer.text());
     }
 }
