@@ -12,7 +12,7 @@ use quorate_node::{AlertsConfig, Limits, Node, NodeConfig, NodeListeners, PeerCo
 use quorate_rpc::admin::{ApplyPolicyRequest, GetPolicyRequest};
 use quorate_rpc::{Admin, Client, ClientConfig};
 
-use crate::command::manifest_files::FileOptions;
+use crate::command::manifest_files::{FileOptions, Manifests};
 use crate::command::{dev_backends, told_to_stop};
 use crate::logging::{self, LogOptions};
 use crate::mock_provider::{MockProvider, Settings};
@@ -71,6 +71,7 @@ struct Addresses {
 
 impl Dev {
     pub async fn run(mut self, mut log: LogOptions) -> Result<()> {
+        let policy = self.policy.take().map(|path| FileOptions::of(path).read()).transpose()?;
         self.openai = self.openai || self.offer_openai();
         // Before anything is touched: a port that is taken means that another one may be using the folder.
         let provider_listener = bind(self.port(8090, 10), "the simulated provider")?;
@@ -102,7 +103,7 @@ impl Dev {
         })
         .admin()
         .acting_as("quorate dev");
-        let ready = tokio::time::timeout(READY_WITHIN, self.apply_first_policy(&admin)).await;
+        let ready = tokio::time::timeout(READY_WITHIN, apply_first_policy(&admin, policy)).await;
         ready.context("the nodes did not elect a leader in time")??;
         let mut gateways = Vec::new();
         for (listeners, number) in gateway_listeners.into_iter().zip(1..) {
@@ -199,20 +200,6 @@ impl Dev {
         (1..=GATEWAYS).map(one).collect()
     }
 
-    /// Waits for a leader; applies a policy only where there is none, so that a second start keeps what was changed.
-    async fn apply_first_policy(&self, admin: &Admin) -> Result<()> {
-        let known = admin.get_policy(GetPolicyRequest::default()).await?;
-        if known.version > 0 && self.policy.is_none() {
-            return Ok(());
-        }
-        let document = match &self.policy {
-            Some(path) => FileOptions::of(path.clone()).read()?.set.to_document(),
-            None => SAMPLE_POLICY.to_owned(),
-        };
-        admin.apply_policy(ApplyPolicyRequest { document, ..Default::default() }).await?;
-        Ok(())
-    }
-
     fn gateway_config(
         &self,
         number: u16,
@@ -284,6 +271,18 @@ Look at the budgets and the backends, from another terminal:
             println!("OPENAI_API_KEY is set: start with --openai to send requests to the real OpenAI.\n");
         }
     }
+}
+
+/// Waits for a leader; applies the sample only where there is no policy, so that a second start keeps what was changed.
+async fn apply_first_policy(admin: &Admin, policy: Option<Manifests>) -> Result<()> {
+    let known = admin.get_policy(GetPolicyRequest::default()).await?;
+    let document = match policy {
+        Some(manifests) => manifests.set.to_document(),
+        None if known.version > 0 => return Ok(()),
+        None => SAMPLE_POLICY.to_owned(),
+    };
+    admin.apply_policy(ApplyPolicyRequest { document, ..Default::default() }).await?;
+    Ok(())
 }
 
 fn node_config(
