@@ -88,6 +88,8 @@ pub(crate) async fn here(attempt: &Attempt<'_>) -> Response<ResponseBody> {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert("x-quorate-estimated", HeaderValue::from_static("true"));
     attempt.sign(&mut headers);
+    // Nothing was sent.
+    headers.insert("x-quorate-attempts", HeaderValue::from_static("0"));
     respond(200, headers, anthropic::count::encode(input).into())
 }
 

@@ -281,7 +281,7 @@ impl Refusal {
     pub(crate) fn response(&self, dialect: Dialect) -> Response<ResponseBody> {
         let row = self.row();
         let message = self.to_string();
-        let body = error_body::encode(dialect, &self.words(&row, &message));
+        let body = error_body::encode(dialect, &self.words(dialect, &row, &message));
         let mut response = Response::new(ResponseBody::full(Bytes::from(body)));
         *response.status_mut() = match self {
             Self::BackendError { error, .. } => {
@@ -327,12 +327,15 @@ impl Refusal {
     pub(crate) fn event(&self, dialect: Dialect) -> Bytes {
         let row = self.row();
         let message = self.to_string();
-        Bytes::from(error_body::encode_event(dialect, &self.words(&row, &message)))
+        Bytes::from(error_body::encode_event(dialect, &self.words(dialect, &row, &message)))
     }
 
-    fn words<'a>(&'a self, row: &Row, message: &'a str) -> ErrorWords<'a> {
-        let status = row.status.as_u16();
-        ErrorWords { status, message, kind: row.kind, param: self.param(), code: row.code }
+    fn words<'a>(&'a self, dialect: Dialect, row: &Row, message: &'a str) -> ErrorWords<'a> {
+        let kind = match dialect {
+            Dialect::OpenAI => row.kind,
+            Dialect::Anthropic => anthropic::error::kind_of(row.status.as_u16()),
+        };
+        ErrorWords { message, kind, param: self.param(), code: row.code }
     }
 }
 

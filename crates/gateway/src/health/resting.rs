@@ -21,18 +21,12 @@ pub(crate) struct Resting {
     until: Option<TimestampMs>,
     /// Somebody tries whether it works again.
     probed: bool,
-    drained_by: Option<String>,
+    drained: bool,
 }
 
 impl Resting {
-    pub(super) fn drained(by: &str) -> Self {
-        Self {
-            cause: None,
-            reason: String::new(),
-            until: None,
-            probed: false,
-            drained_by: Some(by.to_owned()),
-        }
+    pub(super) fn drained() -> Self {
+        Self { cause: None, reason: String::new(), until: None, probed: false, drained: true }
     }
 
     pub(super) fn of_rest(rest: &Rest) -> Self {
@@ -41,7 +35,7 @@ impl Resting {
             reason: rest.reason.clone(),
             until: Some(rest.until),
             probed: false,
-            drained_by: None,
+            drained: false,
         }
     }
 
@@ -52,7 +46,7 @@ impl Resting {
             reason: view.reason.clone(),
             until: view.until.filter(|_| open),
             probed: !open,
-            drained_by: None,
+            drained: false,
         }
     }
 
@@ -63,7 +57,7 @@ impl Resting {
 
     /// Ready a moment ago, or just being tried: nothing better is known.
     pub(crate) fn being_tried() -> Self {
-        Self { cause: None, reason: String::new(), until: None, probed: true, drained_by: None }
+        Self { cause: None, reason: String::new(), until: None, probed: true, drained: false }
     }
 }
 
@@ -89,7 +83,7 @@ impl NoneReady {
     /// Until the first may be tried; `None`: all are drained.
     pub(crate) fn retry_after_ms(&self) -> Option<u64> {
         let wait = |resting: &Resting| match resting {
-            Resting { drained_by: Some(_), .. } => None,
+            Resting { drained: true, .. } => None,
             Resting { until: Some(until), .. } => Some(until.since(self.now).max(1)),
             Resting { .. } => Some(PROBED_RETRY_MS),
         };
@@ -98,15 +92,14 @@ impl NoneReady {
 }
 
 /// `no backend of this request can be used now: ns/openai is limited for gpt-4o until 2026-11-25T17:20:03Z (status 429);
-/// ns/azure is drained by ops`
+/// ns/azure is drained`. By whom is in the audit log: clients need not know.
 impl fmt::Display for NoneReady {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("no backend of this request can be used now: ")?;
         for (index, (backend, model, resting)) in self.backends.iter().enumerate() {
             f.write_str(if index > 0 { "; " } else { "" })?;
-            if let Some(by) = &resting.drained_by {
-                let by = if by.is_empty() { "an operator" } else { by };
-                write!(f, "{backend} is drained by {by}")?;
+            if resting.drained {
+                write!(f, "{backend} is drained")?;
                 continue;
             }
             write!(f, "{backend} {} for {model}", cause(resting.cause))?;
@@ -140,7 +133,7 @@ mod tests {
             reason: "status 429".to_owned(),
             until: Some(TimestampMs(until)),
             probed: false,
-            drained_by: None,
+            drained: false,
         }
     }
 
@@ -151,11 +144,11 @@ mod tests {
 
     #[test]
     fn it_says_which_why_and_until_when() {
-        let both = none_ready(vec![limited(1_792_567_683_250), Resting::drained("ops")]);
+        let both = none_ready(vec![limited(1_792_567_683_250), Resting::drained()]);
         assert_eq!(
             both.to_string(),
             "no backend of this request can be used now: ns/b0 is limited for gpt-4o and rests until \
-             2026-10-21T07:28:03.25Z (status 429); ns/b1 is drained by ops"
+             2026-10-21T07:28:03.25Z (status 429); ns/b1 is drained"
         );
         assert!(!both.is_limit());
         let tried = none_ready(vec![Resting { until: None, probed: true, ..limited(0) }]);
@@ -165,9 +158,9 @@ mod tests {
     #[test]
     fn the_first_that_may_be_tried_says_when_to_come_back() {
         assert_eq!(none_ready(vec![limited(31_000), limited(3_000)]).retry_after_ms(), Some(2_000));
-        assert_eq!(none_ready(vec![limited(31_000), Resting::drained("")]).retry_after_ms(), Some(30_000));
+        assert_eq!(none_ready(vec![limited(31_000), Resting::drained()]).retry_after_ms(), Some(30_000));
         assert_eq!(none_ready(vec![limited(31_000), Resting::being_tried()]).retry_after_ms(), Some(1_000));
-        let drained = none_ready(vec![Resting::drained("")]);
+        let drained = none_ready(vec![Resting::drained()]);
         assert!(drained.retry_after_ms().is_none() && drained.waiting_is_pointless());
         assert!(none_ready(vec![limited(61_001)]).waiting_is_pointless());
         assert!(!none_ready(vec![limited(61_000)]).waiting_is_pointless());

@@ -38,9 +38,9 @@ impl Health {
         let providers = self.providers.borrow();
         let whole = |name: &str| quorate_rpc::circuit(&providers, name, WHOLE);
         let bare = backend.rsplit_once('/').map(|(_, bare)| bare);
-        let drained = |view: &&ProviderView| view.drained_since.is_some();
-        if let Some(view) = whole(backend).into_iter().chain(bare.and_then(whole)).find(drained) {
-            return Standing::Rests(Resting::drained(&view.drained_by));
+        let drained = |view: &ProviderView| view.drained_since.is_some();
+        if whole(backend).into_iter().chain(bare.and_then(whole)).any(drained) {
+            return Standing::Rests(Resting::drained());
         }
         let locals = self.locals.lock();
         let view = quorate_rpc::circuit(&providers, backend, model);

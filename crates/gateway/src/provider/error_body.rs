@@ -22,10 +22,9 @@ impl BadRequest {
     }
 }
 
-/// One error, in OpenAI's words.
+/// One error, in the words of the client's dialect.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ErrorWords<'a> {
-    pub(crate) status: u16,
     pub(crate) message: &'a str,
     pub(crate) kind: &'a str,
     pub(crate) param: Option<&'a str>,
@@ -53,7 +52,7 @@ struct Anthropic<'a> {
 
 #[derive(Serialize)]
 struct AnthropicError<'a> {
-    r#type: &'static str,
+    r#type: &'a str,
     message: &'a str,
     /// Not Anthropic's: what kind of refusal this is, as OpenAI's clients see it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -63,33 +62,18 @@ struct AnthropicError<'a> {
 /// What the SDKs of the client's house turn into their exceptions: `{"error":{"message","type","param","code"}}`, or
 /// `{"type":"error","error":{"type","message"}}`.
 pub(crate) fn encode(dialect: Dialect, words: &ErrorWords<'_>) -> Vec<u8> {
-    let ErrorWords { status, message, kind, param, code } = *words;
+    let ErrorWords { message, kind, param, code } = *words;
     let encoded = match dialect {
         Dialect::OpenAI => {
             serde_json::to_vec(&OpenAI { error: OpenAIError { message, r#type: kind, param, code } })
         }
         Dialect::Anthropic => {
-            let error = AnthropicError { r#type: anthropics(status), message, code };
+            let error = AnthropicError { r#type: kind, message, code };
             serde_json::to_vec(&Anthropic { r#type: "error", error })
         }
     };
     // Strings always serialize; the fallback keeps a shape all the same.
     encoded.unwrap_or_else(|_| br#"{"type":"error","error":{"message":"","type":"server_error"}}"#.to_vec())
-}
-
-/// Anthropic's type for a status (its page on errors).
-fn anthropics(status: u16) -> &'static str {
-    match status {
-        401 => "authentication_error",
-        403 => "permission_error",
-        404 | 405 => "not_found_error",
-        413 => "request_too_large",
-        429 => "rate_limit_error",
-        503 | 529 => "overloaded_error",
-        408 | 504 => "timeout_error",
-        500.. => "api_error",
-        _ => "invalid_request_error",
-    }
 }
 
 /// The same as one event of a stream: the SDKs raise it like an error answer.
@@ -110,7 +94,6 @@ mod tests {
     #[test]
     fn shape_and_escaping() {
         let words = ErrorWords {
-            status: 429,
             message: "no \"model\"\n",
             kind: "invalid_request_error",
             param: Some("model"),
@@ -123,7 +106,7 @@ mod tests {
         );
         assert_eq!(
             text(encode(Dialect::Anthropic, &words)),
-            r#"{"type":"error","error":{"type":"rate_limit_error","message":"no \"model\"\n","code":"c"}}"#
+            r#"{"type":"error","error":{"type":"invalid_request_error","message":"no \"model\"\n","code":"c"}}"#
         );
         let event = text(encode_event(Dialect::OpenAI, &words));
         assert!(event.starts_with("data: {") && event.ends_with("}\n\n"));

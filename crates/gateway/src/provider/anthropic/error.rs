@@ -4,10 +4,14 @@
 
 use std::borrow::Cow;
 
-use serde::Serialize;
 use serde_json::Value;
 
-use crate::provider::{reply::ApiError, too_long};
+use crate::provider::{
+    Dialect,
+    error_body::{self, ErrorWords},
+    reply::ApiError,
+    too_long,
+};
 
 /// Longer messages of a provider are cut.
 const MESSAGE_CHARS_MAX: usize = 2000;
@@ -84,45 +88,41 @@ fn kind(error: &ApiError) -> &'static str {
     if let Some(known) = KINDS.iter().find(|known| known.1 == error.kind) {
         return known.1;
     }
-    match status(error) {
-        408 => "timeout_error",
-        status => match KINDS.iter().find(|known| known.0 == status) {
-            Some(known) => known.1,
-            None if status < 500 => "invalid_request_error",
-            None => "api_error",
+    kind_of(status(error))
+}
+
+/// Anthropic's word for a status (its page on errors).
+pub(crate) fn kind_of(status: u16) -> &'static str {
+    match KINDS.iter().find(|known| known.0 == status) {
+        Some(known) => known.1,
+        None => match status {
+            408 => "timeout_error",
+            503 => "overloaded_error",
+            ..500 => "invalid_request_error",
+            _ => "api_error",
         },
     }
 }
 
-#[derive(Serialize)]
-struct Envelope<'a> {
-    r#type: &'static str,
-    error: Inner<'a>,
-}
-
-#[derive(Serialize)]
-struct Inner<'a> {
-    r#type: &'static str,
-    message: &'a str,
-}
-
 pub(crate) fn encode(error: &ApiError) -> Vec<u8> {
-    let mut message = Cow::Borrowed(error.message.as_str());
+    error_body::encode(Dialect::Anthropic, &words(error, &in_own_words(error)))
+}
+
+/// Agents know a prompt that is too long by its text.
+fn in_own_words(error: &ApiError) -> Cow<'_, str> {
     if too_long::is_it(error) {
-        message = Cow::Owned(too_long::in_anthropics_words(&message));
+        return Cow::Owned(too_long::in_anthropics_words(&error.message));
     }
-    let inner = Inner { r#type: kind(error), message: &message };
-    // Strings always serialize; the fallback keeps the shape all the same.
-    serde_json::to_vec(&Envelope { r#type: "error", error: inner })
-        .unwrap_or_else(|_| br#"{"type":"error","error":{"type":"api_error","message":""}}"#.to_vec())
+    Cow::Borrowed(&error.message)
 }
 
 /// The same as one event of a stream: the SDKs raise it.
 pub(crate) fn encode_event(error: &ApiError) -> Vec<u8> {
-    let mut event = b"event: error\ndata: ".to_vec();
-    event.extend_from_slice(&encode(error));
-    event.extend_from_slice(b"\n\n");
-    event
+    error_body::encode_event(Dialect::Anthropic, &words(error, &in_own_words(error)))
+}
+
+fn words<'a>(error: &'a ApiError, message: &'a str) -> ErrorWords<'a> {
+    ErrorWords { message, kind: kind(error), param: None, code: None }
 }
 
 #[cfg(test)]

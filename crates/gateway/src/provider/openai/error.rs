@@ -180,7 +180,7 @@ pub(crate) fn encode_event(error: &ApiError) -> Vec<u8> {
 
 fn error_words(error: &ApiError) -> ErrorWords<'_> {
     let (kind, code) = words(error);
-    ErrorWords { status: status(error), message: &error.message, kind, param: error.param.as_deref(), code }
+    ErrorWords { message: &error.message, kind, param: error.param.as_deref(), code }
 }
 
 /// `type` in OpenAI's words; another provider's own word stands in `code` if nothing else does.
