@@ -32,6 +32,7 @@ async fn with(policy: CompiledPolicy) -> World {
         };
         let backends = [
             backend("openai", "OpenAI", base_url),
+            backend("gpt-5", "OpenAI", base_url),
             backend("azure", "AzureOpenAI", root),
             backend("claude", "Anthropic", base_url),
             backend("converse", "AWSBedrock, region: r", root),
@@ -263,6 +264,9 @@ async fn the_limit_that_goes_upstream_is_the_one_that_is_held() {
         (MESSAGES, "invoke", named, "/max_tokens"),
         (MESSAGES, "openai", named, "/max_tokens"),
         (MESSAGES, "azure", named, "/max_tokens"),
+        // OpenAI's own models refuse the older name, whoever asks.
+        (CHAT, "gpt-5", "", "/max_completion_tokens"),
+        (MESSAGES, "gpt-5", named, "/max_completion_tokens"),
     ] {
         let world = world(400).await;
         world.provider.plays([Step::Pause, answer("200 OK", "{}")]);
