@@ -67,6 +67,7 @@ fn the_bound_covers_what_providers_and_translation_add() {
         let (bound, unbounded) = most(Api::Anthropic, "claude-opus-4", Endpoint::Messages, &body);
         assert!(bound >= 804 + 735 + 499 && unbounded == 0, "{kind}: {bound}");
     }
+    assert!(most(Api::Anthropic, "claude", Endpoint::Messages, r#"{"messages":[],"tools":[]}"#).0 > 804);
     // Three times 1,600 for an image, also within a tool's result.
     let image = r#"{"type":"image","source":{"type":"url","url":"u"}}"#;
     let shown = format!(
