@@ -200,8 +200,8 @@ async fn used(
     }
     let held = held?;
     let input = attempt.charge_input_of(Some(held), "missing", whole.heard).await;
-    let text = reading.text(bytes).unwrap_or_default();
-    let output = count(attempt, text).await;
+    let text = whole.text.clone().or_else(|| reading.text(bytes)).unwrap_or_default();
+    let output = held.most_output(0, count(attempt, text).await);
     attempt.core().metrics.charged(Usage::of(0, output));
     tracing::warn!(
         backend = attempt.name(), model = attempt.candidate.model, reservation = %held.id, input, output,

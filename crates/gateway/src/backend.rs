@@ -20,7 +20,7 @@ use crate::{
     config::BackendConfig,
     error::GatewayError,
     link::{Link, LinkSpec},
-    provider::{Api, Endpoint, azure, splice::OutputField},
+    provider::{Api, Endpoint, Way, azure, splice::OutputField},
     secrets::{SecretName, Secrets},
     tls::Tls,
     tokenizer::Tokenizer,
@@ -247,6 +247,10 @@ impl Backend {
     pub(crate) fn output_field(&self, endpoint: Endpoint, model: &str) -> OutputField {
         match endpoint {
             Endpoint::Chat => self.output_field.unwrap_or_else(|| OutputField::for_model(endpoint, model)),
+            // Becomes a chat there.
+            Endpoint::Messages if endpoint.way(self.api()) == Some(Way::Translate) => {
+                self.output_field(Endpoint::Chat, model)
+            }
             _ => OutputField::for_model(endpoint, model),
         }
     }

@@ -176,7 +176,9 @@ impl<'de> Visitor<'de> for Generated<'_> {
         while let Some(key) = entries.next_key::<std::borrow::Cow<'de, str>>()? {
             let walked = match self.place {
                 Place::Choice => matches!(key.as_ref(), "message" | "delta" | "text"),
-                Place::Written => !matches!(key.as_ref(), "role" | "id" | "type" | "annotations"),
+                Place::Written => {
+                    !matches!(key.as_ref(), "role" | "id" | "type" | "annotations" | "signature")
+                }
                 Place::Output => !ABOUT.contains(&key.as_ref()),
                 Place::Choices => false,
             };

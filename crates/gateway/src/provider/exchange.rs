@@ -153,6 +153,8 @@ pub(crate) struct Whole {
     pub(crate) usage: Option<Usage>,
     /// Tokens of the audio that was heard, where the answer is a transcript and says no usage: by its length, else none.
     pub(crate) heard: Option<u64>,
+    /// What was generated, where the answer was decoded and says no usage.
+    pub(crate) text: Option<String>,
 }
 
 /// A success that is none.
@@ -174,14 +176,14 @@ impl Reading {
         if self.way != Way::Translate {
             let found = answer::decode(bytes, false);
             if found.is_none() && self.plain {
-                return Ok(Whole { body: bytes.clone(), usage: None, heard: Some(0) });
+                return Ok(Whole { body: bytes.clone(), usage: None, heard: Some(0), text: None });
             }
             let found = found.ok_or_else(|| Garbage("the answer is no JSON object".to_owned()))?;
             if found.is_error && found.usage.is_none() {
                 return Err(Bad::ErrorInside(self.decode_inside(bytes)));
             }
             let heard = self.endpoint.takes_form().then(|| output::heard(found.seconds.unwrap_or(0.0)));
-            return Ok(Whole { body: bytes.clone(), usage: found.usage, heard });
+            return Ok(Whole { body: bytes.clone(), usage: found.usage, heard, text: None });
         }
         let decoded = match self.api {
             Api::OpenAI | Api::Azure => openai::answer::decode(bytes),
@@ -205,7 +207,8 @@ impl Reading {
             Dialect::OpenAI => openai::answer::encode(&reply, &self.context),
             Dialect::Anthropic => anthropic::answer::encode(&reply, &self.context),
         };
-        Ok(Whole { body: body.into(), usage: reply.usage, heard: None })
+        let text = reply.usage.is_none().then(|| reply.text());
+        Ok(Whole { body: body.into(), usage: reply.usage, heard: None, text })
     }
 
     /// The usage in what [`Self::whole`] takes for no answer: it was generated, and costs what it says.

@@ -6,7 +6,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Vis
 use serde_json::value::RawValue;
 
 use super::{
-    endpoint::Endpoint,
+    endpoint::{Dialect, Endpoint},
     error_body::BadRequest,
     fields::{self, Field, WITHOUT_TOKENS},
     form::Form,
@@ -220,6 +220,10 @@ impl<F: FnMut(&str) -> u64> Body<'_, '_, F> {
             self.tally.input.messages += 1;
         }
         let texts = entries.next_value_seed(Walk { tally: &mut *self.tally, place })?;
+        if name == "tools" && self.endpoint.dialect() == Dialect::Anthropic {
+            // Its prompt for tools may come also where there are none in the list.
+            self.tally.input.tools = self.tally.input.tools.max(1);
+        }
         if name == "prompt" && self.endpoint == Endpoint::Completions {
             fields.prompts = texts;
         }

@@ -15,6 +15,28 @@ pub(crate) struct Reply {
     pub(crate) usage: Option<Usage>,
 }
 
+impl Reply {
+    /// What the model wrote, for counting.
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::new();
+        for block in &self.blocks {
+            match block {
+                Content::Text(said) | Content::Refusal(said) | Content::RedactedThinking(said) => {
+                    text.push_str(said);
+                }
+                Content::Thinking { text: thought, .. } => text.push_str(thought),
+                Content::ToolUse { name, input, .. } => {
+                    text.push_str(name);
+                    text.push_str(input);
+                }
+                // No answer holds these.
+                Content::Image { .. } | Content::Document { .. } | Content::ToolResult { .. } => {}
+            }
+        }
+        text
+    }
+}
+
 /// Why the model stopped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Stop {

@@ -305,13 +305,24 @@ impl Events {
             },
             Self::Translated(both) => {
                 let (decoder, encoder) = both.as_mut();
-                Ok(encoder.piece(&decoder.events(framed)?))
+                let before = decoder.usage();
+                let piece = encoder.piece(&decoder.events(framed)?);
+                let news = decoder.usage().filter(|usage| before != Some(*usage));
+                Ok(Piece { usage: piece.usage.or(news), ..piece })
             }
         }
     }
 }
 
 impl Decoder {
+    /// What it has read of usage and not told yet.
+    fn usage(&self) -> Option<Usage> {
+        match self {
+            Self::OpenAI(decoder) => decoder.usage(),
+            Self::Anthropic(_) | Self::Converse(_) => None,
+        }
+    }
+
     fn events(&mut self, framed: Framed) -> Result<Vec<Event>, Garbage> {
         match (self, framed) {
             // A comment that keeps the connection alive.

@@ -1,5 +1,6 @@
 //! The whole pipeline over real sockets: a gateway, a provider that does what it is told, a ledger in memory.
 
+mod additions;
 mod bounds;
 mod broken;
 mod charging;

@@ -93,6 +93,11 @@ impl Decoder {
         Ok(events)
     }
 
+    /// All usage so far: it comes before the end, and may be the last that comes.
+    pub(crate) fn usage(&self) -> Option<Usage> {
+        self.usage
+    }
+
     /// The body ended: the end if the answer was complete, nothing if it was cut off.
     pub(crate) fn finish(&mut self) -> Vec<Event> {
         if self.over || self.finish.is_none() { Vec::new() } else { self.end() }
