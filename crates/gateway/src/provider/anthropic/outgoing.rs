@@ -13,9 +13,7 @@ use super::{
 };
 use crate::provider::{
     closed_schema::closed,
-    conversation::{
-        Block, Content, Conversation, Format, OUTPUT_LIMIT_DEFAULT, Role, Source, Target, ToolChoice,
-    },
+    conversation::{Block, Content, Conversation, Format, OUTPUT_LIMIT_DEFAULT, Role, Target, ToolChoice},
     reply::{Outgoing, Unsupported},
 };
 
@@ -340,7 +338,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::provider::conversation::{Reasoning, Turn};
+    use crate::provider::conversation::{Reasoning, Source, Turn};
 
     fn hello() -> Conversation {
         let blocks = vec![Content::Text("hi".into()).into()];
