@@ -238,6 +238,7 @@ impl Call {
             number: trail.number,
             wasted: trail.wasted,
             dropped: Vec::new(),
+            renamed: Vec::new(),
             leases,
             sent: self.core.keeper.now(),
             first_byte_ms: OnceLock::new(),
