@@ -25,6 +25,7 @@ use crate::{
         Usage, Way, body_mutation,
         exchange::{self, NotSendable, Reading, Sent, To},
         reply::Context,
+        tool_names::Renamed,
     },
     reserve::Held,
     settle::{self, Ending},
@@ -44,6 +45,8 @@ pub(crate) struct Attempt<'c> {
     pub(crate) wasted: u64,
     /// Fields of the client that were left out.
     pub(crate) dropped: Vec<String>,
+    /// Tools that go by another name at this backend.
+    pub(crate) renamed: Vec<Renamed>,
     /// The probes that this attempt is.
     pub(crate) leases: Vec<Lease>,
     /// When it began, by the ledger's clock.
@@ -90,6 +93,7 @@ impl Attempt<'_> {
         let set = mutation.set.iter().map(|field| (field.name.as_str(), field.value.as_str()));
         sent.body = body_mutation::apply(sent.body, &mutation.remove, set);
         self.dropped = std::mem::take(&mut sent.dropped);
+        self.renamed = std::mem::take(&mut sent.renamed);
         Ok(sent)
     }
 
@@ -106,6 +110,7 @@ impl Attempt<'_> {
                 id: format!("{}{}", facts.endpoint.dialect().id_prefix(), uuid::Uuid::now_v7().simple()),
                 created: self.core().keeper.now().0 / 1000,
                 usage_asked: facts.usage_asked,
+                renamed: self.renamed.clone(),
             },
             hides_usage: self.backend.stream_usage && !facts.usage_asked,
             plain: facts.form.as_ref().is_some_and(|form| form.plain),

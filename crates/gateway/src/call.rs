@@ -253,6 +253,7 @@ impl Call {
             number: trail.number,
             wasted: trail.wasted,
             dropped: Vec::new(),
+            renamed: Vec::new(),
             leases,
             sent: self.core.keeper.now(),
             began: Instant::now(),

@@ -12,6 +12,7 @@ use super::{
     reply::{ApiError, Context, Garbage, Reply, Unsupported},
     splice::{self, Edits, OutputField},
     stream::StreamReader,
+    tool_names::{self, Renamed},
     usage::Usage,
 };
 
@@ -23,6 +24,8 @@ pub(crate) struct Sent {
     pub(crate) body: Bytes,
     /// Fields of the client that were left out, harmlessly.
     pub(crate) dropped: Vec<String>,
+    /// Tools that go by another name there.
+    pub(crate) renamed: Vec<Renamed>,
 }
 
 /// Of one backend, for one request.
@@ -83,7 +86,7 @@ pub(crate) fn send(facts: &Facts, body: &Bytes, to: &To<'_>) -> Result<Sent, Not
         }
         _ => (endpoint.path().to_owned(), body),
     };
-    Ok(Sent { path, body, dropped: names(dropped) })
+    Ok(Sent { path, body, dropped: names(dropped), renamed: Vec::new() })
 }
 
 fn invoked(body: &[u8], to: &To<'_>, dropped: &mut Vec<String>) -> Result<Vec<u8>, BadRequest> {
@@ -111,9 +114,14 @@ fn names(dropped: Vec<String>) -> Vec<String> {
 }
 
 fn translated(endpoint: Endpoint, body: &Bytes, to: &To<'_>) -> Result<Sent, NotSendable> {
-    let conversation: Conversation = match endpoint.dialect() {
+    let mut conversation: Conversation = match endpoint.dialect() {
         Dialect::OpenAI => openai::request::decode(body)?,
         Dialect::Anthropic => anthropic::request::decode(body)?,
+    };
+    let renamed = match to.api {
+        // It takes longer names than any client has.
+        Api::Anthropic | Api::InvokeAnthropic => Vec::new(),
+        Api::OpenAI | Api::Azure | Api::Converse => tool_names::shorten(&mut conversation),
     };
     let target = Target { model: to.model, output_limit: to.output_limit };
     let mut outgoing = match to.api {
@@ -131,7 +139,7 @@ fn translated(endpoint: Endpoint, body: &Bytes, to: &To<'_>) -> Result<Sent, Not
         }
         _ => {}
     }
-    Ok(Sent { path: outgoing.path, body: outgoing.body.into(), dropped: names(outgoing.dropped) })
+    Ok(Sent { path: outgoing.path, body: outgoing.body.into(), dropped: names(outgoing.dropped), renamed })
 }
 
 /// How the answer of a backend is read.
@@ -283,6 +291,51 @@ impl Reading {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn renamed_tools_come_back_as_the_client_knows_them() {
+        let client = "mcp__".to_owned() + &"long_".repeat(20);
+        let body = serde_json::json!({
+            "model": "m", "max_tokens": 9, "tools": [{"name": client, "input_schema": {"type": "object"}}],
+            "messages": [{"role": "user", "content": "hi"}],
+        });
+        let body = Bytes::from(body.to_string());
+        let facts = Facts::decode(Endpoint::Messages, &body).unwrap();
+        let to = To {
+            api: Api::OpenAI,
+            model: "m",
+            output_limit: None,
+            output_field: OutputField::MaxTokens,
+            stream_usage: true,
+            betas: "",
+        };
+        let sent = send(&facts, &body, &to).unwrap();
+        let [Renamed { sent: short, .. }] = &sent.renamed[..] else { panic!("{:?}", sent.renamed) };
+        assert!(!String::from_utf8_lossy(&sent.body).contains(&client));
+        let context = Context {
+            model: "m".to_owned(),
+            id: "i".to_owned(),
+            created: 0,
+            usage_asked: true,
+            renamed: sent.renamed.clone(),
+        };
+        let reading = Reading {
+            endpoint: Endpoint::Messages,
+            api: Api::OpenAI,
+            way: Way::Translate,
+            context,
+            hides_usage: false,
+            plain: false,
+        };
+        let call = serde_json::json!({"index": 0, "id": "c", "type": "function", "function": {"name": short, "arguments": "{}"}});
+        let choice = |of: &str| serde_json::json!({"choices": [{"index": 0, "finish_reason": "tool_calls", of: {"tool_calls": [call]}}]});
+        let whole = reading.whole(&Bytes::from(choice("message").to_string())).unwrap();
+        assert!(String::from_utf8_lossy(&whole.body).contains(&client));
+        let mut stream = reading.stream(1 << 16);
+        stream.push(format!("data: {}\n\n", choice("delta")).as_bytes());
+        let piece = stream.next_piece().unwrap().unwrap();
+        assert!(String::from_utf8_lossy(&piece.out).contains(&client));
+    }
 
     #[test]
     fn dropped_fields_fit_into_a_header() {

@@ -70,6 +70,7 @@ fn reading(endpoint: Endpoint, api: Api) -> Reading {
         id: "1234".to_owned(),
         created: 1_700_000_000,
         usage_asked: true,
+        renamed: Vec::new(),
     };
     Reading { endpoint, api, way: endpoint.way(api).unwrap(), context, hides_usage: false, plain: false }
 }

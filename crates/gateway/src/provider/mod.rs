@@ -32,6 +32,7 @@ pub(crate) mod stream_options;
 pub(crate) mod tally;
 mod too_long;
 mod tool_input;
+pub(crate) mod tool_names;
 pub(crate) mod typed;
 pub(crate) mod usage;
 

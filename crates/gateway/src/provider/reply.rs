@@ -1,6 +1,10 @@
 //! An answer in no house's dialect, whole or event by event: between a backend's decoder and the client's encoder.
 
-use super::{conversation::Content, usage::Usage};
+use super::{
+    conversation::Content,
+    tool_names::{self, Renamed},
+    usage::Usage,
+};
 
 /// A whole answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,6 +136,15 @@ pub(crate) struct Context {
     pub(crate) created: u64,
     /// The client of a stream asked for its usage (`stream_options.include_usage`).
     pub(crate) usage_asked: bool,
+    /// Tools that go by another name at the provider.
+    pub(crate) renamed: Vec<Renamed>,
+}
+
+impl Context {
+    /// A tool as the client knows it.
+    pub(crate) fn tool<'a>(&'a self, name: &'a str) -> &'a str {
+        tool_names::original(&self.renamed, name)
+    }
 }
 
 /// The answer, or a piece of it, is not what the provider's API promises.

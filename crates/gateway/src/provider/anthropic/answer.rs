@@ -144,7 +144,7 @@ pub(crate) fn encode(reply: &Reply, context: &Context) -> Vec<u8> {
         r#type: "message",
         role: "assistant",
         model: or(&reply.model, &context.model),
-        content: reply.blocks.iter().filter_map(block).collect(),
+        content: reply.blocks.iter().filter_map(|content| block(content, context)).collect(),
         stop_reason,
         stop_sequence,
         usage: reply.usage.unwrap_or_default().into(),
@@ -152,12 +152,12 @@ pub(crate) fn encode(reply: &Reply, context: &Context) -> Vec<u8> {
     serde_json::to_vec(&out).unwrap_or_default()
 }
 
-fn block(content: &Content) -> Option<Block<'_>> {
+fn block<'a>(content: &'a Content, context: &'a Context) -> Option<Block<'a>> {
     Some(match content {
         // An answer's text is never empty: clients could not send it back.
         Content::Text(text) | Content::Refusal(text) if text.is_empty() => return None,
         Content::Text(text) | Content::Refusal(text) => Block::text(text),
-        Content::ToolUse { id, name, input } => Block::tool_use(id, name, input),
+        Content::ToolUse { id, name, input } => Block::tool_use(id, context.tool(name), input),
         Content::Thinking { text, signature } => {
             Block::thinking(text, signature.as_deref().unwrap_or_default())
         }
@@ -172,7 +172,13 @@ mod tests {
     use super::*;
 
     fn context() -> Context {
-        Context { model: "asked".into(), id: "msg_own".into(), created: 1, usage_asked: false }
+        Context {
+            model: "asked".into(),
+            id: "msg_own".into(),
+            created: 1,
+            usage_asked: false,
+            renamed: Vec::new(),
+        }
     }
 
     #[test]

@@ -338,8 +338,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::provider::conversation::Source;
-    use crate::provider::conversation::{Reasoning, Turn};
+    use crate::provider::conversation::{Reasoning, Source, Turn};
 
     fn hello() -> Conversation {
         let blocks = vec![Content::Text("hi".into()).into()];

@@ -328,7 +328,13 @@ mod tests {
     #[test]
     fn what_is_written_reads_the_same() {
         let given = events(&[GOLDEN]);
-        let context = Context { model: "m".into(), id: "i".into(), created: 0, usage_asked: false };
+        let context = Context {
+            model: "m".into(),
+            id: "i".into(),
+            created: 0,
+            usage_asked: false,
+            renamed: Vec::new(),
+        };
         let (mut encoder, mut out) = (Encoder::new(context), Vec::new());
         for event in &given {
             encoder.encode(event, &mut out);

@@ -49,7 +49,7 @@ impl Encoder {
         match event {
             Event::Start { id, model } => self.start(id, model, out),
             Event::Open { index, block } => {
-                let content_block = opening(block);
+                let content_block = opening(block, &self.context);
                 let data =
                     json!({"type": "content_block_start", "index": index, "content_block": content_block});
                 write("content_block_start", &data, out);
@@ -112,13 +112,13 @@ impl Encoder {
     }
 }
 
-fn opening(block: &Opening) -> Value {
+fn opening(block: &Opening, context: &Context) -> Value {
     match block {
         Opening::Text | Opening::Refusal => json!({"type": "text", "text": ""}),
         Opening::Thinking => json!({"type": "thinking", "thinking": "", "signature": ""}),
         Opening::RedactedThinking(data) => json!({"type": "redacted_thinking", "data": data}),
         Opening::ToolUse { id, name } => {
-            json!({"type": "tool_use", "id": super::wire::tool_id(id), "name": name, "input": {}})
+            json!({"type": "tool_use", "id": super::wire::tool_id(id), "name": context.tool(name), "input": {}})
         }
     }
 }

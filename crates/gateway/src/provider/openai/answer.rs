@@ -96,7 +96,7 @@ fn thoughts(message: &Value) -> Vec<Content> {
 
 pub(crate) fn encode(reply: &Reply, context: &Context) -> Vec<u8> {
     let or = |own: &str, other: &str| if own.is_empty() { other.to_owned() } else { own.to_owned() };
-    let message = message(&reply.blocks);
+    let message = message(&reply.blocks, context);
     let refused = !message["refusal"].is_null();
     let mut answer = json!({
         "id": or(&reply.id, &context.id),
@@ -116,7 +116,7 @@ pub(crate) fn encode(reply: &Reply, context: &Context) -> Vec<u8> {
     answer.to_string().into_bytes()
 }
 
-fn message(blocks: &[Content]) -> Value {
+fn message(blocks: &[Content], context: &Context) -> Value {
     let (mut text, mut refusal, mut plain) = (None, None, None);
     let (mut calls, mut signed) = (Vec::new(), Vec::new());
     let add = |to: &mut Option<String>, more: &str| to.get_or_insert_default().push_str(more);
@@ -136,7 +136,7 @@ fn message(blocks: &[Content]) -> Value {
                 signed.push(json!({"type": "redacted_thinking", "data": data}))
             }
             Content::ToolUse { id, name, input } => calls.push(json!({
-                "id": id, "type": "function", "function": {"name": name, "arguments": input},
+                "id": id, "type": "function", "function": {"name": context.tool(name), "arguments": input},
             })),
             // No answer holds them.
             Content::Image { .. } | Content::Document { .. } | Content::ToolResult { .. } => {}
@@ -170,6 +170,7 @@ mod tests {
             id: "chatcmpl-own".to_owned(),
             created: 1_700_000_000,
             usage_asked: false,
+            renamed: Vec::new(),
         }
     }
 

@@ -84,7 +84,7 @@ impl Encoder {
             Opening::ToolUse { id, name } => {
                 let at = self.calls.len();
                 self.calls.push((index, false));
-                let function = json!({"name": name, "arguments": ""});
+                let function = json!({"name": self.context.tool(name), "arguments": ""});
                 let call = json!({"index": at, "id": id, "type": "function", "function": function});
                 self.delta(json!({"tool_calls": [call]}), out);
             }
@@ -161,6 +161,7 @@ mod tests {
             id: "chatcmpl-own".to_owned(),
             created: 1_700_000_000,
             usage_asked,
+            renamed: Vec::new(),
         };
         Encoder::new(context)
     }

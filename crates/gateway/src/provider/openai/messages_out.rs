@@ -55,7 +55,8 @@ pub(crate) fn encode(
             }
         }
     }
-    if let Some(last) = conversation.turns.last().filter(|turn| turn.role == Role::Assistant) {
+    let ends = messages.last().is_some_and(|message| message.role == "assistant");
+    if let Some(last) = conversation.turns.last().filter(|_| ends) {
         // OpenAI would answer anew, and the client would put both together.
         let acted = last.blocks.iter().any(|block| matches!(block.content, Content::ToolUse { .. }));
         let why = if acted {
@@ -310,6 +311,8 @@ mod tests {
         let begun =
             written(&[(Role::User, vec![text("x")]), (Role::Assistant, vec![text("{")])]).unwrap_err();
         assert!(begun.param == "messages[1]" && begun.why.contains("does not continue"));
+        // Of an answer without a word nothing can be continued.
+        assert!(written(&[(Role::User, vec![text("x")]), (Role::Assistant, vec![])]).is_ok());
         let document = Content::Document { source: Source::Url("https://x".to_owned()), name: None };
         let result =
             Content::ToolResult { id: "1".to_owned(), blocks: vec![document.into()], is_error: false };

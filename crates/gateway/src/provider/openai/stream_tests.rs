@@ -253,7 +253,7 @@ fn garbage() {
 }
 
 fn context() -> Context {
-    Context { model: owned("m"), id: owned("own"), created: 0, usage_asked: true }
+    Context { model: owned("m"), id: owned("own"), created: 0, usage_asked: true, renamed: Vec::new() }
 }
 
 /// Events as decoders make them: blocks one after the other.
