@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use quorate_policy::runtime::{BackendRef, Prices, RequestView, RouteMatch, Signals};
 
-use crate::{core::Core, estimate, latency::Latencies, provider::Endpoint, provider::Facts};
+use crate::{
+    budget::BudgetKeeper, core::Core, estimate, latency::Latencies, provider::Endpoint, provider::Facts,
+};
 
 /// Output of a request that names none, to compare prices; what it is admitted with is up to its budgets.
 const OUTPUT_DEFAULT: u64 = 1_024;
@@ -19,6 +21,8 @@ pub(crate) struct Choosing {
     input: u64,
     output: u64,
     latencies: Arc<Latencies>,
+    /// Knows the ledger's clock.
+    keeper: Arc<dyn BudgetKeeper>,
 }
 
 impl Choosing {
@@ -34,6 +38,7 @@ impl Choosing {
             input: estimate::input_bound(facts, model),
             output: one.saturating_mul(facts.answers),
             latencies: Arc::clone(&core.latencies),
+            keeper: Arc::clone(&core.keeper),
         }
     }
 
@@ -50,7 +55,7 @@ impl Choosing {
             input: self.input,
             output: self.output,
             prices,
-            latency_ms: &|backend, model| self.latencies.of(backend, model),
+            latency_ms: &|backend, model| self.latencies.of(backend, model, || self.keeper.now()),
         };
         found.ordered(request, &signals).into_iter().map(|ranked| ranked.backend).collect()
     }
