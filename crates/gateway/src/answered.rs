@@ -61,7 +61,7 @@ pub(crate) async fn relay(
     }
     let whole = match reading.whole(&bytes) {
         Ok(whole) => whole,
-        Err(bad) => return Err(rejected(attempt, trail, bad, more).await),
+        Err(bad) => return Err(rejected(attempt, trail, bad, reading.said(&bytes), more).await),
     };
     let mut headers = head(attempt, parts.headers, &reading);
     attempt.served();
@@ -82,8 +82,8 @@ pub(crate) async fn relay(
 
 /// Tokens of the input, for clients of a backend that does not tell: counted as budgets count.
 pub(crate) async fn here(attempt: &Attempt<'_>) -> Response<ResponseBody> {
-    let model = &attempt.candidate.model;
-    let input = counts::count_with(attempt.call, measuring(attempt.tokenizer()), model, None).await;
+    let tokenizer = measuring(attempt.tokenizer());
+    let input = counts::count_with(attempt.call, tokenizer, &attempt.candidate, None).await;
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert("x-quorate-estimated", HeaderValue::from_static("true"));
@@ -115,21 +115,28 @@ fn error_kind(headers: &HeaderMap) -> &str {
     headers.get("x-amzn-errortype").and_then(|kind| kind.to_str().ok()).unwrap_or_default()
 }
 
-/// A status of success with no answer under it.
-pub(crate) async fn rejected(attempt: &Attempt<'_>, trail: &mut Trail, bad: Bad, more: bool) -> Refusal {
+/// A status of success with no answer under it. `said`: the usage in it.
+async fn rejected(
+    attempt: &Attempt<'_>,
+    trail: &mut Trail,
+    bad: Bad,
+    said: Option<Usage>,
+    more: bool,
+) -> Refusal {
     let backend = attempt.name().to_owned();
     tracing::warn!(backend, %bad, "backend answered with a success that is none");
+    let is_garbage = matches!(bad, Bad::Garbage(_));
+    attempt.failed(if is_garbage { "garbage" } else { "error_inside" });
+    if let Some(usage) = said {
+        attempt.core().metrics.charged(usage);
+        trail.charge(attempt, usage, more).await;
+    } else if is_garbage {
+        let used = attempt.charge_input(trail.held.as_ref(), "garbage").await;
+        trail.charge(attempt, Usage::of(used, 0), more).await;
+    }
     match bad {
-        Bad::ErrorInside(error) => {
-            attempt.failed("error_inside");
-            Refusal::BackendError { backend, error }
-        }
-        Bad::Garbage(garbage) => {
-            attempt.failed("garbage");
-            let used = attempt.charge_input(trail.held.as_ref(), "garbage").await;
-            trail.charge(attempt, Usage::of(used, 0), more).await;
-            Refusal::BackendGarbage { backend, problem: garbage.0 }
-        }
+        Bad::ErrorInside(error) => Refusal::BackendError { backend, error },
+        Bad::Garbage(garbage) => Refusal::BackendGarbage { backend, problem: garbage.0 },
     }
 }
 
@@ -208,7 +215,8 @@ async fn partial(attempt: &Attempt<'_>, held: Option<&Held>, read: &BytesMut) ->
     let output = if read.len() > COUNTED_BYTES_MAX {
         held.output
     } else {
-        count(attempt, String::from_utf8_lossy(read).into_owned()).await.min(held.output)
+        let counted = count(attempt, String::from_utf8_lossy(read).into_owned()).await;
+        held.most_output(0, counted)
     };
     attempt.core().metrics.charged(Usage::of(0, output));
     Usage::of(input, output)

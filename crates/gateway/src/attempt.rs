@@ -76,12 +76,14 @@ impl Attempt<'_> {
     /// It cannot serve this request; another one may.
     pub(crate) fn encode(&mut self, held: Option<&Held>) -> Result<Sent, NotSendable> {
         let facts = &self.call.facts;
+        let betas = headers::betas(&self.call.asked.headers, &self.candidate.headers);
         let to = To {
             api: self.backend.api(),
             model: &self.candidate.model,
             output_limit: held.and_then(|held| held.output_limit),
             output_field: self.backend.output_field(facts.endpoint, &self.candidate.model),
             stream_usage: self.backend.stream_usage,
+            betas: &betas,
         };
         let mut sent = exchange::send(facts, &self.call.body, &to)?;
         let mutation = &self.candidate.body;
@@ -263,12 +265,17 @@ impl Attempt<'_> {
         heard: Option<u64>,
     ) -> u64 {
         let Some(held) = held else { return 0 };
-        self.core().metrics.estimated(why);
-        let tokenizer = measuring(self.tokenizer());
-        let counted = counts::count_with(self.call, tokenizer, &self.candidate.model, heard).await;
-        let used = counted.min(held.input);
+        let used = self.input_of(held, why, heard).await;
         self.core().metrics.charged(Usage::of(used, 0));
         used
+    }
+
+    /// The same, and nothing of it is in the metrics of what was charged.
+    pub(crate) async fn input_of(&self, held: &Held, why: &'static str, heard: Option<u64>) -> u64 {
+        self.core().metrics.estimated(why);
+        let tokenizer = measuring(self.tokenizer());
+        let counted = counts::count_with(self.call, tokenizer, &self.candidate, heard).await;
+        counted.min(held.input)
     }
 
     /// Charges what was used, in every budget's own unit.

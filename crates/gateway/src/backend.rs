@@ -241,7 +241,7 @@ impl Backend {
     }
 
     pub(crate) fn tokenizer(&self, model: &str) -> Tokenizer {
-        self.tokenizer.unwrap_or_else(|| Tokenizer::for_model(model))
+        self.tokenizer.unwrap_or_else(|| Tokenizer::at(self.api(), model))
     }
 
     pub(crate) fn output_field(&self, endpoint: Endpoint, model: &str) -> OutputField {

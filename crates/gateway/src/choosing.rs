@@ -7,6 +7,7 @@ use quorate_policy::runtime::{BackendRef, Prices, RequestView, RouteMatch, Signa
 
 use crate::{
     budget::BudgetKeeper, core::Core, estimate, latency::Latencies, provider::Endpoint, provider::Facts,
+    tokenizer::Overheads,
 };
 
 /// Output of a request that names none, to compare prices; what it is admitted with is up to its budgets.
@@ -35,7 +36,7 @@ impl Choosing {
         Self {
             draw: rand::random(),
             conversation: facts.conversation,
-            input: estimate::input_bound(facts, model),
+            input: estimate::input_bound(facts, Overheads::for_model(model)),
             output: one.saturating_mul(facts.answers),
             latencies: Arc::clone(&core.latencies),
             keeper: Arc::clone(&core.keeper),

@@ -224,6 +224,21 @@ backends: [{name: openai, provider: OpenAI, base_url: 'https://api.openai.com/v1
     }
 
     #[test]
+    fn the_example_has_every_kind() {
+        let config = parse(include_str!("../../../deploy/gateway-providers.yaml")).unwrap();
+        let kinds: Vec<Provider> = config.backends.iter().map(|backend| backend.provider).collect();
+        for kind in [
+            Provider::OpenAI,
+            Provider::AzureOpenAI,
+            Provider::Anthropic,
+            Provider::AWSBedrock,
+            Provider::AWSAnthropic,
+        ] {
+            assert!(kinds.contains(&kind), "{kind:?}");
+        }
+    }
+
+    #[test]
     fn mistakes_are_named() {
         for (from, to, said) in [
             ("name: g1", "nmae: g1", "unknown field `nmae`"),

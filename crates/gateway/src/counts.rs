@@ -42,19 +42,24 @@ impl Counts {
             Tokenizer::Bytes => &None,
         };
         match measured {
-            Some(measured) => estimate::input_exact(&call.facts, &candidate.model, measured),
-            None => estimate::input_bound(&call.facts, &candidate.model),
+            Some(measured) => estimate::input_exact(&call.facts, candidate.overheads(), measured),
+            None => estimate::input_bound(&call.facts, candidate.overheads()),
         }
     }
 }
 
 /// The input by `tokenizer`; by its bytes if that fails. `heard`: the tokens of its audio, where they are known.
-pub(crate) async fn count_with(call: &Call, tokenizer: Tokenizer, model: &str, heard: Option<u64>) -> u64 {
+pub(crate) async fn count_with(
+    call: &Call,
+    tokenizer: Tokenizer,
+    candidate: &Candidate,
+    heard: Option<u64>,
+) -> u64 {
     let measured = measure(call, tokenizer).await;
     let heard = |input: Input| Input { audio: heard.unwrap_or(input.audio), ..input };
     match measured.map(heard) {
-        Some(measured) => estimate::input_exact(&call.facts, model, &measured),
-        None => estimate::input_bound(&call.facts, model),
+        Some(measured) => estimate::input_exact(&call.facts, candidate.overheads(), &measured),
+        None => estimate::input_bound(&call.facts, candidate.overheads()),
     }
 }
 

@@ -42,13 +42,13 @@ pub(crate) fn output<'a>(
 }
 
 /// The bound by bytes.
-pub(crate) fn input_bound(facts: &Facts, model: &str) -> u64 {
-    Overheads::for_model(model).bound(facts.endpoint, &facts.input)
+pub(crate) fn input_bound(facts: &Facts, overheads: Overheads) -> u64 {
+    overheads.bound(facts.endpoint, &facts.input)
 }
 
 /// The bound with the text measured by the model's tokenizer.
-pub(crate) fn input_exact(facts: &Facts, model: &str, measured: &Input) -> u64 {
-    Overheads::for_model(model).bound(facts.endpoint, measured).min(input_bound(facts, model))
+pub(crate) fn input_exact(facts: &Facts, overheads: Overheads, measured: &Input) -> u64 {
+    overheads.bound(facts.endpoint, measured).min(input_bound(facts, overheads))
 }
 
 /// For amounts that are charged and not held: models of unknown families count roughly like OpenAI's.

@@ -15,12 +15,13 @@ const UP_BUT_AWS_PREFIX: &str = "x-stainless-";
 const ANTHROPIC_VERSION: HeaderName = HeaderName::from_static("anthropic-version");
 const ANTHROPIC_VERSION_DEFAULT: HeaderValue = HeaderValue::from_static("2023-06-01");
 
+const ANTHROPIC_BETA: &str = "anthropic-beta";
+
 /// What only this kind of provider understands.
 fn up_to_kind(kind: ProviderKind) -> &'static [&'static str] {
     match kind {
         ProviderKind::OpenAI | ProviderKind::AzureOpenAI => &["openai-beta"],
-        ProviderKind::Anthropic => &["anthropic-version", "anthropic-beta"],
-        ProviderKind::AWSAnthropic => &["anthropic-beta"],
+        ProviderKind::Anthropic => &["anthropic-version", ANTHROPIC_BETA],
         _ => &[],
     }
 }
@@ -91,6 +92,10 @@ pub(crate) fn up(
             headers.insert(name, value);
         }
     }
+    if is_aws(backend.kind) {
+        // In the body: see `betas`.
+        headers.remove(ANTHROPIC_BETA);
+    }
     if backend.kind == ProviderKind::Anthropic {
         headers.entry(ANTHROPIC_VERSION).or_insert(ANTHROPIC_VERSION_DEFAULT);
     }
@@ -98,6 +103,19 @@ pub(crate) fn up(
     // Usage has to be read: nothing compressed.
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     headers
+}
+
+/// The value of `anthropic-beta`, for a provider that reads it in the body; empty where there is none.
+pub(crate) fn betas(client: &HeaderMap, mutation: &HeaderMutation) -> String {
+    let is_it = |name: &String| name.eq_ignore_ascii_case(ANTHROPIC_BETA);
+    if let Some((_, value)) = mutation.set.iter().rev().find(|(name, _)| is_it(name)) {
+        return value.clone();
+    }
+    if mutation.remove.iter().any(is_it) {
+        return String::new();
+    }
+    let values = client.get_all(ANTHROPIC_BETA).iter().filter_map(|value| value.to_str().ok());
+    values.collect::<Vec<_>>().join(",")
 }
 
 /// The provider's headers as the client gets them: its own rate limits (`x-ratelimit-limit-tokens` and the like) stay.
@@ -200,7 +218,7 @@ mod tests {
                 ],
             ),
             ("provider: AWSBedrock, region: r", vec![]),
-            ("provider: AWSAnthropic, region: r", vec!["anthropic-beta"]),
+            ("provider: AWSAnthropic, region: r", vec![]),
         ] {
             let text = format!("{{name: b, base_url: 'http://127.0.0.1', {entry}}}");
             let backend = Backend::open(&serde_yaml_ng::from_str(&text).unwrap()).unwrap();
@@ -232,6 +250,17 @@ mod tests {
             (&sent["x-team"], sent.get("user-agent"), sent.get("content-length")),
             (&HeaderValue::from_static("red"), None, None)
         );
+    }
+
+    #[test]
+    fn betas_for_the_body() {
+        let client = map(&[("anthropic-beta", "a,b"), ("anthropic-beta", "c")]);
+        let mut mutation = HeaderMutation::default();
+        assert_eq!(betas(&client, &mutation), "a,b,c");
+        mutation.remove.push("Anthropic-Beta".to_owned());
+        assert_eq!(betas(&client, &mutation), "");
+        mutation.set.push(("anthropic-beta".to_owned(), "d".to_owned()));
+        assert_eq!(betas(&client, &mutation), "d");
     }
 
     #[test]

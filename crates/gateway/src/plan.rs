@@ -15,11 +15,11 @@ use crate::{
     core::Core,
     identify::{Who, identify},
     policy::ActivePolicy,
-    provider::body_mutation,
+    provider::{Api, body_mutation},
     refusal::Refusal,
     request::Asked,
     route::{known, shown},
-    tokenizer::Tokenizer,
+    tokenizer::{Overheads, Tokenizer},
 };
 
 /// One way of serving the request.
@@ -40,6 +40,12 @@ impl Candidate {
             Ok(backend) => backend.tokenizer(&self.model),
             Err(_) => Tokenizer::for_model(&self.model),
         }
+    }
+
+    /// What its model adds around the text.
+    pub(crate) fn overheads(&self) -> Overheads {
+        let api = self.backend.as_ref().map_or(Api::OpenAI, |backend| backend.api());
+        Overheads::at(api, &self.model)
     }
 }
 

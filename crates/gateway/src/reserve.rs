@@ -39,6 +39,8 @@ pub(crate) struct Held {
     /// Tokens that are held for the input, and for the output of all answers.
     pub(crate) input: u64,
     pub(crate) output: u64,
+    /// The backend keeps to that output: it is told, or the request says so.
+    pub(crate) bounded: bool,
     /// To be sent upstream: tokens of one answer. `None` if the request names its own, or has no output.
     pub(crate) output_limit: Option<u64>,
     /// The candidates whose price is inside, by their number in the plan.
@@ -85,6 +87,9 @@ impl<'c> Reserving<'c> {
 
     /// The budgets of the backend that is tried first.
     fn match_first(&mut self) -> Result<(), Refusal> {
+        if self.call.facts.endpoint.is_free() {
+            return Ok(());
+        }
         let first = self.covered.first().copied().filter(|first| !self.plan.is_matched_to(*first));
         if let Some(first) = first {
             self.plan = Arc::new(self.plan.matching(&self.call.asked, first)?);
@@ -315,6 +320,7 @@ impl<'c> Reserving<'c> {
             balances: grant.balances,
             input: bounds.input(),
             output: granted,
+            bounded: output.is_bounded(),
             output_limit: output.limit(granted),
             covered: self.covered.clone(),
             expires: Instant::now() + Duration::from_millis(self.call.core.config.timeouts.reservation_ms()),
@@ -436,6 +442,13 @@ pub(crate) fn window(plan: &Plan, budget: &str) -> Option<quorate_ledger::Window
 }
 
 impl Held {
+    /// Output as it is charged where the provider said `said` of it and `counted` tokens came besides: never more than what
+    /// was held, unless the provider says so.
+    pub(crate) fn most_output(&self, said: u64, counted: u64) -> u64 {
+        let output = said.saturating_add(counted);
+        if self.bounded { output.min(self.output.max(said)) } else { output }
+    }
+
     /// Of one budget, by its number.
     pub(crate) fn amount(&self, number: usize) -> Amount {
         self.balances.get(number).map_or(Amount::ZERO, |balance| balance.amount)

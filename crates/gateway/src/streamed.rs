@@ -146,8 +146,9 @@ struct Pump<'c> {
     reader: StreamReader,
     /// For events of more than a MiB.
     memory: Share,
+    /// The last that the provider said. It holds what was generated until then.
     usage: Option<Usage>,
-    /// Generated and not counted yet.
+    /// Generated since then: not counted yet, and tokens of what was.
     text: String,
     counted: u64,
 }
@@ -218,8 +219,7 @@ impl Pump<'_> {
     /// The backend's body is at its end.
     fn ended(&mut self) -> End {
         let last = self.reader.end();
-        self.usage = last.usage.or(self.usage);
-        self.text.push_str(&last.text);
+        self.note(last.usage, &last.text);
         if last.done {
             return End::Complete(last.out);
         }
@@ -239,8 +239,7 @@ impl Pump<'_> {
                 Err(error) => return Read { out, end: Some(self.unreadable(error)) },
             };
             let Piece { out: bytes, usage, text, error, done } = piece;
-            self.usage = usage.or(self.usage);
-            self.text.push_str(&text);
+            self.note(usage, &text);
             if self.text.len() > TEXT_BYTES_MAX {
                 self.counted += answered::count(self.attempt, std::mem::take(&mut self.text)).await;
             }
@@ -252,6 +251,17 @@ impl Pump<'_> {
                 return Read { out, end: Some(End::Complete(bytes)) };
             }
             out = joined(out, bytes);
+        }
+    }
+
+    /// What one piece says of its cost. Its usage is that of all up to its end.
+    fn note(&mut self, usage: Option<Usage>, text: &str) {
+        if usage.is_some() {
+            self.usage = usage;
+            self.counted = 0;
+            self.text.clear();
+        } else {
+            self.text.push_str(text);
         }
     }
 
@@ -358,21 +368,34 @@ impl Pump<'_> {
         }
     }
 
-    /// Tokens of the stream so far: the provider's usage, or else counted. `None` if nobody counts them.
+    /// Tokens of the stream so far: the provider's usage, and what came after it or without it, counted. `None` if nobody
+    /// counts them.
     async fn used(&mut self, held: Option<&Held>, why: &'static str) -> Option<Usage> {
-        if let Some(usage) = self.usage {
+        let is_whole = self.counted == 0 && self.text.is_empty();
+        if let Some(usage) = self.usage.filter(|_| is_whole || held.is_none()) {
             self.attempt.core().metrics.charged(usage);
             return Some(usage);
         }
         let held = held?;
-        let input = self.attempt.charge_input(Some(held), why).await;
-        let output = self.counted + answered::count(self.attempt, std::mem::take(&mut self.text)).await;
-        self.attempt.core().metrics.charged(Usage::of(0, output));
+        let counted = self.counted + answered::count(self.attempt, std::mem::take(&mut self.text)).await;
+        let usage = match self.usage {
+            // The first event of Anthropic's streams: the input, and next to nothing of the output.
+            Some(said) if said.input > 0 => {
+                self.attempt.core().metrics.estimated(why);
+                said.with_output(held.most_output(said.output, counted))
+            }
+            _ => {
+                let input = self.attempt.input_of(held, why, None).await;
+                Usage::of(input, held.most_output(0, counted))
+            }
+        };
+        self.attempt.core().metrics.charged(usage);
         tracing::warn!(
-            backend = self.attempt.name(), model = self.attempt.candidate.model, reservation = %held.id, input, output, why,
-            "the stream has no usage; it was counted with a tokenizer"
+            backend = self.attempt.name(), model = self.attempt.candidate.model, reservation = %held.id,
+            input = usage.input, output = usage.output, why,
+            "the stream has no usage of all that came; it was counted with a tokenizer"
         );
-        Some(Usage::of(input, output))
+        Some(usage)
     }
 }
 

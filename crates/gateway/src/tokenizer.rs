@@ -4,7 +4,7 @@
 //! Models of other houses have tokenizers of their own: for them only the bytes of the text are a safe bound (a byte-pair
 //! token covers at least one byte), unless the backend's config names a tokenizer.
 
-use crate::provider::{Endpoint, tally::Input};
+use crate::provider::{Api, Endpoint, tally::Input};
 
 /// How the text of a model is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
@@ -46,6 +46,10 @@ pub(crate) fn is_openai(model: &str) -> bool {
     !name.starts_with("gpt-oss") && Tokenizer::for_model(name) != Tokenizer::Bytes
 }
 
+fn speaks_openai(api: Api) -> bool {
+    matches!(api, Api::OpenAI | Api::Azure)
+}
+
 impl Tokenizer {
     /// By the family in the model's name.
     pub(crate) fn for_model(model: &str) -> Self {
@@ -58,6 +62,11 @@ impl Tokenizer {
         } else {
             Self::Bytes
         }
+    }
+
+    /// The same behind `api`: what does not speak OpenAI's serves no model of theirs, whatever its name looks like.
+    pub(crate) fn at(api: Api, model: &str) -> Self {
+        if speaks_openai(api) { Self::for_model(model) } else { Self::Bytes }
     }
 
     pub(crate) fn count(self, text: &str) -> u64 {
@@ -78,8 +87,14 @@ impl Tokenizer {
 /// What comes before the first tool definition, and around each one. Not public; measured on recordings, with a margin.
 const TOOLS: u64 = 64;
 const TOOL: u64 = 32;
-/// Anthropic's models get a system prompt of up to 530 tokens with their tools (its page on tool use).
-const TOOLS_OF_OTHERS: u64 = 768;
+/// Anthropic's models get a system prompt of up to 530 tokens with their tools (its page on tool use); later ones grow.
+const TOOLS_OF_OTHERS: u64 = 1_024;
+/// A tool that a turn used and the request does not define: it is defined in its place.
+const UNDEFINED_TOOL: u64 = 128;
+/// Where the answer is to be JSON, Anthropic's models get a prompt that says so, of their own or of the gateway's.
+const FORMAT_OF_OTHERS: u64 = 512;
+/// Claude counts up to 1,600 tokens an image, from 4.7 on three times as many (Anthropic's page on vision). With a margin.
+const IMAGE_OF_CLAUDE: u64 = 8_192;
 
 /// What a model adds around the text, in tokens. Sources: OpenAI's cookbook "How to count tokens" (3 a message, 1 for a
 /// name, 3 to prime the reply), its vision guide, and the recordings in the tests; each with a margin.
@@ -91,6 +106,10 @@ pub(crate) struct Overheads {
     image: u64,
     /// Before the first tool.
     tools: u64,
+    /// Defines tools that only the turns name.
+    defines_tools: bool,
+    /// For an answer in JSON.
+    format: u64,
     /// The most audio that it listens to.
     audio_max: u64,
 }
@@ -116,22 +135,39 @@ impl Overheads {
         let image = if is_openai(name) && !name.starts_with("gpt-4o-mini") { 4_096 } else { 50_000 };
         let audio_max = if transcribes(name) { 20_000 } else { u64::MAX };
         if is_openai(name) {
-            Self { message: 4, fixed: 3, image, tools: TOOLS, audio_max }
+            Self { message: 4, fixed: 3, image, tools: TOOLS, defines_tools: false, format: 0, audio_max }
         } else if name.starts_with("gpt-oss") {
             // Its template opens with a system message of its own.
-            Self { message: 8, fixed: 128, image, tools: TOOLS, audio_max }
+            Self { message: 8, fixed: 128, image, tools: TOOLS, defines_tools: false, format: 0, audio_max }
         } else {
-            Self { message: 8, fixed: 8, image, tools: TOOLS_OF_OTHERS, audio_max }
+            let (tools, format) = (TOOLS_OF_OTHERS, FORMAT_OF_OTHERS);
+            Self { message: 8, fixed: 8, image, tools, defines_tools: false, format, audio_max }
         }
+    }
+
+    /// The same behind `api`.
+    pub(crate) fn at(api: Api, model: &str) -> Self {
+        if speaks_openai(api) {
+            return Self::for_model(model);
+        }
+        // No name of OpenAI's means anything there.
+        let others = Self::for_model("");
+        let image = if model.contains("claude") { IMAGE_OF_CLAUDE } else { others.image };
+        Self { image, defines_tools: true, ..others }
     }
 
     /// The upper bound of the prompt's tokens, its text measured in tokens or in bytes.
     pub(crate) fn bound(self, endpoint: Endpoint, input: &Input) -> u64 {
         let structure = match endpoint {
             Endpoint::Chat | Endpoint::Messages | Endpoint::CountTokens | Endpoint::Responses => {
-                let most = input.tools.saturating_mul(TOOL).saturating_add(self.tools);
-                let tools = if input.tools == 0 { 0 } else { most };
-                self.fixed.saturating_add(input.messages.saturating_mul(self.message)).saturating_add(tools)
+                let undefined = if self.defines_tools && input.tools == 0 { input.calls } else { 0 };
+                let each = input.tools.saturating_mul(TOOL);
+                let most =
+                    each.saturating_add(undefined.saturating_mul(UNDEFINED_TOOL)).saturating_add(self.tools);
+                let tools = if input.tools + undefined == 0 { 0 } else { most };
+                let format = input.formats.saturating_mul(self.format);
+                let messages = input.messages.saturating_mul(self.message);
+                self.fixed.saturating_add(messages).saturating_add(tools).saturating_add(format)
             }
             // A prompt may get a begin-of-text token.
             Endpoint::Completions | Endpoint::Embeddings => 1,

@@ -3,6 +3,8 @@
 //! It holds what at least two dialects can say. What only the client's dialect knows is in `rest`, with the decoder's word on
 //! whether leaving it out does harm. Requests whose backend speaks the client's dialect never come here: their bytes pass.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Number, Value};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -184,5 +186,25 @@ impl Conversation {
     /// The limit that is sent, if one is.
     pub(crate) fn limit(&self, target: &Target<'_>) -> Option<u64> {
         target.output_limit.or(self.output_limit)
+    }
+
+    /// The names of the tools that turns used; `None` if no turn has to do with tools.
+    pub(crate) fn used_tools(&self) -> Option<BTreeSet<&str>> {
+        let mut names = BTreeSet::new();
+        let mut any = false;
+        for block in self.turns.iter().flat_map(|turn| &turn.blocks) {
+            match &block.content {
+                Content::ToolUse { name, .. } => {
+                    any = true;
+                    names.insert(name.as_str());
+                }
+                Content::ToolResult { .. } => any = true,
+                _ => {}
+            }
+        }
+        if any && names.is_empty() {
+            names.insert("tool");
+        }
+        any.then_some(names)
     }
 }

@@ -35,7 +35,13 @@ pub(crate) struct To<'a> {
     pub(crate) output_field: OutputField,
     /// It knows `stream_options`.
     pub(crate) stream_usage: bool,
+    /// The header `anthropic-beta`: AWS reads it in the body.
+    pub(crate) betas: &'a str,
 }
+
+/// Names of dropped fields, in one header.
+const NAMES_MAX: usize = 50;
+const NAME_CHARS_MAX: usize = 100;
 
 /// Why a request cannot go to a backend.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -69,15 +75,39 @@ pub(crate) fn send(facts: &Facts, body: &Bytes, to: &To<'_>) -> Result<Sent, Not
         (Some(_), ..) => body.clone(),
         (None, ..) => splice::apply(body, facts, &edits),
     };
+    let mut dropped = Vec::new();
     let (path, body) = match to.api {
         Api::Azure => (azure::path(endpoint, to.model), body),
-        Api::InvokeAnthropic => (
-            bedrock::invoke::path(to.model, facts.stream),
-            anthropic::bedrock_body::bedrock_body(&body)?.into(),
-        ),
+        Api::InvokeAnthropic => {
+            (bedrock::invoke::path(to.model, facts.stream), invoked(&body, to, &mut dropped)?.into())
+        }
         _ => (endpoint.path().to_owned(), body),
     };
-    Ok(Sent { path, body, dropped: Vec::new() })
+    Ok(Sent { path, body, dropped: names(dropped) })
+}
+
+fn invoked(body: &[u8], to: &To<'_>, dropped: &mut Vec<String>) -> Result<Vec<u8>, BadRequest> {
+    let (betas, foreign) = anthropic::betas::for_bedrock(to.betas);
+    dropped.extend(foreign);
+    anthropic::bedrock_body::bedrock_body(body, &betas)
+}
+
+/// As a header can hold them, however long the conversation is: one name for a field of all messages, once.
+fn names(dropped: Vec<String>) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for name in dropped {
+        let mut inside = false;
+        let kept = name.chars().filter(|char| {
+            inside = (inside || *char == '[') && *char != ']';
+            !(inside && char.is_ascii_digit())
+        });
+        let plain = |char: char| if char.is_ascii_graphic() { char } else { '?' };
+        let name: String = kept.map(plain).take(NAME_CHARS_MAX).collect();
+        if names.len() < NAMES_MAX && !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
 }
 
 fn translated(endpoint: Endpoint, body: &Bytes, to: &To<'_>) -> Result<Sent, NotSendable> {
@@ -97,11 +127,11 @@ fn translated(endpoint: Endpoint, body: &Bytes, to: &To<'_>) -> Result<Sent, Not
         Api::Azure => outgoing.path = azure::path(Endpoint::Chat, to.model),
         Api::InvokeAnthropic => {
             outgoing.path = bedrock::invoke::path(to.model, conversation.stream);
-            outgoing.body = anthropic::bedrock_body::bedrock_body(&outgoing.body)?;
+            outgoing.body = invoked(&outgoing.body, to, &mut outgoing.dropped)?;
         }
         _ => {}
     }
-    Ok(Sent { path: outgoing.path, body: outgoing.body.into(), dropped: outgoing.dropped })
+    Ok(Sent { path: outgoing.path, body: outgoing.body.into(), dropped: names(outgoing.dropped) })
 }
 
 /// How the answer of a backend is read.
@@ -178,6 +208,14 @@ impl Reading {
         Ok(Whole { body: body.into(), usage: reply.usage, heard: None })
     }
 
+    /// The usage in what [`Self::whole`] takes for no answer: it was generated, and costs what it says.
+    pub(crate) fn said(&self, bytes: &[u8]) -> Option<Usage> {
+        match self.api {
+            Api::Converse => bedrock::answer::usage(bytes),
+            _ => answer::decode(bytes, false)?.usage,
+        }
+    }
+
     /// An answer of an error status, for the client: status and body. `kind`: AWS's `x-amzn-errortype`.
     pub(crate) fn error(&self, status: u16, kind: &str, bytes: &Bytes) -> (u16, Bytes) {
         let speaks_alike = match self.way {
@@ -236,5 +274,23 @@ impl Reading {
             Some(answer) => Some(answer.text),
             None => self.plain.then(|| String::from_utf8_lossy(bytes).into_owned()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dropped_fields_fit_into_a_header() {
+        let named = |names_of: &[&str]| names(names_of.iter().map(|name| (*name).to_owned()).collect());
+        assert_eq!(
+            named(&["messages[0].x", "messages[12].x", "tools[3].y[1].z2", "seed", "é\n"]),
+            ["messages[].x", "tools[].y[].z2", "seed", "??"]
+        );
+        let many: Vec<String> = (0..200).map(|at| format!("{}{}", "x".repeat(at), "é".repeat(300))).collect();
+        let many = names(many);
+        assert_eq!(many.len(), NAMES_MAX);
+        assert!(many.iter().all(|name| name.len() <= NAME_CHARS_MAX));
     }
 }

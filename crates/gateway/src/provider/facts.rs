@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt, ops::Range};
 
-use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::{
@@ -19,6 +19,8 @@ use super::{
 pub(crate) const OUTPUT_TOKENS_MAX: u64 = 1_000_000_000;
 /// What a provider may add to the schema of a `response_format`.
 const FORMAT_TOKENS: u64 = 16;
+/// The role of a message that the client did not write as one.
+const ROLE_TOKENS: u64 = 1;
 /// The largest `n` and `best_of`.
 const CHOICES_MAX: u64 = 1024;
 /// OpenAI's limit is 3.
@@ -208,8 +210,13 @@ impl<F: FnMut(&str) -> u64> Body<'_, '_, F> {
             }
             Field::Input(place) => place,
         };
-        if self.endpoint == Endpoint::Responses && matches!(name, "input" | "instructions") {
-            // Text makes a message of its own.
+        // Text makes a message of its own: so do, in other dialects, the prompts that Anthropic's has beside its messages.
+        if name == "system" {
+            self.tally.tokens(ROLE_TOKENS);
+        }
+        if name == "system"
+            || (self.endpoint == Endpoint::Responses && matches!(name, "input" | "instructions"))
+        {
             self.tally.input.messages += 1;
         }
         let texts = entries.next_value_seed(Walk { tally: &mut *self.tally, place })?;
@@ -224,9 +231,20 @@ impl<F: FnMut(&str) -> u64> Body<'_, '_, F> {
             return entries.next_value::<IgnoredAny>().map(drop);
         }
         match key {
-            "response_format" | "output_config" | "text" => self.tally.tokens(FORMAT_TOKENS),
+            "response_format" | "output_config" | "output_format" | "text" => {
+                self.tally.tokens(FORMAT_TOKENS);
+                self.tally.input.formats += 1;
+            }
             // Anthropic fetches what they give and puts it into the prompt.
             "mcp_servers" | "container" => self.tally.input.unbounded += 1,
+            "context_management" => {
+                let raw: &RawValue = entries.next_value()?;
+                // The provider writes a summary first, and reads all for that once more.
+                self.tally.input.unbounded += u64::from(raw.get().contains("compact"));
+                let mut json = serde_json::Deserializer::from_str(raw.get());
+                let walk = Walk { tally: &mut *self.tally, place: Place::Structure };
+                return walk.deserialize(&mut json).map(drop).map_err(A::Error::custom);
+            }
             _ => {}
         }
         entries.next_value_seed(Walk { tally: &mut *self.tally, place: Place::Structure }).map(drop)

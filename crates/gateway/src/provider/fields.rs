@@ -21,7 +21,6 @@ pub(crate) const WITHOUT_TOKENS: &[&str] = &[
     "modalities",
     "moderation",
     "output_compression",
-    "output_format",
     "parallel_tool_calls",
     "presence_penalty",
     "prompt_cache_key",
@@ -80,6 +79,15 @@ pub(crate) fn known(endpoint: Endpoint, key: &str) -> Option<(u32, &'static str,
         // Anthropic's; a field that OpenAI does not know counts no less than any other.
         ("system", Input(Place::Content)),
     ];
+    // Others' names for a limit say nothing there.
+    const MESSAGES: [(&str, Field); 6] = [
+        ("model", Setting),
+        ("stream", Setting),
+        ("max_tokens", Setting),
+        ("system", Input(Place::Content)),
+        ("messages", Input(Place::Messages)),
+        ("tools", Input(Place::Tools)),
+    ];
     const RESPONSES: [(&str, Field); 10] = [
         ("model", Setting),
         ("stream", Setting),
@@ -108,6 +116,7 @@ pub(crate) fn known(endpoint: Endpoint, key: &str) -> Option<(u32, &'static str,
         ("instructions", Input(Place::Prompt)),
     ];
     let fields: &'static [(&str, Field)] = match endpoint {
+        Endpoint::Messages | Endpoint::CountTokens => &MESSAGES,
         Endpoint::Responses => &RESPONSES,
         Endpoint::Images => &IMAGES,
         Endpoint::Speech => &SPEECH,

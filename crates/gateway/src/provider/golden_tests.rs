@@ -97,6 +97,7 @@ fn golden_requests() {
                 output_limit: None,
                 output_field: OutputField::MaxCompletionTokens,
                 stream_usage: true,
+                betas: "claude-code-20250219,interleaved-thinking-2025-05-14",
             };
             let text = match exchange::send(&facts, &body, &to_backend) {
                 Ok(sent) => {

@@ -11,6 +11,7 @@ pub(crate) mod bedrock;
 mod beginning;
 pub(crate) mod body_mutation;
 pub(crate) mod chunk;
+mod closed_schema;
 pub(crate) mod conversation;
 pub(crate) mod endpoint;
 pub(crate) mod error_body;
@@ -20,6 +21,7 @@ pub(crate) mod fields;
 pub(crate) mod form;
 #[cfg(test)]
 mod golden_tests;
+mod kinds;
 pub(crate) mod openai;
 pub(crate) mod output;
 pub(crate) mod reply;
@@ -28,6 +30,8 @@ pub(crate) mod sse;
 pub(crate) mod stream;
 pub(crate) mod stream_options;
 pub(crate) mod tally;
+mod too_long;
+mod tool_input;
 pub(crate) mod typed;
 pub(crate) mod usage;
 

@@ -16,7 +16,7 @@ use super::{
     endpoint::Dialect,
     endpoint::Endpoint,
     openai,
-    reply::{ApiError, Context, Event, Garbage},
+    reply::{ApiError, Context, Event, Garbage, Opening},
     sse::{self, EventTooLarge, Splitter},
     typed,
     usage::Usage,
@@ -200,14 +200,24 @@ impl StreamReader {
                 let said = sse::data(&out).map(|data| reader.read(&data)).unwrap_or_default();
                 Piece { done: said.done || reader.is_whole(), ..typed_piece(out, said) }
             }
-            Events::Anthropic(decoder) => Piece { done: is_done(&decoder.finish()), ..Piece::default() },
+            Events::Anthropic(decoder) => {
+                let (raw, data) = last_event(rest);
+                // Half a one is no event.
+                let last = decoder.push("", &data).ok().filter(|events| !events.is_empty());
+                let out = if last.is_some() { [&raw[..], b"\n\n"].concat().into() } else { Bytes::new() };
+                let mut events = last.unwrap_or_default();
+                events.extend(decoder.finish());
+                Piece { out, ..said(&events) }
+            }
             Events::Translated(both) => {
                 let (decoder, encoder) = both.as_mut();
-                let events = match decoder {
+                let (raw, data) = last_event(rest);
+                let mut events = decoder.events(Framed::Sse { raw, data }).unwrap_or_default();
+                events.extend(match decoder {
                     Decoder::OpenAI(decoder) => decoder.finish(),
                     Decoder::Anthropic(decoder) => decoder.finish(),
                     Decoder::Converse(decoder) => decoder.finish(),
-                };
+                });
                 encoder.piece(&events)
             }
         }
@@ -281,10 +291,10 @@ impl Events {
             }
             Self::Anthropic(decoder) => match framed {
                 Framed::Sse { raw, data } if data.is_empty() => Ok(Piece { out: raw, ..Piece::default() }),
-                Framed::Sse { raw, data } => Ok(Piece { out: raw, ..said(&decoder.push("", &data)?) }),
+                Framed::Sse { raw, data } => Ok(Piece { out: raw, ..said(&decoder.read(&data)?) }),
                 Framed::Unwrapped(data) => {
                     let out = as_sse(&data).into();
-                    Ok(Piece { out, ..said(&decoder.push("", &data)?) })
+                    Ok(Piece { out, ..said(&decoder.read(&data)?) })
                 }
                 Framed::Aws(message) => {
                     let events = bedrock::stream::Decoder::default().message(&message)?;
@@ -334,6 +344,13 @@ impl Encoder {
     }
 }
 
+/// The last event of a body may lack its empty line, and be the one that tells the usage.
+fn last_event(rest: Option<Bytes>) -> (Bytes, Vec<u8>) {
+    let raw = rest.unwrap_or_default();
+    let data = sse::data(&raw).map(|data| data.into_owned()).unwrap_or_default();
+    (raw, data)
+}
+
 /// One of Anthropic's events as it sends it itself: its type is the event's name too.
 fn as_sse(data: &[u8]) -> Vec<u8> {
     #[derive(serde::Deserialize)]
@@ -374,6 +391,9 @@ fn said(events: &[Event]) -> Piece {
                 piece.text.push_str(text);
             }
             Event::Input { json, .. } => piece.text.push_str(json),
+            Event::Open { block: Opening::ToolUse { name, .. }, .. } => piece.text.push_str(name),
+            // Nobody can read it: for what it is worth.
+            Event::Open { block: Opening::RedactedThinking(data), .. } => piece.text.push_str(data),
             Event::Usage(usage) => piece.usage = Some(*usage),
             Event::Error(error) => piece.error = Some(error.clone()),
             _ => {}

@@ -7,7 +7,10 @@ use std::{borrow::Cow, fmt};
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::beginning::Beginning;
+use super::{
+    beginning::Beginning,
+    kinds::{ITEMS, OWN_TOOL_TOKENS, is_run_by_the_client},
+};
 
 /// What a body holds, measured by `measure`, which must give an upper bound of the tokens of one piece of text.
 pub(crate) struct Tally<F> {
@@ -26,6 +29,10 @@ pub(crate) struct Input {
     pub(crate) messages: u64,
     /// Tool definitions and functions.
     pub(crate) tools: u64,
+    /// Calls of tools in the turns.
+    pub(crate) calls: u64,
+    /// Fields that say what the answer must be.
+    pub(crate) formats: u64,
     pub(crate) images: u64,
     /// Tokens of audio in a file, at most.
     pub(crate) audio: u64,
@@ -37,6 +44,8 @@ pub(crate) struct Input {
 const NUMBER_BYTES_MAX: u64 = 24;
 /// Punctuation around one key and value of a structure, wherever a provider renders it into the prompt.
 const ENTRY_TOKENS: u64 = 3;
+/// The role of a tool's message, and "Error: ".
+const RESULT_TOKENS: u64 = 4;
 /// Audio costs ten tokens a second; no codec in use is below 1,000 base64 bytes a second. A generous margin on that.
 const AUDIO_BYTES_PER_TOKEN: u64 = 32;
 
@@ -49,6 +58,16 @@ impl<F: FnMut(&str) -> u64> Tally<F> {
         let bytes = text.len() as u64;
         self.input.text_bytes = self.input.text_bytes.saturating_add(bytes);
         self.input.text = self.input.text.saturating_add((self.measure)(text));
+    }
+
+    /// A structure may be shown as JSON, where each of these is one or more bytes longer.
+    fn escapes(&mut self, text: &str) {
+        let longer = text.bytes().map(|byte| match byte {
+            b'"' | b'\\' | b'\n' | b'\r' | b'\t' => 1,
+            0..0x20 => 5,
+            _ => 0,
+        });
+        self.tokens(longer.sum());
     }
 
     pub(crate) fn tokens(&mut self, tokens: u64) {
@@ -79,6 +98,8 @@ pub(crate) enum Place {
     Tool,
     /// Anything else that a provider may render into the prompt.
     Structure,
+    /// `tool_calls` of a message.
+    Calls,
     /// Base64 audio.
     Audio,
 }
@@ -138,6 +159,9 @@ impl<'de, F: FnMut(&str) -> u64> Visitor<'de> for Walk<'_, F> {
                 self.tally.text(text);
             }
         }
+        if self.place == Place::Structure {
+            self.tally.escapes(text);
+        }
         if self.place == Place::Role {
             self.tally.beginning.role(text);
         }
@@ -153,6 +177,7 @@ impl<'de, F: FnMut(&str) -> u64> Visitor<'de> for Walk<'_, F> {
             Place::Items => Place::Item,
             Place::Content => Place::Part,
             Place::Tools => Place::Tool,
+            Place::Calls => Place::Structure,
             other => other,
         };
         let mut texts = 0_u64;
@@ -164,6 +189,10 @@ impl<'de, F: FnMut(&str) -> u64> Visitor<'de> for Walk<'_, F> {
                     tally.beginning.message_ends();
                 }
                 Place::Tools => tally.input.tools += 1,
+                Place::Calls => {
+                    tally.input.calls += 1;
+                    tally.tokens(1);
+                }
                 Place::Structure => tally.tokens(1),
                 _ => {}
             }
@@ -222,14 +251,24 @@ struct PartSeen<'de> {
 impl PartSeen<'_> {
     fn count<F: FnMut(&str) -> u64>(self, tally: &mut Tally<F>, place: Place) {
         let kind = self.kind.as_deref().unwrap_or_default();
-        if place == Place::Tool && !kind.is_empty() && !is_run_by_the_client(kind) {
-            tally.input.unbounded += 1;
+        if place == Place::Tool && !kind.is_empty() {
+            if !is_run_by_the_client(kind) {
+                tally.input.unbounded += 1;
+            } else if kind.contains('_') {
+                tally.tokens(OWN_TOOL_TOKENS);
+            }
         }
         match (place, kind) {
             (Place::Item, "" | "message") if self.has_role => {}
             // What the provider has kept, or found for a tool of its own; without a type it is a reference.
             (Place::Item, kind) if !ITEMS.contains(&kind) => tally.input.unbounded += 1,
             (Place::Part, "input_file") => tally.input.unbounded += 1,
+            (Place::Part, "tool_use") => tally.input.calls += 1,
+            // Elsewhere it is a message of its own, and one that failed says so.
+            (Place::Part, "tool_result") => {
+                tally.input.messages += 1;
+                tally.tokens(RESULT_TOKENS);
+            }
             // By the id of its file.
             (Place::Part, "input_image" | "computer_screenshot") if !self.has_image => {
                 tally.input.images += 1;
@@ -250,26 +289,6 @@ impl PartSeen<'_> {
             _ => tally.input.unbounded += 1,
         }
     }
-}
-
-/// Items of Responses that hold all that they mean.
-const ITEMS: [&str; 8] = [
-    "computer_call",
-    "computer_call_output",
-    "custom_tool_call",
-    "custom_tool_call_output",
-    "function_call",
-    "function_call_output",
-    "message",
-    "reasoning",
-];
-
-/// Definitions that cost their text and a little more; others are run by the provider, with results of any size.
-fn is_run_by_the_client(kind: &str) -> bool {
-    const CLIENTS: [&str; 6] = ["function", "custom", "bash_", "text_editor_", "computer_", "memory_"];
-    // Of Responses: its instructions are the provider's own.
-    kind != "computer_use_preview"
-        && CLIENTS.iter().any(|known| kind == *known || (known.ends_with('_') && kind.starts_with(known)))
 }
 
 impl<F: FnMut(&str) -> u64> Walk<'_, F> {
@@ -318,6 +337,11 @@ impl<F: FnMut(&str) -> u64> Visitor<'_> for Key<'_, F> {
             (Place::Message, "role") => Member::Walked(Place::Role),
             (Place::Message, "name" | "refusal" | "tool_call_id") => Member::Walked(Place::Structure),
             (Place::Message, "audio") => Member::Walked(Place::Audio),
+            (Place::Message, "tool_calls") => {
+                self.tally.text(key);
+                self.tally.tokens(ENTRY_TOKENS);
+                Member::Walked(Place::Calls)
+            }
             (Place::Part | Place::Tool | Place::Item, "type") => Member::Type,
             (Place::Item, "role") => Member::Role,
             (Place::Item, "content") => Member::Walked(Place::Content),

@@ -26,6 +26,12 @@ impl Usage {
     pub(crate) fn of(input: u64, output: u64) -> Self {
         Self { input, output, total: input.saturating_add(output), ..Self::default() }
     }
+
+    /// The same with more output than was said.
+    pub(crate) fn with_output(self, output: u64) -> Self {
+        let more = output.saturating_sub(self.output);
+        Self { output: self.output.saturating_add(more), total: self.total.saturating_add(more), ..self }
+    }
 }
 
 /// `usage` as on the wire, in the words of both houses. A member that is no whole number counts as absent.
@@ -34,9 +40,12 @@ struct Wire(serde_json::Map<String, serde_json::Value>);
 impl<'de> Deserialize<'de> for Usage {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let wire = Wire(Deserialize::deserialize(deserializer)?);
-        let input = wire.input();
+        let besides = wire.besides();
+        let more = |tokens: Option<u64>, more: u64| tokens.map(|tokens| tokens.saturating_add(more));
+        let input = more(wire.input(), besides.input);
         let output = wire.count("completion_tokens").or(wire.count("output_tokens"));
-        let total = wire.count("total_tokens");
+        let output = more(output, besides.output);
+        let total = more(wire.count("total_tokens"), besides.total);
         if input.is_none() && output.is_none() && total.is_none() {
             return Err(serde::de::Error::custom("usage without numbers"));
         }
@@ -82,6 +91,23 @@ impl Wire {
         details.or_else(|| self.count(anthropic)).unwrap_or(0)
     }
 
+    /// What other rounds than the answer's own cost (Anthropic's pages on compaction and on the advisor): the counts
+    /// beside them leave it out.
+    fn besides(&self) -> Usage {
+        let rounds = self.0.get("iterations").and_then(serde_json::Value::as_array);
+        let other = |round: &&serde_json::Value| {
+            round.get("type").is_some_and(|kind| kind == "compaction" || kind == "advisor_message")
+        };
+        let usages = rounds.into_iter().flatten().filter(other).map(|round| {
+            let round = round.as_object().cloned().unwrap_or_default();
+            let round = Self(round.into_iter().filter(|(name, _)| name != "iterations").collect());
+            Usage::of(round.input().unwrap_or(0), round.count("output_tokens").unwrap_or(0))
+        });
+        usages.fold(Usage::default(), |sum, usage| {
+            Usage::of(sum.input.saturating_add(usage.input), sum.output.saturating_add(usage.output))
+        })
+    }
+
     fn reasoning(&self) -> u64 {
         let details = self.detail("completion_tokens_details", "reasoning_tokens");
         let details = details.or_else(|| self.detail("output_tokens_details", "reasoning_tokens"));
@@ -124,6 +150,12 @@ mod tests {
             (
                 r#"{"input_tokens":10,"output_tokens":50,"output_tokens_details":{"thinking_tokens":40}}"#,
                 all(10, 0, 0, 50, 40, 60),
+            ),
+            // A summary of the conversation, and the answer.
+            (
+                r#"{"input_tokens":23,"output_tokens":10,"iterations":[{"type":"compaction","input_tokens":180,"output_tokens":35},
+                    {"type":"message","input_tokens":23,"output_tokens":10},7]}"#,
+                all(203, 0, 0, 45, 0, 248),
             ),
             // Thoughts in the total only.
             (r#"{"prompt_tokens":8,"completion_tokens":2,"total_tokens":40}"#, all(8, 0, 0, 32, 0, 40)),

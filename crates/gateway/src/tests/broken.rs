@@ -17,7 +17,7 @@ const STREAM: &str = r#","max_completion_tokens":50,"stream":true"#;
 const WHOLE: &str = r#","max_completion_tokens":50"#;
 const QUICK: &str = "timeouts: {first_byte_ms: 200, idle_ms: 200}\n";
 /// What the request's input counts.
-const INPUT: std::ops::RangeInclusive<u64> = 8..=12;
+const INPUT: std::ops::RangeInclusive<u64> = 8..=20;
 
 fn policy(backends: &[&str]) -> CompiledPolicy {
     let backends: Vec<_> = (1..).zip(backends).map(|(priority, name)| backend(name, priority)).collect();

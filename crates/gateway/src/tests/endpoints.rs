@@ -349,6 +349,7 @@ fn other_kinds_of_backends_say_who_serves_it() {
         output_limit: None,
         output_field: OutputField::MaxTokens,
         stream_usage: true,
+        betas: "",
     };
     let form = bytes::Bytes::from(transcribe("whisper", &[]));
     for endpoint in Endpoint::ALL.into_iter().filter(|endpoint| endpoint.has_typed_events()) {

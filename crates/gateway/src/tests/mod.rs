@@ -6,6 +6,7 @@ mod charging;
 mod costs;
 mod credentials;
 mod crossing;
+mod dialects;
 mod endpoints;
 mod fallback;
 mod health;

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     estimate,
     provider::{Endpoint, Facts, chunk, facts, sse::Splitter},
-    tokenizer::Tokenizer,
+    tokenizer::{Overheads, Tokenizer},
 };
 
 struct Recording {
@@ -138,11 +138,11 @@ fn estimates_are_upper_bounds_of_what_openai_counted() {
         let body = recording.request.as_bytes();
         let facts = Facts::decode(recording.endpoint(), body).unwrap();
         let model = facts.model.clone().unwrap();
-        let tokenizer = Tokenizer::for_model(&model);
+        let (tokenizer, overheads) = (Tokenizer::for_model(&model), Overheads::for_model(&model));
         let measured =
             facts::measure_input(recording.endpoint(), body, |text| tokenizer.count(text)).unwrap();
-        let exact = estimate::input_exact(&facts, &model, &measured);
-        let bound = estimate::input_bound(&facts, &model);
+        let exact = estimate::input_exact(&facts, overheads, &measured);
+        let bound = estimate::input_bound(&facts, overheads);
         eprintln!("{}: counted {input}, exact {exact}, by bytes {bound}", recording.name);
         assert!(input <= exact && exact <= bound, "{}: {input} {exact} {bound}", recording.name);
         assert!(exact <= input + 100, "{}: {exact} is far above {input}", recording.name);

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use quorate_ledger::Window;
+
 use crate::manifests::kind::Kind;
 use crate::manifests::kinds::{
     AiBackend, AiGatewayRoute, AiServiceBackend, BudgetSpec, EndpointBackend, GatewayConfig, IdentitySpec,
@@ -109,7 +111,11 @@ impl Spec {
             Self::Quota(quota) => count(quota.models.len(), "model"),
             Self::Budget(budget) => {
                 let level = |level: &crate::manifests::kinds::Level| {
-                    format!("{} {} per {}", level.limit.limit, level.limit.unit.name(), level.window.name())
+                    let window = match level.window {
+                        Window::Sliding { ms } => format!("in any {} s", ms.div_ceil(1_000)),
+                        window => format!("per {}", window.name()),
+                    };
+                    format!("{} {} {window}", level.limit.limit, level.limit.unit.name())
                 };
                 budget.levels.iter().map(level).collect::<Vec<_>>().join("; ")
             }

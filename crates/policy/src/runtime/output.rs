@@ -88,6 +88,11 @@ impl OutputBounds {
         Self { most, least: vec![most; budgets], named, bounded, answers }
     }
 
+    /// Whether a backend keeps to `most`: the request names it, or the backend is told, or has no output.
+    pub fn is_bounded(&self) -> bool {
+        self.bounded || self.most == 0
+    }
+
     /// The limit of one answer to send upstream, for `granted` tokens of all answers. `None`: the request names it.
     pub fn limit(&self, granted: u64) -> Option<u64> {
         let limit = granted / self.answers;

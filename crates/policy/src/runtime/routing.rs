@@ -263,7 +263,7 @@ impl fmt::Display for Routing {
 impl fmt::Display for RankReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Weight => f.write_str("by weight"),
+            Self::Weight => f.write_str("by priority and weight"),
             Self::Price(price) => write!(f, "costs up to ${price}"),
             Self::NoPrice => f.write_str("no known price: comes last"),
             Self::LatencyMs(ms) => write!(f, "first byte after {ms} ms"),

@@ -12,6 +12,7 @@ use quorate_node::{AlertsConfig, Limits, Node, NodeConfig, NodeListeners, PeerCo
 use quorate_rpc::admin::{ApplyPolicyRequest, GetPolicyRequest};
 use quorate_rpc::{Admin, Client, ClientConfig};
 
+use crate::command::manifest_files::{FileOptions, Manifests};
 use crate::command::{dev_backends, told_to_stop};
 use crate::logging::{self, LogOptions};
 use crate::mock_provider::{MockProvider, Settings};
@@ -26,8 +27,14 @@ pub const SAMPLE_POLICY: &str = include_str!("../../../../deploy/policy.yaml");
 
 /// Run three nodes, two gateways and a simulated provider on this machine
 ///
-/// A second start goes on with the same budgets.
+/// The simulated provider stands in for every backend that the policy names, in the API of its kind. A second start goes
+/// on with the same budgets.
+///
+/// Examples:
+///   quorate dev
+///   quorate dev --ephemeral --policy deploy/examples/providers
 #[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
 pub struct Dev {
     /// Where the nodes keep their data
     #[arg(long, default_value = ".quorate/dev", value_name = "FOLDER")]
@@ -41,7 +48,7 @@ pub struct Dev {
     /// Other ports than the usual ones: gateways at this one and the next, all others within the 50 above
     #[arg(long, value_name = "PORT", conflicts_with = "ephemeral", value_parser = clap::value_parser!(u16).range(1024..=65_000))]
     port_base: Option<u16>,
-    /// Policy to apply at the first start instead of the sample
+    /// Policy to apply instead of the sample: a file, or a folder of them
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
     /// Send requests to the real OpenAI, with the key in OPENAI_API_KEY
@@ -64,6 +71,7 @@ struct Addresses {
 
 impl Dev {
     pub async fn run(mut self, mut log: LogOptions) -> Result<()> {
+        let policy = self.policy.take().map(|path| FileOptions::of(path).read()).transpose()?;
         self.openai = self.openai || self.offer_openai();
         // Before anything is touched: a port that is taken means that another one may be using the folder.
         let provider_listener = bind(self.port(8090, 10), "the simulated provider")?;
@@ -95,7 +103,7 @@ impl Dev {
         })
         .admin()
         .acting_as("quorate dev");
-        let ready = tokio::time::timeout(READY_WITHIN, self.apply_first_policy(&admin)).await;
+        let ready = tokio::time::timeout(READY_WITHIN, apply_first_policy(&admin, policy)).await;
         ready.context("the nodes did not elect a leader in time")??;
         let mut gateways = Vec::new();
         for (listeners, number) in gateway_listeners.into_iter().zip(1..) {
@@ -192,22 +200,6 @@ impl Dev {
         (1..=GATEWAYS).map(one).collect()
     }
 
-    /// Waits for a leader; applies a policy only where there is none, so that a second start keeps what was changed.
-    async fn apply_first_policy(&self, admin: &Admin) -> Result<()> {
-        let known = admin.get_policy(GetPolicyRequest::default()).await?;
-        if known.version > 0 && self.policy.is_none() {
-            return Ok(());
-        }
-        let document = match &self.policy {
-            Some(path) => {
-                std::fs::read_to_string(path).with_context(|| format!("policy file {}", path.display()))?
-            }
-            None => SAMPLE_POLICY.to_owned(),
-        };
-        admin.apply_policy(ApplyPolicyRequest { document, ..Default::default() }).await?;
-        Ok(())
-    }
-
     fn gateway_config(
         &self,
         number: u16,
@@ -244,6 +236,7 @@ impl Dev {
         } else {
             format!("simulated, http://{provider}")
         };
+        let first = gateways.first().map_or("", String::as_str);
         let at = self.port_base.map_or_else(String::new, |_| format!(" --nodes {}", nodes.join(",")));
         println!(
             "Quorate runs. Ctrl-C stops it; a second start goes on with the same budgets (--fresh: with new ones).
@@ -255,24 +248,41 @@ impl Dev {
 
 Send a request:
 
-  curl -s http://{}/v1/chat/completions -H 'content-type: application/json' -H 'x-user-id: alice' \\
+  curl -s http://{first}/v1/chat/completions -H 'content-type: application/json' -H 'x-user-id: alice' \\
     -d '{{\"model\": \"gpt-4o-mini\", \"max_tokens\": 90, \"messages\": [{{\"role\": \"user\", \"content\": \"Hello!\"}}]}}'
 
-Look at the budgets, from another terminal:
+The same in Anthropic's words, whoever serves it:
+
+  curl -s http://{first}/v1/messages -H 'content-type: application/json' -H 'x-user-id: alice' \\
+    -d '{{\"model\": \"claude-haiku-4-5\", \"max_tokens\": 90, \"messages\": [{{\"role\": \"user\", \"content\": \"Hello!\"}}]}}'
+
+Look at the budgets and the backends, from another terminal:
 
   cargo run --release -- get accounts{at}
+  cargo run --release -- get providers{at}
   cargo run --release -- describe tenant default{at}
   cargo run --release -- adjust --tenant default --budget user-hourly --subject alice --top-up 1000{at}
 ",
             nodes.join("  "),
             gateways.iter().map(|gateway| format!("http://{gateway}/v1")).collect::<Vec<_>>().join("  "),
             folder.display(),
-            gateways.first().map_or("", String::as_str),
         );
         if std::env::var_os(OPENAI_KEY).is_some() && !self.openai {
             println!("OPENAI_API_KEY is set: start with --openai to send requests to the real OpenAI.\n");
         }
     }
+}
+
+/// Waits for a leader; applies the sample only where there is no policy, so that a second start keeps what was changed.
+async fn apply_first_policy(admin: &Admin, policy: Option<Manifests>) -> Result<()> {
+    let known = admin.get_policy(GetPolicyRequest::default()).await?;
+    let document = match policy {
+        Some(manifests) => manifests.set.to_document(),
+        None if known.version > 0 => return Ok(()),
+        None => SAMPLE_POLICY.to_owned(),
+    };
+    admin.apply_policy(ApplyPolicyRequest { document, ..Default::default() }).await?;
+    Ok(())
 }
 
 fn node_config(

@@ -8,7 +8,8 @@ use super::ClusterOptions;
 
 /// Send nothing to a backend until it is undrained
 ///
-/// Requests under way end as they would; new ones go to the other backends of their route, or are refused with 503.
+/// Requests under way end as they would; new ones go to the other backends of their route, or are refused with 503 where
+/// there is none. `quorate get providers` shows what is drained, since when and by whom.
 ///
 /// Example: quorate drain backend openai
 #[derive(Debug, Args)]
@@ -18,6 +19,8 @@ pub struct Drain {
 }
 
 /// Use a drained backend again
+///
+/// One that rests because it limits or fails comes back by itself.
 ///
 /// Example: quorate undrain backend openai
 #[derive(Debug, Args)]

@@ -27,17 +27,20 @@ enum What {
 
 #[derive(Debug, Args)]
 struct ExplainRequest {
+    /// As the client names it
     #[arg(long)]
     model: String,
     /// As the client sends it; may be repeated
     #[arg(long = "header", value_name = "NAME=VALUE", value_parser = header)]
     headers: Vec<Header>,
+    /// Of HTTP
     #[arg(long, default_value = "POST")]
     method: String,
+    /// Of the endpoint: `/v1/messages` for Anthropic's clients
     #[arg(long, default_value = "/v1/chat/completions")]
     path: String,
     /// What follows the ? of the URL
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     query: String,
     /// Where the client is
     #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS")]
@@ -48,12 +51,12 @@ struct ExplainRequest {
     /// What the request names as its largest output; without it, the policy's default
     #[arg(long, value_name = "COUNT")]
     max_tokens: Option<u64>,
-    /// As an API key or a token would say it
-    #[arg(long, default_value = "")]
+    /// As an API key or a token would say it, like the two below
+    #[arg(long, default_value = "", hide_default_value = true)]
     tenant: String,
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     team: String,
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     user: String,
     /// An API key, or its id: as whom it was made for
     #[arg(long, default_value = "", hide_default_value = true, value_name = "ID", conflicts_with_all = ["tenant", "team", "user"])]

@@ -24,8 +24,12 @@ const POLICIES: [&str; 7] = [
 
 /// List nodes, gateways, tenants, budgets, accounts, reservations, providers, manifests, keys, alerts
 ///
-/// Examples: `quorate get accounts --tenant acme`, `quorate get nodes -o json`, `quorate get routes -o yaml`
+/// Examples:
+///   quorate get accounts --tenant acme
+///   quorate get providers
+///   quorate get routes -o yaml
 #[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
 pub struct Get {
     what: What,
     #[command(flatten)]
@@ -64,7 +68,7 @@ enum What {
     Accounts,
     /// What is held for requests under way
     Reservations,
-    /// What the fleet knows of backends
+    /// What the fleet believes of each backend and model: closed (works), open, half-open or drained, and why
     Providers,
     /// The whole policy in force, as one file
     Policy,

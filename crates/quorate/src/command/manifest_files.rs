@@ -30,6 +30,11 @@ pub struct Manifests {
 }
 
 impl FileOptions {
+    /// One file or folder, strictly.
+    pub fn of(path: PathBuf) -> Self {
+        Self { filename: vec![path], lenient: false }
+    }
+
     /// # Errors
     /// A file that cannot be read, or the mistakes in them, each with its place.
     pub fn read(&self) -> Result<Manifests> {

@@ -28,9 +28,9 @@ use tonic::Code;
 
 use crate::logging::{self, LogOptions};
 
-/// Token budgets for LLM traffic that hold exactly, on any number of machines.
+/// One gateway to every LLM provider, with token and dollar budgets that hold exactly, on any number of machines.
 ///
-/// Try it: `quorate dev`, then `quorate get accounts`.
+/// Try it: `quorate dev`, then `quorate get accounts` and `quorate get providers`.
 #[derive(Debug, Parser)]
 #[command(name = "quorate", version, arg_required_else_help = true, after_help = EXIT_CODES)]
 pub struct Cli {

@@ -40,7 +40,7 @@ fn block(mut fields: Fields<'_>, place: Place, rest: &mut Vec<Extra>) -> Result<
     let in_messages = matches!(kind.as_str(), "tool_use" | "tool_result" | "thinking" | "redacted_thinking");
     let fits = match place {
         Place::System => everywhere,
-        Place::ToolResult => everywhere || in_results,
+        Place::ToolResult => everywhere || in_results || kind == "tool_reference",
         Place::Message => everywhere || in_results || in_messages,
     };
     if !fits {
@@ -53,6 +53,8 @@ fn block(mut fields: Fields<'_>, place: Place, rest: &mut Vec<Extra>) -> Result<
     let cache = cache(&mut fields)?;
     let content = match kind.as_str() {
         "text" => Content::Text(fields.needed_text("text")?),
+        // A client's own search for tools found it. All tools are given from the beginning here.
+        "tool_reference" => Content::Text(format!("Found the tool `{}`.", fields.needed_text("tool_name")?)),
         "image" => Content::Image { source: source(&mut fields, rest)?, detail: None },
         "document" => Content::Document { source: source(&mut fields, rest)?, name: fields.text("title")? },
         "tool_use" => tool_use(&mut fields)?,

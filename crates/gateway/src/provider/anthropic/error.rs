@@ -2,10 +2,12 @@
 //!
 //! Source: Anthropic's page "Errors". Overload is 529 there and 503 elsewhere.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::provider::reply::ApiError;
+use crate::provider::{reply::ApiError, too_long};
 
 /// Longer messages of a provider are cut.
 const MESSAGE_CHARS_MAX: usize = 2000;
@@ -70,6 +72,8 @@ fn bounded(mut message: String) -> String {
 pub(crate) fn status(error: &ApiError) -> u16 {
     match error.status {
         503 => 529,
+        // Bedrock's, of a model that broke: SDKs try again after a 502, not after a 424.
+        424 => 502,
         // Not an error's: the client is to see that something went wrong.
         status if !(400..=599).contains(&status) => 500,
         status => status,
@@ -103,7 +107,11 @@ struct Inner<'a> {
 }
 
 pub(crate) fn encode(error: &ApiError) -> Vec<u8> {
-    let inner = Inner { r#type: kind(error), message: &error.message };
+    let mut message = Cow::Borrowed(error.message.as_str());
+    if too_long::is_it(error) {
+        message = Cow::Owned(too_long::in_anthropics_words(&message));
+    }
+    let inner = Inner { r#type: kind(error), message: &message };
     // Strings always serialize; the fallback keeps the shape all the same.
     serde_json::to_vec(&Envelope { r#type: "error", error: inner })
         .unwrap_or_else(|_| br#"{"type":"error","error":{"type":"api_error","message":""}}"#.to_vec())
@@ -161,6 +169,8 @@ mod tests {
             (422, "", 422, "invalid_request_error"),
             (408, "", 408, "timeout_error"),
             (502, "server_error", 502, "api_error"),
+            (424, "ModelErrorException", 502, "api_error"),
+            (413, "", 413, "request_too_large"),
             (200, "", 500, "api_error"),
         ] {
             let error = of(given, kind);
@@ -168,6 +178,8 @@ mod tests {
             let text = String::from_utf8(encode(&error)).unwrap();
             assert_eq!(text, format!(r#"{{"type":"error","error":{{"type":"{word}","message":"m\""}}}}"#));
         }
+        let long = ApiError { code: Some("context_length_exceeded".into()), ..of(400, "") };
+        assert!(String::from_utf8(encode(&long)).unwrap().contains(r#""message":"prompt is too long: m"#));
         let event = String::from_utf8(encode_event(&of(500, ""))).unwrap();
         assert!(event.starts_with("event: error\ndata: {") && event.ends_with("}\n\n"));
     }

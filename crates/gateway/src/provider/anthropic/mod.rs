@@ -3,10 +3,12 @@
 
 pub(crate) mod answer;
 pub(crate) mod bedrock_body;
+pub(crate) mod betas;
 pub(crate) mod blocks;
 pub(crate) mod count;
 pub(crate) mod error;
 pub(crate) mod fields;
+mod media;
 pub(crate) mod model;
 pub(crate) mod outgoing;
 pub(crate) mod request;

@@ -2,19 +2,18 @@
 
 use std::borrow::Cow;
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Serialize;
 use serde_json::{Number, Value};
 
 use super::{
+    media,
     model::Model,
     thinking::{Plan, Thinking},
-    wire::{Block as Wire, CacheControl, Source as WireSource, tool_id},
+    wire::{Block as Wire, CacheControl, tool_id},
 };
 use crate::provider::{
-    conversation::{
-        Block, Content, Conversation, Format, OUTPUT_LIMIT_DEFAULT, Role, Source, Target, ToolChoice,
-    },
+    closed_schema::closed,
+    conversation::{Block, Content, Conversation, Format, OUTPUT_LIMIT_DEFAULT, Role, Target, ToolChoice},
     reply::{Outgoing, Unsupported},
 };
 
@@ -45,7 +44,7 @@ struct Body<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     thinking: Option<Thinking>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    output_config: Option<OutputConfig<'a>>,
+    output_config: Option<OutputConfig>,
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata: Option<Metadata<'a>>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -80,17 +79,17 @@ struct Choice<'a> {
 }
 
 #[derive(Debug, Serialize)]
-struct OutputConfig<'a> {
+struct OutputConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     effort: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    format: Option<JsonFormat<'a>>,
+    format: Option<JsonFormat>,
 }
 
 #[derive(Debug, Serialize)]
-struct JsonFormat<'a> {
+struct JsonFormat {
     r#type: &'static str,
-    schema: &'a Value,
+    schema: Value,
 }
 
 #[derive(Debug, Serialize)]
@@ -125,16 +124,28 @@ pub(crate) fn encode(conversation: &Conversation, target: &Target<'_>) -> Result
             dropped.push("response_format".into());
             None
         }
-        Format::Schema { schema, .. } => Some(JsonFormat { r#type: "json_schema", schema }),
+        Format::Schema { schema, .. } => {
+            let (schema, told) = closed(schema);
+            dropped.extend(told.into_iter().map(str::to_owned));
+            Some(JsonFormat { r#type: "json_schema", schema })
+        }
     };
+    let mut tools: Vec<Tool<'_>> = conversation.tools.iter().map(|given| tool(given, &mut dropped)).collect();
+    let mut choice = tool_choice(conversation);
+    if let Some(used) = conversation.used_tools().filter(|_| tools.is_empty()) {
+        // "Requests which include `tool_use` or `tool_result` blocks must define tools": agents that sum up what they did
+        // send none.
+        tools.extend(used.into_iter().map(undefined));
+        choice = Some(Choice { r#type: "none", name: None, disable_parallel_tool_use: false });
+    }
     let effort = plan.effort;
     let body = Body {
         model: target.model,
         max_tokens,
         system,
         messages: messages(conversation, &mut dropped)?,
-        tools: conversation.tools.iter().map(tool).collect(),
-        tool_choice: tool_choice(conversation),
+        tools,
+        tool_choice: choice,
         stop_sequences: &conversation.stop,
         temperature: sampling.temperature,
         top_p: sampling.top_p,
@@ -150,7 +161,7 @@ pub(crate) fn encode(conversation: &Conversation, target: &Target<'_>) -> Result
     Ok(Outgoing { path: "/messages".into(), body, dropped })
 }
 
-fn refused(param: &str, why: &str) -> Unsupported {
+pub(super) fn refused(param: &str, why: &str) -> Unsupported {
     Unsupported { param: param.into(), why: why.into() }
 }
 
@@ -195,10 +206,15 @@ fn note<T>(field: &mut Option<T>, name: &str, dropped: &mut Vec<String>) {
     }
 }
 
-fn tool(tool: &crate::provider::conversation::Tool) -> Tool<'_> {
+fn tool<'a>(tool: &'a crate::provider::conversation::Tool, dropped: &mut Vec<String>) -> Tool<'a> {
     let mut schema = Cow::Borrowed(&tool.schema);
+    if tool.strict == Some(true) {
+        let (closed, told) = closed(&tool.schema);
+        dropped.extend(told.into_iter().map(str::to_owned));
+        schema = Cow::Owned(closed);
+    }
     // OpenAI takes a tool without parameters; here a schema must say that it is an object.
-    if schema.get("type").is_none()
+    if schema.get("type").is_none_or(Value::is_null)
         && let Some(object) = schema.to_mut().as_object_mut()
     {
         object.insert("type".into(), "object".into());
@@ -211,6 +227,12 @@ fn tool(tool: &crate::provider::conversation::Tool) -> Tool<'_> {
         strict: tool.strict.filter(|strict| *strict),
         cache_control: tool.cache.as_ref().map(CacheControl::from),
     }
+}
+
+/// A tool that messages used but the request no longer defines. It is not going to be used.
+fn undefined(name: &str) -> Tool<'_> {
+    let input_schema = Cow::Owned(serde_json::json!({"type": "object"}));
+    Tool { name, description: None, input_schema, strict: None, cache_control: None }
 }
 
 fn tool_choice(conversation: &Conversation) -> Option<Choice<'_>> {
@@ -251,6 +273,12 @@ fn messages<'a>(
     if messages.is_empty() {
         return Err(refused("messages", "hold no text; send at least one message that is not empty"));
     }
+    // "Final assistant content cannot end with trailing whitespace."
+    if let Some(Message { role: "assistant", content }) = messages.last_mut()
+        && let Some(text) = content.last_mut().and_then(|block| block.text.as_mut())
+    {
+        *text = text.trim_end();
+    }
     for message in &mut messages {
         message.content.sort_by_key(|block| block.r#type != "tool_result");
     }
@@ -271,10 +299,10 @@ fn wire<'a>(block: &'a Block, at: &str, dropped: &mut Vec<String>) -> Result<Opt
             if detail.as_ref().is_some_and(|detail| detail != "auto") {
                 dropped.push(format!("{at}.detail"));
             }
-            Wire { r#type: "image", source: Some(image(source, at)?), ..Wire::default() }
+            Wire { r#type: "image", source: Some(media::image(source, at)?), ..Wire::default() }
         }
         Content::Document { source, name } => {
-            let source = Some(document(source, at)?);
+            let source = Some(media::document(source, at)?);
             Wire { r#type: "document", source, title: name.as_deref(), ..Wire::default() }
         }
         Content::ToolUse { id, name, input } => Wire::tool_use(id, name, input),
@@ -305,53 +333,12 @@ fn wire<'a>(block: &'a Block, at: &str, dropped: &mut Vec<String>) -> Result<Opt
     Ok(Some(wire))
 }
 
-fn image<'a>(source: &'a Source, at: &str) -> Result<WireSource<'a>, Unsupported> {
-    match source {
-        Source::Base64 { media_type, data } => match media_type.as_str() {
-            "image/jpeg" | "image/jpg" => Ok(base64_source("image/jpeg", data)),
-            "image/png" | "image/gif" | "image/webp" => Ok(base64_source(media_type, data)),
-            other => {
-                Err(refused(at, &format!("holds an image of type `{other}`; send JPEG, PNG, GIF or WebP")))
-            }
-        },
-        Source::Url(url) => Ok(WireSource { r#type: "url", url: Some(url), ..WireSource::default() }),
-        Source::Text(_) => Err(refused(at, "holds text as an image; send it as text")),
-    }
-}
-
-fn base64_source<'a>(media_type: &'a str, data: &'a str) -> WireSource<'a> {
-    let (media_type, data) = (Some(media_type), Some(Cow::Borrowed(data)));
-    WireSource { r#type: "base64", media_type, data, ..WireSource::default() }
-}
-
-fn document<'a>(source: &'a Source, at: &str) -> Result<WireSource<'a>, Unsupported> {
-    let plain =
-        |data| WireSource { r#type: "text", media_type: Some("text/plain"), data: Some(data), url: None };
-    match source {
-        Source::Base64 { media_type, data } if media_type == "application/pdf" => {
-            Ok(base64_source(media_type, data))
-        }
-        Source::Base64 { media_type, data } if media_type.starts_with("text/") => {
-            let text = STANDARD.decode(data).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-            match text {
-                Some(text) => Ok(plain(Cow::Owned(text))),
-                None => Err(refused(at, "holds a text file that is not UTF-8 in base64; encode it so")),
-            }
-        }
-        Source::Base64 { media_type, .. } => Err(refused(
-            at,
-            &format!("holds a file of type `{media_type}`; Anthropic's API reads PDF and text"),
-        )),
-        Source::Url(url) => Ok(WireSource { r#type: "url", url: Some(url), ..WireSource::default() }),
-        Source::Text(text) => Ok(plain(Cow::Borrowed(text))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::provider::conversation::Source;
     use crate::provider::conversation::{Reasoning, Turn};
 
     fn hello() -> Conversation {
@@ -440,6 +427,18 @@ mod tests {
         assert_eq!(named, ["reasoning_content"]);
         let empty = Conversation { turns: vec![turn(Role::User, vec![text("")])], ..Conversation::default() };
         assert!(encode(&empty, &Target { model: "m", output_limit: None }).is_err());
+    }
+
+    #[test]
+    fn used_tools_are_defined() {
+        let used = Content::ToolUse { id: "a".into(), name: "f".into(), input: "{}".into() };
+        let result = Content::ToolResult { id: "a".into(), blocks: vec![], is_error: false };
+        let mut history = hello();
+        history.turns.push(Turn { role: Role::Assistant, blocks: vec![used.into()] });
+        history.turns.push(Turn { role: Role::User, blocks: vec![result.into()] });
+        let (body, named) = sent(&history, "m", None);
+        assert_eq!(body["tools"], json!([{"name": "f", "input_schema": {"type": "object"}}]));
+        assert_eq!((&body["tool_choice"], named), (&json!({"type": "none"}), vec![]));
     }
 
     #[test]

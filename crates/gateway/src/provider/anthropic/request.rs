@@ -12,6 +12,26 @@ use crate::provider::{
     error_body::BadRequest,
 };
 
+/// Fields that agents send with every request and that no answer's shape hangs on. Where a request is served
+/// (`inference_geo`), and what runs beside the model (`container`, `mcp_servers`), is not among them.
+const HARMLESS: [&str; 7] = [
+    // Of requests written for Bedrock, and features that only this API's servers know.
+    "anthropic_beta",
+    "anthropic_version",
+    // Which of the earlier tool results and thoughts are cleared away first: without it, the model reads all of them.
+    "context_management",
+    "diagnostics",
+    // Which of the provider's capacities serves it, and how fast.
+    "service_tier",
+    "speed",
+    "user_profile_id",
+];
+
+/// An empty list or text.
+fn says_nothing(value: &Value) -> bool {
+    value.as_array().is_some_and(Vec::is_empty) || value.as_str().is_some_and(str::is_empty)
+}
+
 pub(crate) fn decode(body: &[u8]) -> Result<Conversation, BadRequest> {
     let mut fields = Fields::of_body(body)?;
     let mut conversation = Conversation {
@@ -48,8 +68,10 @@ pub(crate) fn decode(body: &[u8]) -> Result<Conversation, BadRequest> {
     }
     cache_last(&mut fields, &mut conversation)?;
     for (name, value) in fields.rest()? {
-        // Which of the provider's capacities serves it changes no answer. Where it is served (`inference_geo`) does matter.
-        let harmless = name == "service_tier";
+        if says_nothing(&value) {
+            continue;
+        }
+        let harmless = HARMLESS.contains(&name.as_str());
         conversation.rest.push(Extra { name, value, harmless });
     }
     Ok(conversation)
@@ -107,9 +129,8 @@ fn tool(mut fields: Fields<'_>, rest: &mut Vec<Extra>) -> Result<Tool, BadReques
     };
     for (name, value) in fields.rest()? {
         let harmless = match name.rsplit('.').next() {
-            // How its input is streamed.
-            Some("eager_input_streaming") => true,
-            Some("defer_loading") => value == Value::Bool(false),
+            // How its input is streamed; examples are hints; and a tool that is not held back is there from the beginning.
+            Some("eager_input_streaming" | "input_examples" | "defer_loading") => true,
             Some("allowed_callers") => value == serde_json::json!(["direct"]),
             _ => false,
         };
@@ -138,7 +159,11 @@ fn output(fields: &mut Fields<'_>, into: &mut Conversation) -> Result<(), BadReq
     if let Some(mut config) = fields.nested("output_config")? {
         effort = config.text("effort")?;
         format = config.nested("format")?.or(format);
-        left_over(config, false, into)?;
+        for (name, value) in config.rest()? {
+            // How many tokens the model is to make do with: it is only told.
+            let harmless = name == "output_config.task_budget";
+            into.rest.push(Extra { name, value, harmless });
+        }
     }
     if let Some(mut format) = format {
         if format.needed_text("type")? != "json_schema" {
@@ -238,10 +263,18 @@ mod tests {
             (r#","container":"c""#, "container", false),
             (r#","inference_geo":"eu""#, "inference_geo", false),
             (r#","of_tomorrow":1"#, "of_tomorrow", false),
+            (r#","context_management":{"edits":[]}"#, "context_management", true),
+            (
+                r#","output_config":{"task_budget":{"type":"tokens","total":9}}"#,
+                "output_config.task_budget",
+                true,
+            ),
+            (r#","output_config":{"of_tomorrow":1}"#, "output_config.of_tomorrow", false),
+            (r#","mcp_servers":[{"url":"https://x"}]"#, "mcp_servers", false),
             (
                 r#","tools":[{"name":"a","input_schema":{},"defer_loading":true}]"#,
                 "tools[0].defer_loading",
-                false,
+                true,
             ),
         ] {
             let conversation = decode(body(fields).as_bytes()).unwrap();
@@ -254,7 +287,9 @@ mod tests {
                 Err(error) => assert!(!harmless && error.param == name, "{error}"),
             }
         }
-        assert_eq!(decode(body(r#","container":null"#).as_bytes()).unwrap().rest, []);
+        let nothing =
+            r#","container":null,"mcp_servers":[],"tools":[],"stop_sequences":[],"system":"","metadata":{}"#;
+        assert_eq!(decode(body(nothing).as_bytes()).unwrap().rest, []);
     }
 
     #[test]

@@ -75,7 +75,7 @@ fn turns() -> impl Strategy<Value = Vec<Turn>> {
 }
 
 fn tools() -> impl Strategy<Value = Vec<Tool>> {
-    let schema = json!({"type": "object", "properties": {"z": {"type": "string"}, "a": {}}});
+    let schema = json!({"type": "object", "properties": {"z": {"type": "string"}, "a": {}}, "additionalProperties": false});
     let tool = (text(), option::of(text()), option::of(Just(true)), option::of(Just(Cache::default())));
     let tool = tool.prop_map(move |(name, description, strict, cache)| Tool {
         name,
@@ -84,7 +84,8 @@ fn tools() -> impl Strategy<Value = Vec<Tool>> {
         strict,
         cache,
     });
-    vec(tool, 0..3)
+    // None at all would be made up where turns use some.
+    vec(tool, 1..3)
 }
 
 fn conversation() -> impl Strategy<Value = Conversation> {

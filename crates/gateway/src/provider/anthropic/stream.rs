@@ -2,7 +2,7 @@
 //!
 //! Source: Anthropic's page "Streaming Messages": unknown events and deltas are to be passed over.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -24,6 +24,12 @@ struct Wire<'a> {
     delta: Option<Value>,
     usage: Option<Value>,
     error: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct Typed<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Cow<'a, str>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +100,18 @@ impl Decoder {
         Ok(events)
     }
 
+    /// Of a stream that goes to a client as it is: an event of some type that is out of order is the client's to judge, as
+    /// servers that speak this dialect differ; it only says nothing here.
+    pub(crate) fn read(&mut self, data: &[u8]) -> Result<Vec<Event>, Garbage> {
+        let out_of_order = match self.push("", data) {
+            Err(garbage) => garbage,
+            events => return events,
+        };
+        let Ok(Typed { kind }) = serde_json::from_slice(data) else { return Err(out_of_order) };
+        self.done = self.done || kind == "message_stop";
+        Ok(if self.done { vec![Event::Done] } else { Vec::new() })
+    }
+
     pub(crate) fn finish(&mut self) -> Vec<Event> {
         if self.stopped && !self.done {
             self.done = true;
@@ -117,7 +135,12 @@ impl Decoder {
     /// Later numbers replace earlier ones: they are cumulative.
     fn count(&mut self, usage: Option<Value>, events: &mut Vec<Event>) {
         let Some(Value::Object(usage)) = usage else { return };
+        let says_output = usage.get("output_tokens").is_some_and(|tokens| !tokens.is_null());
         self.usage.extend(usage.into_iter().filter(|(_, value)| !value.is_null()));
+        // What is known of the output is older than this event.
+        if !says_output && !matches!(events.last(), Some(Event::Start { .. })) {
+            return;
+        }
         if let Ok(usage) = serde_json::from_value(Value::Object(self.usage.clone())) {
             events.push(Event::Usage(usage));
         }
@@ -371,6 +394,20 @@ mod tests {
         ] {
             assert!(of(lines).is_err(), "{lines:?}");
         }
+    }
+
+    #[test]
+    fn what_passes_is_only_read() {
+        let mut decoder = Decoder::default();
+        let stray = r#"{"type":"content_block_delta","index":3,"delta":{"type":"text_delta","text":"x"}}"#;
+        for line in [stray, START, START, stray, r#"{"type":"content_block_stop"}"#] {
+            let events = decoder.read(line.as_bytes()).unwrap();
+            assert!(!events.contains(&Event::Done), "{line}");
+        }
+        for garbage in ["oops", "{}", "[]", r#"{"type":7}"#] {
+            assert!(decoder.read(garbage.as_bytes()).is_err(), "{garbage}");
+        }
+        assert_eq!(decoder.read(br#"{"type":"message_stop"}"#).unwrap(), [Event::Done]);
     }
 
     proptest! {

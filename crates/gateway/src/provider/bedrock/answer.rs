@@ -5,6 +5,7 @@ use serde_json::{Value, value::RawValue};
 
 use super::usage::TokenUsage;
 use crate::provider::{
+    Usage,
     conversation::Content,
     reply::{Garbage, Reply, Stop},
 };
@@ -96,6 +97,15 @@ pub(crate) fn decode(body: &[u8]) -> Result<Reply, Garbage> {
     })
 }
 
+/// The usage alone, of an answer that may be none.
+pub(crate) fn usage(body: &[u8]) -> Option<Usage> {
+    #[derive(Deserialize)]
+    struct Said {
+        usage: TokenUsage,
+    }
+    serde_json::from_slice::<Said>(body).ok()?.usage.usage()
+}
+
 /// `None`: there is nothing in it.
 fn content(piece: Piece<'_>) -> Result<Option<Content>, &'static str> {
     if let Some(text) = piece.text {
@@ -148,7 +158,6 @@ pub(super) fn stop(reason: &str, fields: Option<&Value>) -> Result<Stop, Garbage
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::provider::Usage;
 
     fn decoded(json: &str) -> Reply {
         decode(json.as_bytes()).unwrap()

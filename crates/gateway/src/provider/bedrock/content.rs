@@ -1,6 +1,8 @@
 //! Turns as Converse's messages: roles alternate, the user's comes first, no text is blank, a point of the cache is a
 //! block of its own.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -11,7 +13,10 @@ use super::{
 use crate::provider::{
     conversation::{Block, Cache, Content, Conversation, Role},
     reply::Unsupported,
+    tool_input,
 };
+
+const TOOL_USE_ID_CHARS_MAX: usize = 64;
 
 const DOCUMENT_TEXT: &str = "The document is attached.";
 
@@ -30,13 +35,13 @@ pub(super) enum Piece<'a> {
     Document(Document<'a>),
     #[serde(rename_all = "camelCase")]
     ToolUse {
-        tool_use_id: &'a str,
+        tool_use_id: Cow<'a, str>,
         name: &'a str,
-        input: &'a RawValue,
+        input: Cow<'a, RawValue>,
     },
     #[serde(rename_all = "camelCase")]
     ToolResult {
-        tool_use_id: &'a str,
+        tool_use_id: Cow<'a, str>,
         content: Vec<Piece<'a>>,
         #[serde(skip_serializing_if = "Option::is_none")]
         status: Option<&'static str>,
@@ -135,6 +140,12 @@ impl Writer {
                 return Err(refused(why.to_owned()));
             }
         }
+        // "Final assistant content cannot end with trailing whitespace", says Claude.
+        if let Some((Role::Assistant, content)) = messages.last_mut()
+            && let Some(Piece::Text(text)) = content.last_mut()
+        {
+            *text = text.trim_end();
+        }
         let message = |(role, content)| match role {
             Role::User => Message { role: "user", content: beside_documents(results_first(content)) },
             Role::Assistant => Message { role: "assistant", content },
@@ -157,9 +168,9 @@ impl Writer {
                 Some(Piece::Document(self.names.document(source, name.as_deref())?))
             }
             Content::ToolUse { id, name, input } => Some(Piece::ToolUse {
-                tool_use_id: tool_use_id(id)?,
+                tool_use_id: tool_use_id(id),
                 name: tool_name(name)?,
-                input: tool_input(name, input)?,
+                input: tool_input::object(input),
             }),
             Content::ToolResult { id, blocks, is_error } => {
                 let mut content = Vec::new();
@@ -173,7 +184,7 @@ impl Writer {
                     self.dropped("is_error");
                 }
                 let status = (*is_error && knows_status).then_some("error");
-                Some(Piece::ToolResult { tool_use_id: tool_use_id(id)?, content, status })
+                Some(Piece::ToolResult { tool_use_id: tool_use_id(id), content, status })
             }
             Content::Thinking { text, signature } => self.thinking(text, signature.as_deref()),
             Content::RedactedThinking(data) => {
@@ -249,15 +260,16 @@ fn beside_documents(mut content: Vec<Piece<'_>>) -> Vec<Piece<'_>> {
     content
 }
 
-fn tool_use_id(id: &str) -> Result<&str, Unsupported> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:-".contains(&byte);
-    if (1..=64).contains(&id.len()) && id.bytes().all(allowed) {
-        return Ok(id);
+/// The API takes 1 to 64 letters, digits, `_`, `.`, `:` and `-`. Other houses' ids hold more, and are longer: what makes them unique
+/// stands at their end. Uses and results change alike.
+fn tool_use_id(id: &str) -> Cow<'_, str> {
+    let fits = |char: char| char.is_ascii_alphanumeric() || matches!(char, '_' | '-' | '.' | ':');
+    if (1..=TOOL_USE_ID_CHARS_MAX).contains(&id.len()) && id.chars().all(fits) {
+        return Cow::Borrowed(id);
     }
-    Err(refused(format!(
-        "hold a tool call with the id `{}`; Bedrock takes 1 to 64 letters, digits, `_`, `.`, `:` and `-`",
-        short(id)
-    )))
+    let over = id.chars().count().saturating_sub(TOOL_USE_ID_CHARS_MAX);
+    let kept: String = id.chars().skip(over).map(|char| if fits(char) { char } else { '_' }).collect();
+    Cow::Owned(if kept.is_empty() { "_".to_owned() } else { kept })
 }
 
 pub(super) fn tool_name(name: &str) -> Result<&str, Unsupported> {
@@ -269,17 +281,6 @@ pub(super) fn tool_name(name: &str) -> Result<&str, Unsupported> {
         param: "tools".to_owned(),
         why: format!("hold the name `{}`; Bedrock takes 1 to 64 letters, digits, `_` and `-`", short(name)),
     })
-}
-
-fn tool_input<'a>(name: &str, input: &'a str) -> Result<&'a RawValue, Unsupported> {
-    let text = if input.trim().is_empty() { "{}" } else { input };
-    match serde_json::from_str::<&RawValue>(text) {
-        Ok(raw) if raw.get().starts_with('{') => Ok(raw),
-        _ => Err(refused(format!(
-            "hold a call of the tool `{}` whose arguments are not a JSON object; send them as the model wrote them",
-            short(name)
-        ))),
-    }
 }
 
 fn refused(why: String) -> Unsupported {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::provider::reply::ApiError;
+use crate::provider::{reply::ApiError, too_long};
 
 const MESSAGE_CHARS_MAX: usize = 1_000;
 
@@ -56,9 +56,9 @@ pub(crate) fn decode(status: u16, kind: &str, body: &[u8]) -> ApiError {
     } else {
         said.chars().take(MESSAGE_CHARS_MAX).collect()
     };
-    let too_long = word == "validation" && message.to_ascii_lowercase().contains("input is too long");
-    let code = too_long.then(|| "context_length_exceeded".to_owned());
-    ApiError { status, kind, message, code, param: None }
+    let mut error = ApiError { status, kind, message, code: None, param: None };
+    error.code = too_long::is_it(&error).then(|| too_long::CODE.to_owned());
+    error
 }
 
 /// Such messages quote what was signed, key ids and principals: nothing for the client.

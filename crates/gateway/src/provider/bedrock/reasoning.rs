@@ -39,26 +39,28 @@ pub(super) fn plan(
         (Reasoning::Off, _) => Ok(Plan::default()),
         (Reasoning::Effort(effort), _) if effort == "none" => Ok(Plan::default()),
         (_, Family::Anthropic) => claude(asked, model, limit),
-        (Reasoning::Effort(effort), Family::Nova) => {
-            let effort = at_most_high(level(effort)?);
-            let config = json!({"type": "enabled", "maxReasoningEffort": effort});
+        // The first generation does not think.
+        (_, Family::Nova) if model.contains("nova-2") => {
+            let config = json!({"type": "enabled", "maxReasoningEffort": word(asked)?});
             Ok(Plan { fields: vec![("reasoningConfig", config)], ..Plan::default() })
         }
-        (Reasoning::Effort(effort), Family::OpenAi) => {
-            let effort = at_most_high(level(effort)?);
-            Ok(Plan { fields: vec![("reasoning_effort", json!(effort))], ..Plan::default() })
+        (_, Family::OpenAi) => {
+            Ok(Plan { fields: vec![("reasoning_effort", json!(word(asked)?))], ..Plan::default() })
         }
-        // A hint: what the model does not know it cannot follow.
-        (Reasoning::Effort(_), Family::Other) => {
-            Ok(Plan { dropped: Some("reasoning_effort"), ..Plan::default() })
-        }
-        (Reasoning::Budget(_) | Reasoning::Adaptive, _) => Err(Unsupported {
-            param: "thinking".to_owned(),
-            why: format!(
-                "is not known to `{model}` on Bedrock; leave it out, or ask for one of Anthropic's models"
-            ),
-        }),
+        // A hint: what the model does not know it cannot follow. Agents ask every model for it.
+        (Reasoning::Effort(_), _) => Ok(Plan { dropped: Some("reasoning_effort"), ..Plan::default() }),
+        (_, _) => Ok(Plan { dropped: Some("thinking"), ..Plan::default() }),
     }
+}
+
+/// For models that know an effort and no budget.
+fn word(asked: &Reasoning) -> Result<&'static str, Unsupported> {
+    Ok(match asked {
+        Reasoning::Effort(effort) => at_most_high(level(effort)?),
+        Reasoning::Budget(..=2048) => "low",
+        Reasoning::Budget(8193..) => "high",
+        Reasoning::Budget(_) | Reasoning::Adaptive | Reasoning::Off => "medium",
+    })
 }
 
 fn claude(asked: &Reasoning, model: &str, limit: Option<u64>) -> Result<Plan, Unsupported> {
@@ -165,6 +167,20 @@ mod tests {
             ),
             (effort("low"), "openai.gpt-oss-20b-1:0", None, r#"{"reasoning_effort":"low"}"#.to_owned(), None),
             (effort("low"), "meta.llama4", None, "{}".to_owned(), None),
+            (
+                Reasoning::Budget(20_000),
+                "amazon.nova-2-lite-v1:0",
+                None,
+                r#"{"reasoningConfig":{"type":"enabled","maxReasoningEffort":"high"}}"#.to_owned(),
+                None,
+            ),
+            (
+                Reasoning::Adaptive,
+                "openai.gpt-oss-20b-1:0",
+                None,
+                r#"{"reasoning_effort":"medium"}"#.to_owned(),
+                None,
+            ),
         ] {
             assert_eq!(fields(&asked, model, limit), (expected, said), "{asked:?} {model}");
         }
@@ -175,8 +191,6 @@ mod tests {
         for (asked, model, param) in [
             (Reasoning::Budget(500), OLD, "thinking.budget_tokens"),
             (Reasoning::Effort("much".to_owned()), NEW, "reasoning_effort"),
-            (Reasoning::Adaptive, "meta.llama4", "thinking"),
-            (Reasoning::Budget(2000), "amazon.nova-pro-v1:0", "thinking"),
         ] {
             assert_eq!(plan(Some(&asked), Family::of(model), model, None).unwrap_err().param, param);
         }
@@ -185,6 +199,8 @@ mod tests {
         };
         assert_eq!(dropped(&Reasoning::Budget(2000), NEW), Some("thinking.budget_tokens"));
         assert_eq!(dropped(&Reasoning::Effort("high".to_owned()), OLD), Some("reasoning_effort"));
+        assert_eq!(dropped(&Reasoning::Adaptive, "meta.llama4"), Some("thinking"));
+        assert_eq!(dropped(&Reasoning::Budget(2000), "amazon.nova-pro-v1:0"), Some("thinking"));
         assert_eq!(plan(None, Family::Anthropic, OLD, None), Ok(Plan::default()));
     }
 }

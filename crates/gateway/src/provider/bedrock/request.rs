@@ -11,6 +11,7 @@ use super::{
     reasoning, tools,
 };
 use crate::provider::{
+    closed_schema::closed,
     conversation::{Conversation, Format, Reasoning, Target, ToolChoice},
     reply::{Outgoing, Unsupported},
 };
@@ -44,9 +45,9 @@ struct Inference<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     max_tokens: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    temperature: Option<&'a Number>,
+    temperature: Option<Number>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    top_p: Option<&'a Number>,
+    top_p: Option<Number>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     stop_sequences: Vec<&'a str>,
 }
@@ -82,10 +83,7 @@ pub(crate) fn encode(conversation: &Conversation, target: &Target<'_>) -> Result
             Family::Anthropic if sampling == Sampling::None => writer.dropped("top_k"),
             Family::Anthropic => drop(fields.insert("top_k".to_owned(), json!(top_k))),
             Family::Nova => drop(fields.insert("inferenceConfig".to_owned(), json!({"topK": top_k}))),
-            Family::OpenAi | Family::Other => {
-                let why = "has no field for this model on Bedrock; leave it out";
-                return Err(refused("top_k", why.to_owned()));
-            }
+            Family::OpenAi | Family::Other => writer.dropped("top_k"),
         }
     }
 
@@ -100,7 +98,9 @@ pub(crate) fn encode(conversation: &Conversation, target: &Target<'_>) -> Result
             system.push(Piece::Text(JSON_PROMPT));
         }
         Format::Schema { name, schema, .. } => {
-            output_config.insert("textFormat".to_owned(), text_format(name.as_deref(), schema)?);
+            let (schema, told) = closed(schema);
+            told.into_iter().for_each(|name| writer.dropped(name));
+            output_config.insert("textFormat".to_owned(), text_format(name.as_deref(), &schema)?);
         }
     }
 
@@ -174,17 +174,22 @@ fn inference<'a>(
     if limit == Some(0) {
         return Err(refused("max_tokens", "must be at least 1 on Bedrock".to_owned()));
     }
-    // No client can rely on how a model draws: what it does not take is left out.
-    let mut sampled = |name: &'static str, value: &'a Option<Number>, taken: bool| {
+    // No client can rely on how a model draws: what it does not take is left out. OpenAI's temperatures end at 2.
+    let mut sampled = |name: &'static str, value: &Option<Number>, taken: bool| {
         let Some(value) = value else { return Ok(None) };
         if !taken {
             writer.dropped(name);
             return Ok(None);
         }
-        if !value.as_f64().is_some_and(|value| (0.0..=1.0).contains(&value)) {
+        let number = value.as_f64().unwrap_or(-1.0);
+        if number < 0.0 || (number > 1.0 && name != "temperature") {
             return Err(refused(name, format!("is {value}; Bedrock takes 0 to 1")));
         }
-        Ok(Some(value))
+        if number > 1.0 {
+            writer.dropped(name);
+            return Ok(Some(Number::from(1)));
+        }
+        Ok(Some(value.clone()))
     };
     let temperature = sampled("temperature", &conversation.temperature, sampling != Sampling::None)?;
     let alone = sampling == Sampling::All || (sampling == Sampling::One && temperature.is_none());

@@ -157,28 +157,12 @@ fn turns_that_bedrock_does_not_take() {
         ),
         (user(Content::Image { source: url.clone(), detail: None }), "base64"),
         (user(Content::Document { source: url, name: None }), "base64"),
-        (user(result("call id", vec![], false)), "call id"),
-        (user(result(&"x".repeat(65), vec![], false)), "64"),
         (user(result("a", vec![tool_use("a", "b", "{}")], false)), "result"),
-        (
-            with(vec![
-                turn(Role::User, vec![text("a")]),
-                turn(Role::Assistant, vec![tool_use("a", "get", "[1]")]),
-            ]),
-            "`get`",
-        ),
-        (
-            with(vec![
-                turn(Role::User, vec![text("a")]),
-                turn(Role::Assistant, vec![tool_use("a", "get", "{")]),
-            ]),
-            "`get`",
-        ),
         (Conversation { system: vec![image("image/png", "")], ..hi() }, "system"),
         (Conversation { tools: vec![tool("a b", json!({}))], ..hi() }, "`a b`"),
         (Conversation { tools: vec![tool("a", json!(true))], ..hi() }, "schema"),
         (Conversation { output_limit: Some(0), ..hi() }, "max_tokens"),
-        (Conversation { temperature: Number::from_f64(1.5), ..hi() }, "temperature"),
+        (Conversation { temperature: Number::from_f64(-1.5), ..hi() }, "temperature"),
         (Conversation { top_p: Number::from_f64(-0.5), ..hi() }, "top_p"),
         (
             Conversation { format: Format::Schema { name: None, schema: json!(1), strict: None }, ..hi() },
@@ -195,7 +179,39 @@ fn turns_that_bedrock_does_not_take() {
         let refused = refusal(&conversation, CLAUDE);
         assert!(refused.contains(says), "{says}: {refused}");
     }
-    assert!(refusal(&Conversation { top_k: Some(1), ..hi() }, LLAMA).contains("`top_k`"));
+}
+
+#[test]
+fn what_other_apis_take_is_made_to_fit() {
+    let long = "y".repeat(70);
+    let conversation = Conversation {
+        turns: vec![
+            turn(Role::User, vec![text("a")]),
+            turn(Role::Assistant, vec![tool_use("call 1", "get", "{"), tool_use(&long, "get", "")]),
+            turn(
+                Role::User,
+                vec![result("call 1", vec![], false).into(), result(&long, vec![], false).into()],
+            ),
+            turn(Role::Assistant, vec![text("So: \n")]),
+        ],
+        tools: vec![tool("get", json!({}))],
+        temperature: Number::from_f64(1.5),
+        top_k: Some(5),
+        ..Conversation::default()
+    };
+    let (body, dropped) = encoded(&conversation, LLAMA);
+    let ids = |message: usize, kind: &str| -> Vec<String> {
+        let content = body["messages"][message]["content"].as_array().unwrap();
+        content.iter().map(|piece| piece[kind]["toolUseId"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(ids(1, "toolUse"), ["call_1", &"y".repeat(64)]);
+    assert_eq!(ids(1, "toolUse"), ids(2, "toolResult"));
+    assert_eq!(body["messages"][1]["content"][0]["toolUse"]["input"], json!({"INVALID_JSON": "{"}));
+    assert_eq!(body["messages"][1]["content"][1]["toolUse"]["input"], json!({}));
+    assert_eq!(body["messages"][3]["content"], json!([{"text": "So:"}]));
+    assert_eq!(body["toolConfig"]["tools"][0]["toolSpec"]["inputSchema"]["json"], json!({"type": "object"}));
+    assert_eq!(body["inferenceConfig"], json!({"temperature": 1}));
+    assert_eq!(dropped, ["temperature", "top_k"]);
 }
 
 #[test]

@@ -1,8 +1,6 @@
 //! Tools and their choice as Converse says them. What it has no field for (no tool, one at a time) Anthropic's models take
 //! in their own `tool_choice`.
 
-use std::collections::BTreeSet;
-
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -11,7 +9,8 @@ use super::{
     model::Family,
 };
 use crate::provider::{
-    conversation::{Content, Conversation, ToolChoice},
+    closed_schema::closed,
+    conversation::{Conversation, ToolChoice},
     reply::Unsupported,
 };
 
@@ -49,7 +48,7 @@ pub(super) fn tools<'a>(
     family: Family,
     writer: &mut Writer,
 ) -> Result<(Option<ToolConfig<'a>>, Option<Value>), Unsupported> {
-    let used = used(conversation);
+    let used = conversation.used_tools();
     let forbidden =
         conversation.tools.is_empty() || matches!(conversation.tool_choice, Some(ToolChoice::None));
     if forbidden && used.is_none() {
@@ -64,7 +63,7 @@ pub(super) fn tools<'a>(
         entries.push(Entry::ToolSpec {
             name: tool_name(&tool.name)?,
             description: tool.description.as_deref().filter(|text| !text.is_empty()),
-            input_schema: Schema { json: std::borrow::Cow::Borrowed(&tool.schema) },
+            input_schema: schema(&tool.schema, tool.strict == Some(true), writer),
             strict: tool.strict.filter(|strict| *strict),
         });
         let point = tool.cache.as_ref().and_then(|cache| writer.cache_point(cache));
@@ -103,30 +102,26 @@ pub(super) fn tools<'a>(
     Ok((Some(ToolConfig { tools: entries, tool_choice: choice }), own))
 }
 
+/// It must say that it is an object, which other APIs let tools without parameters leave out.
+fn schema<'a>(of: &'a Value, strict: bool, writer: &mut Writer) -> Schema<'a> {
+    let mut json = std::borrow::Cow::Borrowed(of);
+    if strict {
+        let (closed, told) = closed(of);
+        told.into_iter().for_each(|name| writer.dropped(name));
+        json = std::borrow::Cow::Owned(closed);
+    }
+    if of.get("type").is_none_or(Value::is_null)
+        && let Some(object) = json.to_mut().as_object_mut()
+    {
+        object.insert("type".to_owned(), "object".into());
+    }
+    Schema { json }
+}
+
 /// A tool that messages used but the request no longer defines. It is not going to be used.
 fn undefined(name: &str) -> Result<Entry<'_>, Unsupported> {
     let schema = Schema { json: std::borrow::Cow::Owned(json!({"type": "object"})) };
     Ok(Entry::ToolSpec { name: tool_name(name)?, description: None, input_schema: schema, strict: None })
-}
-
-/// The names of the tools that turns used; `None` if no turn has to do with tools.
-fn used(conversation: &Conversation) -> Option<BTreeSet<&str>> {
-    let mut names = BTreeSet::new();
-    let mut any = false;
-    for block in conversation.turns.iter().flat_map(|turn| &turn.blocks) {
-        match &block.content {
-            Content::ToolUse { name, .. } => {
-                any = true;
-                names.insert(name.as_str());
-            }
-            Content::ToolResult { .. } => any = true,
-            _ => {}
-        }
-    }
-    if any && names.is_empty() {
-        names.insert("tool");
-    }
-    any.then_some(names)
 }
 
 fn refused(param: &str, why: &str) -> Unsupported {

@@ -60,11 +60,9 @@ fn blocks(message: &Value, id: &str, cut: bool) -> Result<Vec<Content>, Garbage>
         }
         let input = function.map(answered::arguments).filter(|text| !text.trim().is_empty());
         let input = input.unwrap_or_else(|| "{}".to_owned());
-        if !is_object(&input) {
-            if cut {
-                continue;
-            }
-            return Err(Garbage(format!("`{place}.arguments` is not the text of a JSON object")));
+        // Other broken JSON is the model's: the client's dialect has its way to say so.
+        if cut && !is_object(&input) {
+            continue;
         }
         let id = match answered::text(call, "id") {
             "" => answered::call_id(id, at),
@@ -268,10 +266,6 @@ mod tests {
             (r#"{"choices":[{"text":"a"}]}"#, "choices[0].message"),
             (r#"{"error":{"message":"too busy"}}"#, "too busy"),
             (r#"{"choices":[{"message":{"tool_calls":[{"id":"c"}]}}]}"#, "tool_calls[0].function.name"),
-            (
-                r#"{"choices":[{"message":{"tool_calls":[{"function":{"name":"f","arguments":"[1]"}}]}}]}"#,
-                "tool_calls[0].function.arguments",
-            ),
         ] {
             let Garbage(why) = decode(body.as_bytes()).unwrap_err();
             assert!(why.contains(part), "{body}: {why}");

@@ -6,6 +6,7 @@ use crate::provider::{
     Dialect,
     error_body::{self, ErrorWords},
     reply::ApiError,
+    too_long,
 };
 
 /// Longer messages are cut: they go into a client's answer.
@@ -161,6 +162,8 @@ fn shown(message: &str) -> String {
 pub(crate) fn status(error: &ApiError) -> u16 {
     match error.status {
         529 => 503,
+        // Bedrock's, of a model that broke: SDKs try again after a 502, not after a 424.
+        424 => 502,
         status @ 400..=599 => status,
         _ => 502,
     }
@@ -195,7 +198,8 @@ fn words(error: &ApiError) -> (&str, Option<&str>) {
         }
     };
     let other = Some(error.kind.as_str()).filter(|word| !word.is_empty() && *word != kind);
-    (kind, error.code.as_deref().or(other))
+    let code = if too_long::is_it(error) { Some(too_long::CODE) } else { error.code.as_deref() };
+    (kind, code.or(other))
 }
 
 #[cfg(test)]
@@ -315,6 +319,12 @@ mod tests {
                 r#"{"error":{"message":"m","type":"invalid_request_error","param":null,"code":null}}"#,
             ),
             (200, "", 502, r#"{"error":{"message":"m","type":"server_error","param":null,"code":null}}"#),
+            (
+                424,
+                "ModelErrorException",
+                502,
+                r#"{"error":{"message":"m","type":"server_error","param":null,"code":"ModelErrorException"}}"#,
+            ),
         ] {
             let error = ApiError {
                 status: given,
@@ -330,6 +340,15 @@ mod tests {
             let event = String::from_utf8(encode_event(&error)).unwrap();
             assert_eq!(event, format!("data: {expected}\n\n"));
         }
+        let long = crate::provider::anthropic::error::decode(
+            400,
+            "",
+            br#"{"type":"error","error":{"type":"invalid_request_error","message":"prompt is too long: 9 tokens > 8 maximum"}}"#,
+        );
+        assert_eq!(
+            String::from_utf8(encode(&long)).unwrap(),
+            r#"{"error":{"message":"prompt is too long: 9 tokens > 8 maximum","type":"invalid_request_error","param":null,"code":"context_length_exceeded"}}"#
+        );
     }
 
     #[test]

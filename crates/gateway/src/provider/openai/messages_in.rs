@@ -65,7 +65,7 @@ pub(crate) fn decode(fields: &mut Fields, rest: &mut Vec<Extra>) -> Result<Said,
             }
         }
         after_tool = role == "tool";
-        rest.extend(message.left().map(|(place, value)| harmful(place, value)));
+        rest.extend(message.left().filter_map(|(place, value)| elsewhere(place, value)));
     }
     if said.turns.is_empty() {
         // OpenAI answers prompts alone; the other dialects need someone who speaks.
@@ -82,6 +82,16 @@ pub(crate) fn decode(fields: &mut Fields, rest: &mut Vec<Extra>) -> Result<Said,
 
 pub(crate) fn harmful(name: String, value: Value) -> Extra {
     Extra { name, value, harmless: false }
+}
+
+/// Fields of other servers' answers that clients send back as they came.
+const ECHOES: [&str; 5] = ["extra_content", "id", "images", "provider_specific_fields", "reasoning_details"];
+
+/// `None`: it says nothing.
+fn elsewhere(name: String, value: Value) -> Option<Extra> {
+    let harmless = name.rsplit('.').next().is_some_and(|field| ECHOES.contains(&field));
+    let empty = value.as_array().is_some_and(Vec::is_empty) || value.as_str() == Some("");
+    (!empty).then_some(Extra { name, value, harmless })
 }
 
 /// What stands under `content`, which must be there. A `cache_control` beside it marks its last block, as LiteLLM has it.
@@ -106,18 +116,17 @@ fn mark_last(message: &mut Fields, blocks: &mut [Block]) -> Result<(), BadReques
 fn tool(message: &mut Fields, rest: &mut Vec<Extra>) -> Result<Block, BadRequest> {
     let id = message.needed("tool_call_id")?;
     let cache = message.cache()?;
-    let blocks = content(message, Speaker::Tool, rest)?;
+    // Some clients send null for a tool that returns nothing.
+    let blocks = if message.has("content") { content(message, Speaker::Tool, rest)? } else { Vec::new() };
     Ok(Block { content: Content::ToolResult { id, blocks, is_error: false }, cache })
 }
 
-/// In the order in which a model thinks, speaks and acts.
+/// In the order in which a model thinks, speaks and acts. Of an answer that was empty, nothing.
 fn assistant(message: &mut Fields, rest: &mut Vec<Extra>) -> Result<Vec<Block>, BadRequest> {
     let mut blocks = thoughts(message)?;
     if let Some(value) = message.take("content") {
         let place = message.at("content");
         blocks.extend(parts_in::decode(value, &place, Speaker::Assistant, rest)?);
-    } else if !["tool_calls", "refusal", "audio", "function_call"].iter().any(|name| message.has(name)) {
-        return Err(message.wrong("content", "is missing: a string or a list of parts, or `tool_calls`"));
     }
     if let Some(refusal) = message.string("refusal")?.filter(|refusal| !refusal.is_empty()) {
         blocks.push(Content::Refusal(refusal).into());
@@ -176,14 +185,15 @@ fn tool_call(mut call: Fields, rest: &mut Vec<Extra>) -> Result<Option<Content>,
     let input = match function.take("arguments") {
         None => "{}".to_owned(),
         Some(Value::String(text)) if text.trim().is_empty() => "{}".to_owned(),
-        Some(Value::String(text)) if is_object(&text) => text,
+        // As the model wrote it, broken or not: a conversation must be able to go on after that.
+        Some(Value::String(text)) => text,
         // Ollama's clients send the object itself.
         Some(Value::Object(input)) => Value::Object(input).to_string(),
         Some(_) => return Err(function.wrong("arguments", "must be the text of a JSON object")),
     };
     // Clients that gather the pieces of a stream keep the index.
     call.take("index");
-    rest.extend(call.left().chain(function.left()).map(|(place, value)| harmful(place, value)));
+    rest.extend(call.left().chain(function.left()).filter_map(|(place, value)| elsewhere(place, value)));
     Ok(Some(Content::ToolUse { id, name, input }))
 }
 
@@ -241,6 +251,9 @@ mod tests {
             {"role": "assistant", "content": null, "refusal": "no"},
             {"role": "assistant", "content": "4", "reasoning_content": "2+2"},
             {"role": "assistant", "content": ""},
+            {"role": "assistant", "content": null, "tool_calls": []},
+            {"role": "assistant", "tool_calls": [{"id": "c", "function": {"name": "f", "arguments": "{\"a\":"}}]},
+            {"role": "tool", "tool_call_id": "c", "content": null},
         ]))
         .unwrap();
         assert_eq!(rest, []);
@@ -257,8 +270,23 @@ mod tests {
                 vec![Content::Refusal(owned("no"))],
                 vec![Content::Thinking { text: owned("2+2"), signature: None }, Content::Text(owned("4"))],
                 vec![Content::Text(String::new())],
+                vec![],
+                vec![Content::ToolUse { id: owned("c"), name: owned("f"), input: owned("{\"a\":") }],
+                vec![Content::ToolResult { id: owned("c"), blocks: vec![], is_error: false }],
             ]
         );
+    }
+
+    #[test]
+    fn what_servers_put_into_answers_may_come_back() {
+        let call =
+            json!({"id": "c", "type": "function", "extra_content": {"x": 1}, "function": {"name": "f"}});
+        let echo =
+            json!({"role": "assistant", "reasoning_details": [{}], "images": [], "tool_calls": [call]});
+        let (_, rest) = read(json!([echo])).unwrap();
+        let names: Vec<_> = rest.iter().map(|extra| (extra.name.as_str(), extra.harmless)).collect();
+        let place = "messages[0].tool_calls[0].extra_content";
+        assert_eq!(names, [(place, true), ("messages[0].reasoning_details", true)]);
     }
 
     #[test]
@@ -291,11 +319,8 @@ mod tests {
             (json!({"role": "boss", "content": "x"}), "messages[0].role"),
             (json!({"role": "user"}), "messages[0].content"),
             (json!({"role": "user", "content": 7}), "messages[0].content"),
-            (json!({"role": "assistant"}), "messages[0].content"),
             (json!({"role": "tool", "content": "x"}), "messages[0].tool_call_id"),
-            (call(json!("{\"a\":")), arguments),
-            (call(json!("[1]")), arguments),
-            (call(json!("{} {}")), arguments),
+            (call(json!([1])), arguments),
             (call(json!(7)), arguments),
             (json!({"role": "assistant", "tool_calls": [{"id": "c"}]}), "messages[0].tool_calls[0].function"),
             (json!({"role": "assistant", "tool_calls": [{"function": {}}]}), "messages[0].tool_calls[0].id"),

@@ -48,7 +48,11 @@ pub(crate) fn encode(
         let place = format!("messages[{at}]");
         match turn.role {
             Role::User => user(&turn.blocks, &place, &mut messages)?,
-            Role::Assistant => messages.extend(assistant(&turn.blocks, &place, dropped)?),
+            Role::Assistant => {
+                if let Some(message) = assistant(&turn.blocks, &place, dropped)? {
+                    add(message, &mut messages);
+                }
+            }
         }
     }
     if let Some(last) = conversation.turns.last().filter(|turn| turn.role == Role::Assistant) {
@@ -67,6 +71,23 @@ pub(crate) fn encode(
     Ok(messages)
 }
 
+/// Calls that one turn after another made are one message, as OpenAI wants their results right behind it.
+fn add(mut message: Message, messages: &mut Vec<Message>) {
+    let acted = |message: &Message| message.role == "assistant" && !message.tool_calls.is_empty();
+    let Some(last) = messages.last_mut().filter(|last| acted(last)) else {
+        messages.push(message);
+        return;
+    };
+    last.tool_calls.append(&mut message.tool_calls);
+    last.content = match (last.content.take(), message.content) {
+        (Some(Said::Text(text)), Some(Said::Text(more))) => Some(Said::Text(format!("{text}\n\n{more}"))),
+        (text, more) => text.or(more),
+    };
+    if let Some(why) = message.refusal {
+        last.refusal.get_or_insert_default().push_str(&why);
+    }
+}
+
 /// One message at the front, its prompts joined: every server's template takes that.
 fn system(blocks: &[Block]) -> Option<Message> {
     let texts = blocks.iter().filter_map(|block| match &block.content {
@@ -78,7 +99,7 @@ fn system(blocks: &[Block]) -> Option<Message> {
     (!texts.is_empty()).then(|| Message { role: "system", content, ..Message::default() })
 }
 
-/// Results first, as they must follow their calls; then what else the user says.
+/// Results first, as they must follow their calls, also those of a later turn of the user's; then what else the user says.
 fn user(blocks: &[Block], place: &str, messages: &mut Vec<Message>) -> Result<(), Unsupported> {
     let mut parts = Vec::new();
     let mut attached = Vec::new();
@@ -86,7 +107,9 @@ fn user(blocks: &[Block], place: &str, messages: &mut Vec<Message>) -> Result<()
         let place = format!("{place}.content[{at}]");
         match &block.content {
             Content::ToolResult { id, blocks, is_error } => {
-                messages.push(tool(id, blocks, *is_error, &place, &mut attached)?);
+                let result = tool(id, blocks, *is_error, &place, &mut attached)?;
+                let behind = messages.iter().rposition(|message| message.role != "user");
+                messages.insert(behind.map_or(0, |at| at + 1), result);
             }
             // Some servers refuse empty parts.
             Content::Text(text) if text.is_empty() => {}
@@ -268,8 +291,7 @@ mod tests {
         assert_eq!(
             messages,
             json!([
-                {"role": "assistant", "content": "ab\n\nc", "tool_calls": [call("1")]},
-                {"role": "assistant", "content": null, "tool_calls": [call("2")]},
+                {"role": "assistant", "content": "ab\n\nc", "tool_calls": [call("1"), call("2")]},
                 {"role": "user", "content": "x"},
             ])
         );

@@ -9,6 +9,7 @@ pub(crate) mod request;
 pub(crate) mod stream;
 
 mod answered;
+mod calls;
 mod chunks;
 mod effort;
 mod fields;
@@ -18,4 +19,5 @@ mod parts_in;
 mod parts_out;
 mod request_in;
 mod request_out;
+mod strict;
 mod tools_in;

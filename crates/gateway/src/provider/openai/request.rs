@@ -55,12 +55,13 @@ mod tests {
         Turn { role, blocks: contents.into_iter().map(Block::from).collect() }
     }
 
-    /// Neighbouring turns of results are one turn to the decoder.
+    /// Neighbouring turns of calls are one turn to the decoder, and results stand before all else that the user says.
     fn apart(turns: Vec<Turn>) -> Vec<Turn> {
         let results = |turn: &Turn| matches!(turn.blocks[0].content, Content::ToolResult { .. });
         let mut kept: Vec<Turn> = Vec::new();
         for turn in turns {
-            if !(results(&turn) && kept.last().is_some_and(results)) {
+            let before = kept.last().map(|turn| turn.role);
+            if before != Some(turn.role) || (turn.role == Role::User && !results(&turn)) {
                 kept.push(turn);
             }
         }
@@ -101,7 +102,7 @@ mod tests {
                         tools: vec![Tool {
                             name: "look".to_owned(),
                             description: Some("Looks.".to_owned()),
-                            schema: json!({"type": "object", "properties": {"city": {"type": "string"}}}),
+                            schema: json!({"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"], "additionalProperties": false}),
                             strict: Some(true),
                             cache: None,
                         }],

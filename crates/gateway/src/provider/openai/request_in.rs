@@ -89,16 +89,17 @@ pub(crate) fn decode(body: &[u8]) -> Result<Conversation, BadRequest> {
 fn elsewhere(name: String, value: Value) -> Option<Extra> {
     let known = ELSEWHERE.iter().find(|(known, _)| *known == name);
     let harmless = known.is_some_and(|(_, harmless)| *harmless);
-    (known.is_none() || !says_nothing(&name, &value)).then_some(Extra { name, value, harmless })
+    (!says_nothing(&name, &value)).then_some(Extra { name, value, harmless })
 }
 
-/// The default, written out.
+/// The default, written out, or an empty text or list. An empty object may mean something.
 fn says_nothing(name: &str, value: &Value) -> bool {
     match (name, value) {
+        (_, Value::String(text)) if text.is_empty() => true,
+        (_, Value::Array(items)) if items.is_empty() => true,
         ("store" | "logprobs", Value::Bool(said)) => !said,
         ("frequency_penalty" | "presence_penalty" | "top_logprobs", value) => value.as_f64() == Some(0.0),
         ("logit_bias" | "metadata", Value::Object(members)) => members.is_empty(),
-        ("functions", Value::Array(items)) => items.is_empty(),
         ("service_tier", value) => value == "auto" || value == "default",
         ("verbosity", value) => value == "medium",
         ("function_call", value) => value == "auto" || value == "none",
@@ -121,7 +122,7 @@ fn top_k(fields: &mut Fields) -> Result<Option<u64>, BadRequest> {
 fn stop(fields: &mut Fields) -> Result<Vec<String>, BadRequest> {
     let items = match fields.take("stop") {
         None => return Ok(Vec::new()),
-        Some(Value::String(one)) => return Ok(vec![one]),
+        Some(Value::String(one)) => vec![Value::String(one)],
         Some(Value::Array(items)) => items,
         Some(_) => return Err(fields.wrong("stop", "must be a string or a list of strings")),
     };
@@ -129,7 +130,8 @@ fn stop(fields: &mut Fields) -> Result<Vec<String>, BadRequest> {
         Value::String(text) => Ok(text),
         _ => Err(must(format!("stop[{at}]"), "must be a string")),
     });
-    texts.collect()
+    // An empty one ends nothing.
+    texts.filter(|text| !text.as_ref().is_ok_and(String::is_empty)).collect()
 }
 
 fn format(fields: &mut Fields) -> Result<Format, BadRequest> {
@@ -155,7 +157,7 @@ fn format(fields: &mut Fields) -> Result<Format, BadRequest> {
 
 /// LiteLLM's `thinking` says more than `reasoning_effort` and goes before it.
 fn reasoning(fields: &mut Fields, rest: &mut Vec<Extra>) -> Result<Option<Reasoning>, BadRequest> {
-    let effort = fields.string("reasoning_effort")?;
+    let effort = fields.string("reasoning_effort")?.filter(|word| !word.is_empty());
     let Some(mut thinking) = fields.object("thinking")? else {
         return Ok(effort.map(|word| if word == "none" { Reasoning::Off } else { Reasoning::Effort(word) }));
     };

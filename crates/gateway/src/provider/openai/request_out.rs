@@ -8,6 +8,7 @@ use serde_json::{Number, Value, json};
 use super::{
     effort,
     messages_out::{self, Message, note},
+    strict,
 };
 use crate::provider::{
     conversation::{Block, Content, Conversation, Format, Target, Tool, ToolChoice},
@@ -109,7 +110,7 @@ pub(crate) fn encode(
     let body = Body {
         model: target.model,
         messages,
-        tools: conversation.tools.iter().map(tool).collect(),
+        tools: conversation.tools.iter().map(|given| tool(given, &mut dropped)).collect(),
         tool_choice: conversation.tool_choice.as_ref().filter(|_| tools).map(choice),
         // Yes is the default; some models know no such field.
         parallel_tool_calls: conversation.parallel_tools.filter(|parallel| tools && !parallel),
@@ -144,13 +145,25 @@ fn caches(conversation: &Conversation) -> bool {
         || conversation.tools.iter().any(|tool| tool.cache.is_some())
 }
 
-fn tool(tool: &Tool) -> Value {
-    let mut function = json!({"name": tool.name, "parameters": tool.schema});
+fn tool(tool: &Tool, dropped: &mut Vec<String>) -> Value {
+    let mut schema = tool.schema.clone();
+    if let Some(object) = schema.as_object_mut() {
+        // OpenAI refuses objects that do not say what is in them; tools of MCP servers without parameters do not.
+        if object.get("type").is_none_or(Value::is_null) {
+            object.insert("type".to_owned(), "object".into());
+        }
+        if object["type"] == "object" {
+            object.entry("properties").or_insert_with(|| json!({}));
+        }
+    }
+    let mut function = json!({"name": tool.name, "parameters": &schema});
     if let Some(description) = &tool.description {
         function["description"] = description.as_str().into();
     }
-    if let Some(strict) = tool.strict {
-        function["strict"] = strict.into();
+    match tool.strict {
+        Some(true) if !strict::fits(&schema) => note(dropped, "tools[].strict"),
+        Some(strict) => function["strict"] = strict.into(),
+        None => {}
     }
     json!({"type": "function", "function": function})
 }
@@ -171,8 +184,9 @@ fn format(format: &Format) -> Option<Value> {
         Format::Schema { name, schema, strict } => {
             // OpenAI wants a name.
             let mut of = json!({"name": name.as_deref().unwrap_or("answer"), "schema": schema});
-            if let Some(strict) = strict {
-                of["strict"] = (*strict).into();
+            // Unsaid, it is off at OpenAI, and on in the dialects that do not say it.
+            if let Some(strict) = strict.or(strict::fits(schema).then_some(true)) {
+                of["strict"] = strict.into();
             }
             Some(json!({"type": "json_schema", "json_schema": of}))
         }

@@ -1,12 +1,12 @@
 //! The chunks of a streamed chat completion, read into events.
 //!
 //! Chunks have no blocks: one is opened when its first piece comes and closed when another kind of piece, or another tool
-//! call, does. Servers disagree on the end (a `finish_reason` in several chunks or in none, usage before, with or after it),
+//! call, does (a call only if its input is whole: see [`Call`]). Servers disagree on the end (a `finish_reason` in several chunks or in none, usage before, with or after it),
 //! so [`Event::Stop`] waits until `[DONE]` or the end of the body.
 
 use serde_json::Value;
 
-use super::{answered, error};
+use super::{answered, calls::Call, error};
 use crate::provider::{
     reply::{Event, Garbage, Opening, Stop},
     usage::Usage,
@@ -22,7 +22,7 @@ pub(crate) struct Decoder {
     id: String,
     /// Blocks so far.
     blocks: usize,
-    /// The open block and what it holds.
+    /// The open block and what it holds, apart from calls.
     open: Option<(usize, Kind)>,
     calls: Vec<Call>,
     refused: bool,
@@ -35,16 +35,6 @@ enum Kind {
     Text,
     Thinking,
     Refusal,
-    /// Its place in `calls`.
-    Call(usize),
-}
-
-#[derive(Debug)]
-struct Call {
-    /// As the server counts, if it does.
-    at: Option<u64>,
-    /// Empty: the server gave none.
-    id: String,
 }
 
 impl Decoder {
@@ -112,6 +102,7 @@ impl Decoder {
         self.over = true;
         let mut events = Vec::new();
         self.close(&mut events);
+        self.calls.iter_mut().for_each(|call| call.close(&mut events));
         let stop = self.finish.take().unwrap_or(Stop::End);
         events.push(Event::Stop(answered::settled(stop, !self.calls.is_empty(), self.refused)));
         events.extend(self.usage.map(Event::Usage));
@@ -184,23 +175,18 @@ impl Decoder {
             None => {
                 self.close(events);
                 let call = self.calls.len();
-                self.calls.push(Call { at, id: id.to_owned() });
                 let index = self.next();
+                self.calls.push(Call::new(at, id, index));
                 let id = if id.is_empty() { answered::call_id(&self.id, call) } else { id.to_owned() };
                 events.push(Event::Open { index, block: Opening::ToolUse { id, name: name.to_owned() } });
-                self.open = Some((index, Kind::Call(call)));
                 call
             }
         };
         let json = answered::arguments(function);
-        match self.open {
-            _ if json.is_empty() => Ok(()),
-            Some((index, kind)) if kind == Kind::Call(call) => {
-                events.push(Event::Input { index, json });
-                Ok(())
-            }
-            _ => Err(Garbage("a tool call of the stream goes on after another block began".to_owned())),
+        if json.is_empty() || self.calls[call].add(json, events) {
+            return Ok(());
         }
+        Err(Garbage("a tool call of the stream goes on after its input was whole".to_owned()))
     }
 
     /// The call that a piece belongs to. `None`: it begins one. Some servers give every call the index 0, or none at all.
@@ -226,7 +212,7 @@ impl Decoder {
         let block = match kind {
             Kind::Thinking => Opening::Thinking,
             Kind::Refusal => Opening::Refusal,
-            Kind::Text | Kind::Call(_) => Opening::Text,
+            Kind::Text => Opening::Text,
         };
         let index = self.next();
         events.push(Event::Open { index, block });
@@ -236,6 +222,7 @@ impl Decoder {
 
     fn close(&mut self, events: &mut Vec<Event>) {
         events.extend(self.open.take().map(|(index, _)| Event::Close { index }));
+        self.calls.iter_mut().for_each(|call| call.close_if_whole(events));
     }
 
     fn next(&mut self) -> usize {
