@@ -6,7 +6,8 @@ use std::sync::Arc;
 use quorate_policy::runtime::{BackendRef, Prices, RequestView, RouteMatch, Signals};
 
 use crate::{
-    core::Core, estimate, latency::Latencies, provider::Endpoint, provider::Facts, tokenizer::Overheads,
+    budget::BudgetKeeper, core::Core, estimate, latency::Latencies, provider::Endpoint, provider::Facts,
+    tokenizer::Overheads,
 };
 
 /// Output of a request that names none, to compare prices; what it is admitted with is up to its budgets.
@@ -21,6 +22,8 @@ pub(crate) struct Choosing {
     input: u64,
     output: u64,
     latencies: Arc<Latencies>,
+    /// Knows the ledger's clock.
+    keeper: Arc<dyn BudgetKeeper>,
 }
 
 impl Choosing {
@@ -36,6 +39,7 @@ impl Choosing {
             input: estimate::input_bound(facts, Overheads::for_model(model)),
             output: one.saturating_mul(facts.answers),
             latencies: Arc::clone(&core.latencies),
+            keeper: Arc::clone(&core.keeper),
         }
     }
 
@@ -52,7 +56,7 @@ impl Choosing {
             input: self.input,
             output: self.output,
             prices,
-            latency_ms: &|backend, model| self.latencies.of(backend, model),
+            latency_ms: &|backend, model| self.latencies.of(backend, model, || self.keeper.now()),
         };
         found.ordered(request, &signals).into_iter().map(|ranked| ranked.backend).collect()
     }

@@ -5,6 +5,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use parking_lot::Mutex;
+use quorate_ledger::TimestampMs;
 use tokio::time::Instant;
 
 use crate::core::Providers;
@@ -33,8 +34,6 @@ struct Kept {
 struct Known {
     /// Milliseconds as this gateway sees them, and when it last did.
     own: Option<(f64, Instant)>,
-    /// Which revision of the fleet's average is known here, and since when: the average itself has no date.
-    fleet: Option<(u64, Instant)>,
 }
 
 impl Latencies {
@@ -52,21 +51,20 @@ impl Latencies {
         known.own = Some((average, Instant::now()));
     }
 
-    /// In milliseconds. `None`: not measured lately.
-    pub(crate) fn of(&self, backend: &str, model: &str) -> Option<u64> {
+    /// In milliseconds. `None`: not measured lately. `now`: by the ledger's clock.
+    pub(crate) fn of(&self, backend: &str, model: &str, now: impl Fn() -> TimestampMs) -> Option<u64> {
         let fleet = {
             let providers = self.fleet.borrow();
             let circuit = quorate_rpc::circuit(&providers, backend, model);
-            circuit.and_then(|view| Some((view.revision, view.first_byte_ms?)))
+            circuit.and_then(|view| Some((view.first_byte_ms?, view.first_byte_at?)))
         };
-        let mut kept = self.kept.lock();
-        let known = kept.of(backend, model);
-        let own = known.own.filter(|(_, at)| is_fresh(*at)).map(|(ms, _)| ms.round() as u64);
-        let Some((revision, ms)) = fleet else { return own };
-        let since = known.fleet.filter(|(seen, _)| *seen == revision).map_or_else(Instant::now, |(_, at)| at);
-        known.fleet = Some((revision, since));
-        // An average that stays the same while this gateway sees answers is no old one.
-        (is_fresh(since) || own.is_some()).then_some(ms)
+        if let Some((ms, at)) = fleet
+            && u128::from(now().since(at)) < STALE_AFTER.as_millis()
+        {
+            return Some(ms);
+        }
+        let known = self.kept.lock().known.get(backend)?.get(model).copied()?;
+        known.own.filter(|(_, at)| is_fresh(*at)).map(|(ms, _)| ms.round() as u64)
     }
 }
 
@@ -87,7 +85,7 @@ impl Kept {
 
 #[cfg(test)]
 mod tests {
-    use quorate_ledger::{ProviderState, ProviderView, TimestampMs};
+    use quorate_ledger::{ProviderState, ProviderView};
     use tokio::sync::watch;
 
     use super::*;
@@ -98,19 +96,19 @@ mod tests {
         let ms = Duration::from_millis;
         latencies.saw("a", "m", ms(100));
         assert_eq!(
-            (latencies.of("a", "m"), latencies.of("a", "n"), latencies.of("b", "m")),
+            (latencies.of("a", "m", now), latencies.of("a", "n", now), latencies.of("b", "m", now)),
             (Some(100), None, None)
         );
         latencies.saw("a", "m", ms(200));
-        assert_eq!(latencies.of("a", "m"), Some(120));
+        assert_eq!(latencies.of("a", "m", now), Some(120));
         for _ in 0..40 {
             latencies.saw("a", "m", ms(400));
         }
-        assert_eq!(latencies.of("a", "m"), Some(400));
+        assert_eq!(latencies.of("a", "m", now), Some(400));
         tokio::time::advance(STALE_AFTER).await;
-        assert_eq!(latencies.of("a", "m"), None);
+        assert_eq!(latencies.of("a", "m", now), None);
         latencies.saw("a", "m", ms(10));
-        assert_eq!(latencies.of("a", "m"), Some(10));
+        assert_eq!(latencies.of("a", "m", now), Some(10));
     }
 
     #[test]
@@ -122,7 +120,11 @@ mod tests {
         }
     }
 
-    fn view(revision: u64, first_byte_ms: Option<u64>) -> ProviderView {
+    fn now() -> TimestampMs {
+        TimestampMs(1_790_000_000_000)
+    }
+
+    fn view(first_byte_ms: u64, ago_ms: u64) -> ProviderView {
         ProviderView {
             backend: "a".to_owned(),
             model: "m".to_owned(),
@@ -134,10 +136,11 @@ mod tests {
             reporter: String::new(),
             holder: String::new(),
             openings: 0,
-            first_byte_ms,
+            first_byte_ms: Some(first_byte_ms),
+            first_byte_at: Some(TimestampMs(now().0 - ago_ms)),
             drained_since: None,
             drained_by: String::new(),
-            revision,
+            revision: 1,
         }
     }
 
@@ -152,16 +155,18 @@ mod tests {
             });
         };
         latencies.saw("a", "m", Duration::from_millis(100));
-        tell(view(1, None));
-        assert_eq!(latencies.of("a", "m"), Some(100));
-        tell(view(2, Some(300)));
-        assert_eq!(latencies.of("a", "m"), Some(300));
+        assert_eq!(latencies.of("a", "m", now), Some(100));
+        tell(view(300, 59_000));
+        assert_eq!(latencies.of("a", "m", now), Some(300), "however long it has stayed the same");
+        tell(view(300, 60_000));
+        assert_eq!(latencies.of("a", "m", now), Some(100), "the fleet's is old, this gateway's is not");
         tokio::time::advance(STALE_AFTER).await;
-        assert_eq!(latencies.of("a", "m"), None, "neither the fleet nor this gateway has seen any answer");
-        tell(view(7, Some(310)));
-        assert_eq!(latencies.of("a", "m"), Some(310));
-        tokio::time::advance(STALE_AFTER).await;
-        latencies.saw("a", "m", Duration::from_millis(5));
-        assert_eq!(latencies.of("a", "m"), Some(310), "it is still measured, and has not changed");
+        assert_eq!(
+            latencies.of("a", "m", now),
+            None,
+            "neither the fleet nor this gateway has seen any answer"
+        );
+        tell(view(310, 0));
+        assert_eq!(latencies.of("a", "m", now), Some(310));
     }
 }

@@ -36,6 +36,8 @@ const FIRST_BYTE_SHARE: u64 = 8;
 /// So many calls of one batch move it; more would make it the batch's own average anyway.
 const FIRST_BYTE_STEPS_MAX: u32 = 32;
 const FIRST_BYTE_MAX_MS: u64 = 3_600_000;
+/// How exactly its date is kept: every change of it is told to all watchers.
+const FIRST_BYTE_DATE_MS: u64 = 10_000;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum State {
@@ -79,7 +81,8 @@ pub(crate) struct Circuit {
     consecutive: u32,
     /// Oldest first; while closed.
     pub slices: Vec<Slice>,
-    first_byte: Option<u64>,
+    /// The average, and when it was last measured.
+    first_byte: Option<(u64, TimestampMs)>,
     /// By the operator; of whole backends only.
     pub drained: Option<Drain>,
     pub last_report: TimestampMs,
@@ -108,7 +111,7 @@ impl Circuit {
     /// Takes a report in: its probe's verdict first, then what it asks for, then what its counts say.
     pub fn take(&mut self, now: TimestampMs, report: &ProviderReport) {
         self.last_report = now;
-        self.measure(report);
+        self.measure(now, report);
         if self.state == State::Closed {
             self.count(now, report);
         }
@@ -201,7 +204,10 @@ impl Circuit {
             reporter: self.reporter.clone(),
             holder: holder.to_owned(),
             openings: self.openings,
-            first_byte_ms: self.first_byte.map(|parts| (parts + FIRST_BYTE_PARTS / 2) / FIRST_BYTE_PARTS),
+            first_byte_ms: self
+                .first_byte
+                .map(|(parts, _)| (parts + FIRST_BYTE_PARTS / 2) / FIRST_BYTE_PARTS),
+            first_byte_at: self.first_byte.map(|(_, at)| at),
             drained_since: self.drained.as_ref().map(|drain| drain.at),
             drained_by: self.drained.as_ref().map_or_else(String::new, |drain| drain.by.clone()),
             revision: self.revision,
@@ -240,15 +246,15 @@ impl Circuit {
     }
 
     /// An average that forgets: integers only, so that every replica has the same.
-    fn measure(&mut self, report: &ProviderReport) {
+    fn measure(&mut self, now: TimestampMs, report: &ProviderReport) {
         let count = u64::from(report.first_byte_count);
         let Some(mean) = report.first_byte_ms_sum.checked_div(count) else { return };
         let sample = mean.min(FIRST_BYTE_MAX_MS) * FIRST_BYTE_PARTS;
-        let mut average = self.first_byte.unwrap_or(sample);
+        let mut average = self.first_byte.map_or(sample, |(average, _)| average);
         for _ in 0..report.first_byte_count.min(FIRST_BYTE_STEPS_MAX) {
             average = (average * (FIRST_BYTE_SHARE - 1) + sample) / FIRST_BYTE_SHARE;
         }
-        self.first_byte = Some(average);
+        self.first_byte = Some((average, TimestampMs(now.0 - now.0 % FIRST_BYTE_DATE_MS)));
     }
 
     fn limit(&mut self, now: TimestampMs, said: Option<u64>, failed_probe: bool, report: &ProviderReport) {
@@ -341,4 +347,25 @@ fn cut(reason: &str) -> String {
         cut.push(one);
     }
     cut
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_average_has_the_date_of_its_last_measurement() {
+        let mut circuit = Circuit::new(TimestampMs(0));
+        let mut report = ProviderReport { successes: 1, ..ProviderReport::default() };
+        circuit.take(TimestampMs(12_345), &report);
+        assert_eq!(circuit.view("b", "m").first_byte_at, None, "nothing was measured");
+        (report.first_byte_ms_sum, report.first_byte_count) = (30, 1);
+        for (at, date) in [(12_345, 10_000), (19_999, 10_000), (20_000, 20_000)] {
+            circuit.take(TimestampMs(at), &report);
+            let view = circuit.view("b", "m");
+            assert_eq!((view.first_byte_ms, view.first_byte_at), (Some(30), Some(TimestampMs(date))));
+        }
+        circuit.take(TimestampMs(90_000), &ProviderReport { successes: 1, ..ProviderReport::default() });
+        assert_eq!(circuit.view("b", "m").first_byte_at, Some(TimestampMs(20_000)));
+    }
 }

@@ -105,6 +105,8 @@ pub struct ProviderView {
     pub openings: u32,
     /// Average time to the first byte, the last calls counting most; `None`: nothing measured yet.
     pub first_byte_ms: Option<u64>,
+    /// When that was last measured, less up to ten seconds.
+    pub first_byte_at: Option<TimestampMs>,
     /// Set: by an operator, and nothing is sent there. Of whole backends only.
     pub drained_since: Option<TimestampMs>,
     pub drained_by: String,

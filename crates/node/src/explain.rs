@@ -12,7 +12,7 @@ use quorate_ledger::{Amount, Charge, Command, Enforcement, Ledger, ProviderView,
 use quorate_policy::runtime::{
     BackendRef, Budget, BudgetMatch, CompiledPolicy, CostContext, ExplainedBudget, Explanation, HeaderSource,
     Identity, IdentityField, OutputBounds, OutputTooLarge, Ranked, RequestView, RouteMatch, Signals, Sticky,
-    Strategy, TierAction, Verdict, tier_at,
+    TierAction, Verdict, tier_at,
 };
 use quorate_rpc::{admin, budget};
 use tonic::Status;
@@ -27,6 +27,8 @@ const INPUT_DEFAULT: u64 = 1_000;
 /// What a gateway takes for the output of a request that names none, to compare prices.
 const OUTPUT_DEFAULT: u64 = 1_024;
 const HEADERS_MAX: usize = 256;
+/// As a gateway: what was measured longer ago is no measurement any more.
+const FRESH_MS: u64 = 60_000;
 /// Budgets that do not apply, of which it is told why.
 const OTHERS_MAX: usize = 50;
 
@@ -138,12 +140,13 @@ impl Reads {
         Ok(admin::ExplainRequestResponse { notes, ..response })
     }
 
-    /// As the fleet measures them, by backend and model.
+    /// As the fleet measured them in the last minute, by backend and model.
     fn latencies(&self) -> BTreeMap<String, BTreeMap<String, u64>> {
         let mut latencies: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
         self.replica.read(|ledger, _| {
             for view in ledger.providers() {
-                if let Some(ms) = view.first_byte_ms {
+                let is_fresh = view.first_byte_at.is_some_and(|at| now().since(at) < FRESH_MS);
+                if let Some(ms) = view.first_byte_ms.filter(|_| is_fresh) {
                     latencies.entry(view.backend).or_default().insert(view.model, ms);
                 }
             }
@@ -202,11 +205,6 @@ fn nowhere(no_routes: bool) -> &'static str {
 fn routing_notes(found: &RouteMatch<'_>, view: &RequestView<'_>) -> Vec<String> {
     let routing = &found.rule.routing;
     let mut notes = Vec::new();
-    if routing.strategy == Strategy::LowestLatency {
-        notes.push(
-            "a gateway takes a backend that nobody measured in the last minute for not measured".to_owned(),
-        );
-    }
     match &routing.sticky {
         Some(Sticky::Header(name)) if found.sticky_key(view, None).is_none() => {
             notes.push(format!("without header {name}, equals are drawn by weight for each request"));

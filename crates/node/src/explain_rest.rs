@@ -54,6 +54,7 @@ mod tests {
             holder: String::new(),
             openings: 1,
             first_byte_ms: None,
+            first_byte_at: None,
             drained_since: None,
             drained_by: String::new(),
             revision: 1,

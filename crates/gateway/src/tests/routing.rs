@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use quorate_policy::runtime::{BackendRef, CompiledPolicy, PolicyParts, Prices, Routing, Sticky, Strategy};
 
 use super::{
+    keeper::now,
     policies::{backend, compile, config, route},
     provider::{FakeProvider, answer, chat},
     world::World,
@@ -63,14 +64,14 @@ async fn the_quickest_first_and_answers_are_measured() {
     for _ in 0..6 {
         assert_eq!(provider_of(&world, BODY, &[]).await, "second");
     }
-    assert!(latencies.of("ns/second", "gpt-4o").unwrap() < 1_000, "it was measured");
+    assert!(latencies.of("ns/second", "gpt-4o", now).unwrap() < 1_000, "it was measured");
     // Refusals are no measurements.
     world.provider.plays([answer("400 Bad Request", "{}")]);
     let (before, only) =
-        (latencies.of("ns/first", "gpt-4o"), policy(by(Strategy::Weighted), [backend("first", 0)]));
+        (latencies.of("ns/first", "gpt-4o", now), policy(by(Strategy::Weighted), [backend("first", 0)]));
     world.put_policy(2, only);
     assert_eq!(world.ask("/v1/chat/completions", BODY, &[]).await.status.as_u16(), 400);
-    assert_eq!(latencies.of("ns/first", "gpt-4o"), before);
+    assert_eq!(latencies.of("ns/first", "gpt-4o", now), before);
 }
 
 #[tokio::test]
