@@ -405,3 +405,44 @@ async fn an_answer_without_usage_is_counted_by_what_the_model_wrote() {
         }
     }
 }
+
+const ROUTE: &str = "
+apiVersion: aigateway.envoyproxy.io/v1beta1
+kind: AIGatewayRoute
+metadata: {name: chat}
+spec:
+  rules:
+    - backendRefs:
+        - {name: gpt-5, priority: 0, modelNameOverride: gpt-5-model}
+        - {name: converse, priority: 1, modelNameOverride: converse-model}
+---";
+
+#[tokio::test]
+async fn a_fallback_in_another_dialect_has_a_limit_of_its_own() {
+    let policy = format!("{ROUTE}{}", hourly(400));
+    let ask = |more: &str| ask("any", more);
+    let said = r#"{"output":{"message":{"content":[{"text":"Hi"}]}},"stopReason":"end_turn","usage":{"inputTokens":12,"outputTokens":30}}"#;
+    let world = with(lower::compile(&policy).unwrap()).await;
+    // The first may have read its input before it died.
+    world.provider.plays_at("/chat/completions", [Step::Die]);
+    world.provider.plays_at("/converse", [answer("200 OK", said)]);
+    let answered = world.ask(CHAT, &ask(""), &[]).await;
+    assert_eq!(answered.status.as_u16(), 200, "{}", answered.text());
+    let (spent, reserved) = world.alice();
+    let wasted = spent - 42;
+    assert!((6..=14).contains(&wasted) && reserved == 0, "{spent}");
+    assert_eq!(answered.header("x-ai-gateway-tokens-used"), Some(spent.to_string().as_str()));
+    let got = world.provider.got();
+    let first = got[0].json()["max_completion_tokens"].as_u64().unwrap();
+    let second = got.last().unwrap().json()["inferenceConfig"]["maxTokens"].as_u64().unwrap();
+    // By the bytes for both at first, and without what the first has used for the second.
+    assert!(first + 13 <= 400 && second + wasted + 13 <= 400, "{first} {second}");
+
+    // More than one answer is nothing that Converse can give: the first one's failure is all there is.
+    let world = with(lower::compile(&policy).unwrap()).await;
+    world.provider.plays_at("/chat/completions", [answer("500 Oops", "{}")]);
+    let refused = world.ask(CHAT, &ask(r#","n":2"#), &[]).await;
+    assert!(refused.status.is_server_error(), "{}", refused.text());
+    world.resolved().await;
+    assert_eq!((world.alice(), world.provider.got().len()), ((0, 0), 1));
+}
