@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use super::fields::WITHOUT_TOKENS;
+use crate::provider::fields::WITHOUT_TOKENS;
 
 /// Whether a field may be set or removed.
 pub(crate) fn is_allowed(field: &str) -> bool {

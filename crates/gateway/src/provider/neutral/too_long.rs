@@ -1,7 +1,7 @@
 //! A prompt that is longer than the model's context, in the words by which clients know it. Agents shorten their
 //! conversation and try again when they read these, and give up otherwise.
 
-use super::reply::ApiError;
+use crate::provider::reply::ApiError;
 
 /// OpenAI's code.
 pub(crate) const CODE: &str = "context_length_exceeded";

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 
-use super::{endpoint::Endpoint, facts::Facts, stream_options::StreamOptions};
+use crate::provider::{endpoint::Endpoint, facts::Facts, stream_options::StreamOptions};
 
 /// What the gateway puts into a request before it goes upstream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

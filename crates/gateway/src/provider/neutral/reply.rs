@@ -1,6 +1,6 @@
 //! An answer in no house's dialect, whole or event by event: between a backend's decoder and the client's encoder.
 
-use super::{
+use crate::provider::{
     conversation::Content,
     tool_names::{self, Renamed},
     usage::Usage,

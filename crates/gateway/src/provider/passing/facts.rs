@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt, ops::Range};
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{
+use crate::provider::{
     endpoint::{Dialect, Endpoint},
     error_body::BadRequest,
     fields::{self, Field, WITHOUT_TOKENS},

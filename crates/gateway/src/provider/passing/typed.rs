@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{answer, endpoint::Endpoint, openai, reply::ApiError, usage::Usage};
+use crate::provider::{answer, endpoint::Endpoint, openai, reply::ApiError, usage::Usage};
 
 /// What the events of one stream have said so far.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use std::{borrow::Cow, fmt};
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{
+use crate::provider::{
     beginning::Beginning,
     kinds::{ITEMS, OWN_TOOL_TOKENS, is_run_by_the_client},
 };

@@ -1,7 +1,7 @@
 //! Names of tools that are longer than most APIs take. Anthropic's takes 128 characters, and agents put the name of a
 //! server before that of its tool. They go out shortened, and come back as the client knows them.
 
-use super::conversation::{Content, Conversation, ToolChoice};
+use crate::provider::conversation::{Content, Conversation, ToolChoice};
 
 /// OpenAI's and Bedrock's limit.
 const CHARS_MAX: usize = 64;

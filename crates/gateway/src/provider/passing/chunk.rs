@@ -1,6 +1,6 @@
 //! What to do with one event of a stream: pass it on, or hide the usage that the client did not ask for.
 
-use super::{
+use crate::provider::{
     answer, openai,
     reply::{ApiError, Garbage},
     sse,

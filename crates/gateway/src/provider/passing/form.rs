@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::{FutureExt, stream};
 use memchr::memmem;
 
-use super::{
+use crate::provider::{
     endpoint::Endpoint, error_body::BadRequest, facts::Facts, facts::Places, output, splice::cut_and_join,
     tally::Input,
 };

@@ -1,7 +1,7 @@
 //! The top-level fields of request bodies, by what the gateway does with them. Which values they may have is decided in
 //! [`super::facts`].
 
-use super::{endpoint::Endpoint, tally::Place};
+use crate::provider::{endpoint::Endpoint, tally::Place};
 
 /// Fields that act on the answer or on the gateway and never become tokens.
 pub(crate) const WITHOUT_TOKENS: &[&str] = &[

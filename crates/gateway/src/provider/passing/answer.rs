@@ -5,7 +5,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::usage::Usage;
+use crate::provider::usage::Usage;
 
 /// What one JSON answer, or one chunk of a stream, says.
 #[derive(Debug, Clone, Default, PartialEq)]
