@@ -157,6 +157,12 @@ impl Attempt<'_> {
         self.call.deadline_of(&self.plan)
     }
 
+    /// The request's time ran out before this attempt had half of it.
+    pub(crate) fn had_no_time(&self) -> bool {
+        let deadline = self.deadline();
+        Instant::now() >= deadline && self.began.elapsed() * 2 < deadline.duration_since(self.call.began)
+    }
+
     /// Between two pieces of a stream.
     pub(crate) fn stream_idle(&self) -> Duration {
         Duration::from_millis(self.plan.idle_ms.unwrap_or(self.core().config.timeouts.idle_ms))

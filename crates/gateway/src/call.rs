@@ -296,6 +296,8 @@ impl Call {
                 return Refusal::Unusable(Unusable::no_credentials(backend));
             }
             SendError::Unanswered(_) => (Refusal::BackendDied { backend }, Some("died")),
+            // Others have used up the request's time: that says nothing of this one.
+            SendError::TimedOut if attempt.had_no_time() => (Refusal::BackendTimeout { backend }, None),
             SendError::TimedOut => (Refusal::BackendTimeout { backend }, Some("timeout")),
             SendError::CutOff => (Refusal::Stopping, None),
         };

@@ -137,6 +137,22 @@ async fn a_key_or_a_model_that_one_backend_refuses_is_tried_at_the_next() {
 }
 
 #[tokio::test]
+async fn one_that_was_left_no_time_is_not_blamed() {
+    let (world, second) =
+        two(routed(both(1, 2), 250), "timeouts: {total_ms: 600, first_byte_ms: 400}\n").await;
+    world.provider.plays([Step::Pause]);
+    second.plays([Step::Pause]);
+    let answer = world.chat(NAMED).await;
+    assert_eq!((answer.status.as_u16(), answer.error()["code"].as_str()), (504, Some("upstream_timeout")));
+    let timeouts = |name: &str| {
+        world.metric(&format!(
+            "quorate_gateway_upstream_errors_total{{backend=\"ns/{name}\",kind=\"timeout\"}}"
+        ))
+    };
+    assert_eq!((timeouts("first"), timeouts("second")), (Some(1.0), None));
+}
+
+#[tokio::test]
 async fn what_the_caller_did_wrong_is_not_tried_elsewhere() {
     let (world, second) = two(routed(both(1, 2), 250), "").await;
     world.provider.plays([answer("400 Bad Request", r#"{"error":{"message":"no"}}"#)]);
