@@ -72,7 +72,7 @@ fn sent(encoded: Result<Outgoing, Unsupported>) {
 }
 
 fn context() -> Context {
-    Context { model: "m".to_owned(), id: "1".to_owned(), created: 1, usage_asked: true }
+    Context { model: "m".to_owned(), id: "1".to_owned(), created: 1, usage_asked: true, renamed: Vec::new() }
 }
 
 /// What an encoder wrote, its own decoder reads.
