@@ -232,13 +232,15 @@ impl Attempt<'_> {
         }
         let reason = || format!("status {}", status.as_u16());
         let count = |kind| core.metrics.upstream_error(self.name(), kind);
+        // 424: Bedrock's, of a model that broke.
+        let broke = status.is_server_error() || status == StatusCode::FAILED_DEPENDENCY;
         // The client's own key is nobody else's trouble.
         let own_key = !self.backend.pass_client_key;
         if status == StatusCode::TOO_MANY_REQUESTS {
             count("limited");
             core.health.limited(place, &reason(), limit_headers::rest_of_limited(headers, now));
-        } else if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT {
-            count(if status.is_server_error() { "5xx" } else { "timeout" });
+        } else if broke || status == StatusCode::REQUEST_TIMEOUT {
+            count(if broke { "5xx" } else { "timeout" });
             // One that is overloaded and says for how long is left alone for so long.
             match limit_headers::retry_after_ms(headers, now) {
                 Some(ms) => core.health.limited(place, &reason(), ms),

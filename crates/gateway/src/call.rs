@@ -415,7 +415,8 @@ fn is_stream(endpoint: Endpoint, response: &Response<UpstreamBody>) -> bool {
 fn is_worth_another(status: StatusCode, backend: &Backend) -> bool {
     match status.as_u16() {
         401..=403 => !backend.pass_client_key,
-        404 | 408 | 429 => true,
+        // 424: Bedrock's, of a model that broke.
+        404 | 408 | 424 | 429 => true,
         _ => status.is_server_error(),
     }
 }

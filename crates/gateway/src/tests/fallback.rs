@@ -39,6 +39,7 @@ async fn the_next_backend_answers_for_one_that_limits_or_fails() {
     for (step, cost) in [
         (answer_with("429 Too Many Requests", "retry-after: 0\r\n", "{}"), 0),
         (answer("408 Request Timeout", "{}"), 0),
+        (answer("424 Failed Dependency", "{}"), 0),
         (answer("500 Internal Server Error", "{}"), 0),
         (answer("503 Service Unavailable", "oops"), 0),
         // What it may have cost is charged, on its own reservation.
