@@ -57,6 +57,8 @@ pub(crate) struct Attempt<'c> {
     pub(crate) first_byte: OnceLock<Duration>,
     /// What it says about the backend was noted: each call is one success or one failure, or neither.
     pub(crate) judged: AtomicBool,
+    /// Some of what it is charged was counted here: the account marks it as an estimate.
+    pub(crate) estimated: AtomicBool,
 }
 
 impl Attempt<'_> {
@@ -285,10 +287,16 @@ impl Attempt<'_> {
 
     /// The same, and nothing of it is in the metrics of what was charged.
     pub(crate) async fn input_of(&self, held: &Held, why: &'static str, heard: Option<u64>) -> u64 {
-        self.core().metrics.estimated(why);
+        self.estimates(why);
         let tokenizer = measuring(self.tokenizer());
         let counted = counts::count_with(self.call, tokenizer, &self.candidate, heard).await;
         counted.min(held.input)
+    }
+
+    /// Notes that the backend did not say what it used, in the metrics and for the account.
+    pub(crate) fn estimates(&self, why: &'static str) {
+        self.core().metrics.estimated(why);
+        self.estimated.store(true, Ordering::Relaxed);
     }
 
     /// Charges what was used, in every budget's own unit.
@@ -306,8 +314,9 @@ impl Attempt<'_> {
         let (plan, core) = (&held.plan, self.core());
         let prices = plan.policy.policy.prices();
         let at = plan.context(&self.candidate);
+        let estimated = self.estimated.load(Ordering::Relaxed);
         let amounts = cost::actual(&core.metrics, &plan.matches, usage, &at, prices, whole);
-        settle::end(core, held, Ending::Settle { amounts, tokens: usage.total }).await
+        settle::end(core, held, Ending::Settle { amounts, tokens: usage.total, estimated }).await
     }
 
     pub(crate) async fn release(&self, held: Option<Held>) {

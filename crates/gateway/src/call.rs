@@ -259,6 +259,7 @@ impl Call {
             began: Instant::now(),
             first_byte: OnceLock::new(),
             judged: AtomicBool::new(false),
+            estimated: AtomicBool::new(false),
         })
     }
 

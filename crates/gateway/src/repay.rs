@@ -48,7 +48,7 @@ impl Repayer {
                 if lost > 0 {
                     self.metrics.fail_open_lost.inc_by(lost as u64);
                     tracing::error!(
-                        accounts = lost,
+                        debts = lost,
                         "this gateway stops, and what it admitted without the cluster is not charged"
                     );
                 }
@@ -83,7 +83,7 @@ impl Repayer {
             Err(Undecided::NotMade) => return self.spare.give_back(debt),
             Err(Undecided::Unknown) => return self.lost(&debt, "its reservation may have been made"),
         }
-        let settle = Command::Settle { tenant, id, actual: vec![debt.amount] };
+        let settle = Command::Settle { tenant, id, actual: vec![debt.amount], estimated: debt.estimated };
         match self.decided(settle).await {
             Ok(Outcome::Settled(_)) => {
                 self.metrics.fail_open_charged.inc();

@@ -19,8 +19,8 @@ const ABANDON_AFTER: [Duration; 4] =
 /// How a reservation ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Ending {
-    /// What was used: in each budget's unit, and in tokens.
-    Settle { amounts: Vec<Amount>, tokens: u64 },
+    /// What was used: in each budget's unit, and in tokens; `estimated`: as counted here.
+    Settle { amounts: Vec<Amount>, tokens: u64, estimated: bool },
     /// Nothing was used.
     Release,
 }
@@ -29,11 +29,10 @@ pub(crate) enum Ending {
 pub(crate) async fn end(core: &Arc<Core>, held: Held, ending: Ending) -> Option<Settlement> {
     note_overdraft(core, &held, &ending);
     if let Some(taken) = &held.spare {
-        let amounts = match &ending {
-            Ending::Settle { amounts, .. } => Some(amounts.as_slice()),
-            Ending::Release => None,
-        };
-        core.spare.settle(taken, amounts);
+        match &ending {
+            Ending::Settle { amounts, estimated, .. } => core.spare.settle(taken, amounts, *estimated),
+            Ending::Release => core.spare.settle(taken, &[], false),
+        }
         return None;
     }
     let (done, waiting) = oneshot::channel();
@@ -51,7 +50,7 @@ pub(crate) async fn end(core: &Arc<Core>, held: Held, ending: Ending) -> Option<
 }
 
 fn note_overdraft(core: &Core, held: &Held, ending: &Ending) {
-    let Ending::Settle { amounts, tokens } = ending else { return };
+    let Ending::Settle { amounts, tokens, .. } = ending else { return };
     let beyond = held.plan.matches.iter().enumerate().any(|(number, found)| {
         found.budget.binds() && amounts.get(number).is_some_and(|amount| *amount > held.amount(number))
     });
@@ -69,7 +68,9 @@ fn note_overdraft(core: &Core, held: &Held, ending: &Ending) {
 async fn run(core: &Core, held: &Held, ending: Ending) -> Option<Settlement> {
     let tenant = held.tenant.clone();
     let command = match &ending {
-        Ending::Settle { amounts, .. } => Command::Settle { tenant, id: held.id, actual: amounts.clone() },
+        Ending::Settle { amounts, estimated, .. } => {
+            Command::Settle { tenant, id: held.id, actual: amounts.clone(), estimated: *estimated }
+        }
         Ending::Release => Command::Release { tenant, id: held.id },
     };
     let started = Instant::now();

@@ -37,6 +37,8 @@ struct Local {
     used: Amount,
     /// Used, and not charged to the cluster yet.
     owed: Amount,
+    /// The same, of what was counted here because no backend said it.
+    owed_estimated: Amount,
 }
 
 /// An amount that the cluster does not know of.
@@ -44,6 +46,7 @@ struct Local {
 pub(crate) struct Debt {
     pub(crate) account: AccountName,
     pub(crate) amount: Amount,
+    pub(crate) estimated: bool,
     /// The last one in which it grew.
     window: WindowSpan,
 }
@@ -112,7 +115,7 @@ impl Spare {
             return None;
         }
         for (account, window, amount) in lines.iter().flatten() {
-            let fresh = Local { window: *window, used: Amount::ZERO, owed: Amount::ZERO };
+            let fresh = Local::new(*window, Amount::ZERO);
             let local = accounts.entry(account.clone()).or_insert(fresh);
             if local.window != *window {
                 (local.window, local.used) = (*window, Amount::ZERO);
@@ -122,46 +125,46 @@ impl Spare {
         Some(Taken { lines, balances })
     }
 
-    /// Puts what was used in place of what was held; `None`: nothing. One amount for each charge.
-    pub(crate) fn settle(&self, taken: &Taken, actual: Option<&[Amount]>) {
+    /// Puts what was used in place of what was held. One amount for each charge; none: nothing was used.
+    pub(crate) fn settle(&self, taken: &Taken, actual: &[Amount], estimated: bool) {
         let mut accounts = self.accounts.lock();
         for (number, line) in taken.lines.iter().enumerate() {
             let Some((account, window, held)) = line else { continue };
-            let used = actual.and_then(|actual| actual.get(number)).copied().unwrap_or_default();
-            let fresh = Local { window: *window, used: *held, owed: Amount::ZERO };
+            let used = actual.get(number).copied().unwrap_or_default();
+            let fresh = Local::new(*window, *held);
             let local = accounts.entry(account.clone()).or_insert(fresh);
             if local.window == *window {
                 local.used = local.used.saturating_sub(*held).checked_add(used).unwrap_or(Amount::MAX);
             }
-            local.owed = local.owed.checked_add(used).unwrap_or(Amount::MAX);
+            local.owe(used, estimated);
         }
     }
 
-    /// What is owed, taken off the books: whoever takes it charges it or gives it back.
+    /// What is owed, taken off the books: whoever takes it charges it or gives it back. What was said and what was
+    /// estimated are debts of their own.
     pub(crate) fn debts(&self) -> Vec<Debt> {
         let mut accounts = self.accounts.lock();
-        let owing = accounts.iter_mut().filter(|(_, local)| !local.owed.is_zero());
-        owing
-            .map(|(account, local)| Debt {
-                account: account.clone(),
-                amount: std::mem::take(&mut local.owed),
-                window: local.window,
-            })
-            .collect()
+        let owing = accounts.iter_mut().filter(|(_, local)| local.owes());
+        let debts = owing.flat_map(|(account, local)| {
+            let amounts =
+                [(std::mem::take(&mut local.owed), false), (std::mem::take(&mut local.owed_estimated), true)];
+            let window = local.window;
+            amounts.map(|(amount, estimated)| Debt { account: account.clone(), amount, estimated, window })
+        });
+        debts.filter(|debt| !debt.amount.is_zero()).collect()
     }
 
     /// The debt could not be charged yet. Its account may have been forgotten meanwhile.
     pub(crate) fn give_back(&self, debt: Debt) {
-        let Debt { account, amount, window } = debt;
-        let ended = Local { window, used: Amount::ZERO, owed: Amount::ZERO };
+        let Debt { account, amount, estimated, window } = debt;
         let mut accounts = self.accounts.lock();
-        let local = accounts.entry(account).or_insert(ended);
-        local.owed = local.owed.checked_add(amount).unwrap_or(Amount::MAX);
+        let local = accounts.entry(account).or_insert(Local::new(window, Amount::ZERO));
+        local.owe(amount, estimated);
     }
 }
 
 fn forget_ended(accounts: &mut HashMap<AccountName, Local>, now: TimestampMs) {
-    accounts.retain(|_, local| !local.owed.is_zero() || local.window.end.is_none_or(|end| end > now));
+    accounts.retain(|_, local| local.owes() || local.window.end.is_none_or(|end| end > now));
 }
 
 /// The window of an allowance. A sliding one is cut into whole pieces here.
@@ -172,6 +175,21 @@ fn window(rule: &BudgetRule, now: TimestampMs) -> WindowSpan {
             WindowSpan { start: TimestampMs(start), end: Some(TimestampMs(start.saturating_add(ms))) }
         }
         _ => rule.span_at(now),
+    }
+}
+
+impl Local {
+    fn new(window: WindowSpan, used: Amount) -> Self {
+        Self { window, used, owed: Amount::ZERO, owed_estimated: Amount::ZERO }
+    }
+
+    fn owe(&mut self, more: Amount, estimated: bool) {
+        let owed = if estimated { &mut self.owed_estimated } else { &mut self.owed };
+        *owed = owed.checked_add(more).unwrap_or(Amount::MAX);
+    }
+
+    fn owes(&self) -> bool {
+        !self.owed.is_zero() || !self.owed_estimated.is_zero()
     }
 }
 
@@ -199,11 +217,16 @@ mod tests {
         };
         let amount = Amount::from_micros(7).unwrap();
         let taken = Taken { lines: vec![Some((account, window, amount))], balances: Vec::new() };
-        spare.settle(&taken, Some(&[amount]));
+        spare.settle(&taken, &[amount], false);
+        spare.settle(&taken, &[amount], true);
+        spare.settle(&taken, &[], false);
         let mut debts = spare.debts();
+        let kinds: Vec<_> = debts.iter().map(|debt| (debt.amount, debt.estimated)).collect();
+        assert_eq!(kinds, [(amount, false), (amount, true)]);
         forget_ended(&mut spare.accounts.lock(), TimestampMs(2_000));
         assert!(spare.accounts.lock().is_empty());
-        spare.give_back(debts.remove(0));
-        assert_eq!(spare.debts()[0].amount, amount);
+        spare.give_back(debts.remove(1));
+        let back = spare.debts();
+        assert_eq!((back.len(), back[0].amount, back[0].estimated), (1, amount, true));
     }
 }

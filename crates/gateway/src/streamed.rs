@@ -381,7 +381,7 @@ impl Pump<'_> {
         let usage = match self.usage {
             // The first event of Anthropic's streams: the input, and next to nothing of the output.
             Some(said) if said.input > 0 => {
-                self.attempt.core().metrics.estimated(why);
+                self.attempt.estimates(why);
                 said.with_output(held.most_output(said.output, counted))
             }
             _ => {

@@ -63,8 +63,12 @@ fn other_budgets(start: u64) {
         for number in 0..requests {
             let at = start + number * 200;
             ledger.apply(TimestampMs(at), &reserve("acme", id(at, number)));
-            let settle =
-                Command::Settle { tenant: "acme".into(), id: id(at, number), actual: vec![amount(1)] };
+            let settle = Command::Settle {
+                tenant: "acme".into(),
+                id: id(at, number),
+                actual: vec![amount(1)],
+                estimated: false,
+            };
             ledger.apply(TimestampMs(at), &settle);
         }
         println!("{name}: {} ns for both", began.elapsed().as_nanos() / u128::from(requests));
@@ -145,7 +149,7 @@ fn main() {
     let commands: Vec<_> = pairs.iter().map(|(tenant, id)| reserve(tenant, *id)).collect();
     let ends: Vec<_> = pairs
         .into_iter()
-        .map(|(tenant, id)| Command::Settle { tenant, id, actual: vec![amount(1)] })
+        .map(|(tenant, id)| Command::Settle { tenant, id, actual: vec![amount(1)], estimated: false })
         .collect();
     for (name, commands) in [("reserve", &commands), ("settle", &ends)] {
         let began = Instant::now();
@@ -158,7 +162,7 @@ fn main() {
         ledger.apply(TimestampMs(start), &reserve(tenant, id));
         ledger.apply(
             TimestampMs(start),
-            &Command::Settle { tenant: tenant.clone(), id, actual: vec![amount(1)] },
+            &Command::Settle { tenant: tenant.clone(), id, actual: vec![amount(1)], estimated: false },
         );
     }
     println!(

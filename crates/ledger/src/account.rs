@@ -181,6 +181,7 @@ impl Account {
             reserved: standing.reserved,
             available: standing.available(),
             overdraft: sum(|period| period.overdraft),
+            estimated: sum(Period::estimated),
             topped_up: sum(|period| period.topped_up),
             carried: self.present.carried().min(cap),
             shadow_denied: self.present_periods(now).map(Period::shadow_denied).sum(),

@@ -42,6 +42,14 @@ fn is_beyond<'a>(periods: impl IntoIterator<Item = &'a Period>) -> bool {
     used > ceiling + over
 }
 
+pub(crate) fn estimate_spent(ledger: &Ledger, found: &mut Vec<String>) {
+    for (tenant, key, account) in accounts(ledger) {
+        for period in account.periods().filter(|period| period.estimated() > period.spent) {
+            found.push(format!("tenant {tenant}, {key:?}: {period:?}"));
+        }
+    }
+}
+
 pub(crate) fn excess_explained(ledger: &Ledger, found: &mut Vec<String>) {
     for (tenant, key, account) in accounts(ledger) {
         for period in account.periods().filter(|period| !period.unbound) {

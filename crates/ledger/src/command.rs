@@ -62,6 +62,8 @@ pub enum Command {
         tenant: String,
         id: ReservationId,
         actual: Vec<Amount>,
+        /// Nobody said what was used: the amounts were counted, and the account marks them as an estimate.
+        estimated: bool,
     },
     Release {
         tenant: String,

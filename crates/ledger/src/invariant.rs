@@ -37,6 +37,12 @@ pub const PROPERTIES: &[Property] = &[
         find: books::excess_explained,
     },
     Property {
+        name: "estimate spent",
+        says: "in every window: estimated <= spent",
+        from: "issue 4: missing usage is marked as an estimate in the account",
+        find: books::estimate_spent,
+    },
+    Property {
         name: "all or nothing",
         says: "reserved in a window is the sum of what open reservations hold there: all of it or none",
         from: "DESIGN.md, the ledger: granted on all or on none",

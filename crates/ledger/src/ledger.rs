@@ -53,7 +53,9 @@ impl Ledger {
                 self.reserve(now, Request { tenant, id: *id, charges, ttl_ms: *ttl_ms, wait: *wait })
             }
             Command::Extend { tenant, id, ttl_ms } => self.extend(now, tenant, *id, *ttl_ms),
-            Command::Settle { tenant, id, actual } => self.settle(now, tenant, *id, actual),
+            Command::Settle { tenant, id, actual, estimated } => {
+                self.settle(now, tenant, *id, actual, *estimated)
+            }
             Command::Release { tenant, id } => self.release(now, tenant, *id),
             Command::Expire { tenant, ids } => self.expire(now, tenant, ids),
             Command::AdjustAccount { tenant, id, budget, subject, adjustment, by } => {

@@ -44,6 +44,8 @@ pub(crate) struct Extra {
     /// What was let through beyond the limit and is no overdraft, because the budget only counts or is a shadow.
     pub excess: Amount,
     pub shadow_denied: u64,
+    /// Part of `spent` that was counted or charged as reserved, because nobody said what was used.
+    pub estimated: Amount,
     /// Bit n: an alert was given for n percent.
     pub alerted: u128,
 }
@@ -128,6 +130,10 @@ impl Period {
         self.extra.as_ref().map_or(0, |extra| extra.shadow_denied)
     }
 
+    pub fn estimated(&self) -> Amount {
+        self.extra.as_ref().map_or(Amount::ZERO, |extra| extra.estimated)
+    }
+
     pub fn alerted(&self) -> u128 {
         self.extra.as_ref().map_or(0, |extra| extra.alerted)
     }
@@ -195,9 +201,22 @@ impl Period {
         booked
     }
 
+    /// Puts down how much of a booking is an estimate. Only an expiry is ever taken back, and all of it was one.
+    pub fn mark(&mut self, booked: Booked, estimated: bool) {
+        let more = if estimated { booked.added } else { Amount::ZERO };
+        let rest = self.estimated().saturating_sub(booked.taken_back);
+        let sum = rest.checked_add(more).unwrap_or(Amount::MAX);
+        if sum != self.estimated() {
+            self.extra_mut().estimated = sum;
+        }
+    }
+
     /// Forgives what was spent; returns how much that was.
     pub fn reset(&mut self) -> Amount {
         self.overdraft = Amount::ZERO;
+        if let Some(extra) = &mut self.extra {
+            extra.estimated = Amount::ZERO;
+        }
         self.resets = self.resets.saturating_add(1);
         std::mem::take(&mut self.spent)
     }
@@ -209,6 +228,7 @@ impl Period {
             spent: self.spent,
             reserved: self.reserved,
             overdraft: self.overdraft,
+            estimated: self.estimated(),
             shadow_denied: self.shadow_denied(),
         }
     }

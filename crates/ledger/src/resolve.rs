@@ -38,8 +38,9 @@ impl Ledger {
         tenant: &str,
         id: ReservationId,
         actual: &[Amount],
+        estimated: bool,
     ) -> Outcome {
-        match self.settlement(now, tenant, id, actual) {
+        match self.settlement(now, tenant, id, actual, estimated) {
             Ok(settlement) => Outcome::Settled(settlement),
             Err(refusal) => refused(refusal),
         }
@@ -51,6 +52,7 @@ impl Ledger {
         name: &str,
         id: ReservationId,
         actual: &[Amount],
+        estimated: bool,
     ) -> Result<Settlement, Refusal> {
         check::name("tenant", name).map_err(Refusal::Invalid)?;
         let tenant = self.tenant_state(name).ok_or_else(|| unknown(id))?;
@@ -69,7 +71,7 @@ impl Ledger {
         }
         countable(tenant, lines, actual, open.is_some())?;
         let charge = |line: &Line, index: usize| actual.get(index).copied().unwrap_or(line.held);
-        if !self.resolve(now, name, id, How::Settled, charge) {
+        if !self.resolve(now, name, id, How::Settled, estimated, charge) {
             return Err(unknown(id));
         }
         let tenant = self.tenant_state(name).ok_or_else(|| unknown(id))?;
@@ -88,14 +90,14 @@ impl Ledger {
             Some(How::Expired) | None => {}
             Some(_) => return refused(ended(tenant, id)),
         }
-        if self.resolve(now, name, id, How::Released, |_, _| Amount::ZERO) {
+        if self.resolve(now, name, id, How::Released, false, |_, _| Amount::ZERO) {
             Outcome::Released
         } else {
             refused(unknown(id))
         }
     }
 
-    /// Charges what was reserved, of those that are due.
+    /// Charges what was reserved, of those that are due: an estimate, since nobody said what was used.
     pub(crate) fn expire(&mut self, now: TimestampMs, tenant: &str, ids: &[ReservationId]) -> Outcome {
         let due = |ledger: &Self, id: &ReservationId| {
             let open = ledger.tenant_state(tenant).and_then(|state| state.open.get(id));
@@ -103,7 +105,7 @@ impl Ledger {
         };
         let mut expired = Vec::new();
         for id in ids {
-            if due(self, id) && self.resolve(now, tenant, *id, How::Expired, |line, _| line.held) {
+            if due(self, id) && self.resolve(now, tenant, *id, How::Expired, true, |line, _| line.held) {
                 expired.push(*id);
             }
         }
@@ -117,6 +119,7 @@ impl Ledger {
         name: &str,
         id: ReservationId,
         how: How,
+        estimated: bool,
         charge: impl Fn(&Line, usize) -> Amount,
     ) -> bool {
         let Some((name, tenant)) = self.tenants.get_key_value_mut(name) else { return false };
@@ -138,6 +141,9 @@ impl Ledger {
             };
             let rule = self.policy.rule(&name, line.account.budget());
             let Some(effect) = account.book(line, amount, was_open, rule, now) else { continue };
+            if let Some(period) = account.period_mut(line.window) {
+                period.mark(effect.booked, estimated);
+            }
             tenant.totals.charged_micros += u128::from(effect.booked.added.micros());
             tenant.totals.taken_back_micros += u128::from(effect.booked.taken_back.micros());
             self.alerts.give(now, &name, &line.account, &effect);

@@ -51,6 +51,8 @@ pub struct AccountView {
     pub available: Amount,
     /// Charged beyond what was reserved; of a budget that only counts, beyond the limit.
     pub overdraft: Amount,
+    /// Part of `spent`: counted by a gateway, or charged as reserved by an expiry, because nobody said what was used.
+    pub estimated: Amount,
     pub topped_up: Amount,
     /// Part of `limit`: what was left of the window before.
     pub carried: Amount,
@@ -70,6 +72,7 @@ pub struct ClosedWindowView {
     pub spent: Amount,
     pub reserved: Amount,
     pub overdraft: Amount,
+    pub estimated: Amount,
     pub shadow_denied: u64,
 }
 

@@ -44,7 +44,12 @@ fn twenty_requests_of_100_against_250_admit_two() {
     assert_eq!(outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Granted(_))).count(), 2);
     assert_eq!(outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Denied(_))).count(), 18);
     for number in 0..2 {
-        let settle = Command::Settle { tenant: "acme".into(), id: id(number), actual: vec![tokens(100)] };
+        let settle = Command::Settle {
+            tenant: "acme".into(),
+            id: id(number),
+            actual: vec![tokens(100)],
+            estimated: false,
+        };
         assert!(matches!(ledger.apply(NOW, &settle), Outcome::Settled(_)));
     }
     let account = ledger.account(NOW, "acme", "hourly", "alice").unwrap();
@@ -61,7 +66,8 @@ fn an_expiry_charges_and_a_late_settlement_corrects_it() {
     let later = NOW.saturating_add(30_000);
     assert_eq!(ledger.apply(later, &expire), Outcome::Expired { ids: vec![id(1)] });
     assert_eq!(ledger.account(later, "acme", "hourly", "alice").unwrap().spent, tokens(100));
-    let settle = Command::Settle { tenant: "acme".into(), id: id(1), actual: vec![tokens(40)] };
+    let settle =
+        Command::Settle { tenant: "acme".into(), id: id(1), actual: vec![tokens(40)], estimated: false };
     ledger.apply(later, &settle);
     ledger.apply(later, &settle);
     assert_eq!(ledger.account(later, "acme", "hourly", "alice").unwrap().spent, tokens(40));

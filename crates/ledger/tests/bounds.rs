@@ -35,7 +35,7 @@ fn reserve(number: u64) -> Command {
 }
 
 fn settle(number: u64) -> Command {
-    Command::Settle { tenant: "acme".into(), id: id(number), actual: vec![tokens(1)] }
+    Command::Settle { tenant: "acme".into(), id: id(number), actual: vec![tokens(1)], estimated: false }
 }
 
 fn adjust(number: u64) -> Command {

@@ -68,6 +68,11 @@ impl Table {
                 let view = self.ledger.account(self.now, tenant, budget, subject);
                 Some(view.map_or("none".into(), |view| show_account(&view)))
             }
+            ("estimated", [tenant, account]) => {
+                let (budget, subject) = account.split_once('/').expect("budget/subject");
+                let view = self.ledger.account(self.now, tenant, budget, subject);
+                Some(view.map_or("none".into(), |view| show_estimated(&view)))
+            }
             ("window", [kind]) => Some(window(kind, self.now)),
             ("alerts", [after]) => {
                 let alerts: Vec<_> = self.ledger.alerts_after(after.parse().unwrap()).collect();
@@ -128,8 +133,12 @@ impl Table {
             ("ack", [up_to]) => Command::AckAlerts { up_to: up_to.parse().unwrap() },
             ("reserve", rest) => self.reserve(rest),
             ("settle", [tenant, id, actual @ ..]) => {
+                let (estimated, actual) = match actual {
+                    [actual @ .., "estimated"] => (true, actual),
+                    actual => (false, actual),
+                };
                 let actual = actual.iter().map(|text| tokens(text)).collect();
-                Command::Settle { tenant: (*tenant).into(), id: self.id(id), actual }
+                Command::Settle { tenant: (*tenant).into(), id: self.id(id), actual, estimated }
             }
             ("extend", [tenant, id, ttl]) => {
                 Command::Extend { tenant: (*tenant).into(), id: self.id(id), ttl_ms: span_ms(ttl) }

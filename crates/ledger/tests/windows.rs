@@ -96,7 +96,7 @@ proptest! {
                 let actual = vec![grant.balances[0].amount];
                 granted.push((now, actual[0].units_floor()));
                 now += settled_later;
-                ledger.apply(TimestampMs(now), &Command::Settle { tenant, id, actual });
+                ledger.apply(TimestampMs(now), &Command::Settle { tenant, id, actual, estimated: false });
             }
             prop_assert_eq!(invariant::check(&ledger), []);
         }

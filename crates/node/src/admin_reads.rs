@@ -168,6 +168,7 @@ fn account(view: AccountView) -> admin::Account {
         unit: budget::Unit::from(view.unit).into(),
         carried_micros: view.carried.micros(),
         shadow_denied: view.shadow_denied,
+        estimated_micros: view.estimated.micros(),
         enforcement: view.enforcement.map(policy_words::enforcement).unwrap_or_default().to_owned(),
     }
 }
@@ -181,6 +182,7 @@ fn closed_window(view: ClosedWindowView) -> admin::ClosedWindow {
         reserved_micros: view.reserved.micros(),
         overdraft_micros: view.overdraft.micros(),
         shadow_denied: view.shadow_denied,
+        estimated_micros: view.estimated.micros(),
     }
 }
 

@@ -103,7 +103,10 @@ async fn spend(client: &Client, tokens: u64) {
         Command::Reserve { tenant: tenant.clone(), id, charges: vec![charge], ttl_ms: 60_000, wait: false };
     let executed = client.execute(reserve, TIMEOUT).await.unwrap();
     assert!(matches!(executed.outcome, Outcome::Granted(_)), "{executed:?}");
-    client.execute(Command::Settle { tenant, id, actual: vec![amount] }, TIMEOUT).await.unwrap();
+    client
+        .execute(Command::Settle { tenant, id, actual: vec![amount], estimated: false }, TIMEOUT)
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

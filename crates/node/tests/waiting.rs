@@ -65,7 +65,12 @@ impl Bench {
     async fn end(&self, id: ReservationId, used: Option<u64>) {
         let tenant = "acme".to_owned();
         let command = match used {
-            Some(tokens) => Command::Settle { tenant, id, actual: vec![Amount::from_units(tokens).unwrap()] },
+            Some(tokens) => Command::Settle {
+                tenant,
+                id,
+                actual: vec![Amount::from_units(tokens).unwrap()],
+                estimated: false,
+            },
             None => Command::Release { tenant, id },
         };
         self.client.execute(command, TIMEOUT).await.unwrap();

@@ -75,6 +75,7 @@ impl TryFrom<wire::Operation> for Command {
                     tenant,
                     id: id("settle.id", &settle.id)?,
                     actual: actual.collect::<Result<_, _>>()?,
+                    estimated: settle.estimated,
                 })
             }
             Kind::Release(release) => Ok(Self::Release { tenant, id: id("release.id", &release.id)? }),
@@ -112,9 +113,10 @@ pub fn operation(command: &Command, timeout_ms: u32) -> Option<wire::Operation> 
             tenant.clone(),
             Kind::Extend(wire::Extend { id: id.to_bytes().to_vec().into(), ttl_ms: *ttl_ms }),
         ),
-        Command::Settle { tenant, id, actual } => {
+        Command::Settle { tenant, id, actual, estimated } => {
             let actual_micros = actual.iter().map(|amount| amount.micros()).collect();
-            (tenant.clone(), Kind::Settle(wire::Settle { id: id.to_bytes().to_vec().into(), actual_micros }))
+            let (id, estimated) = (id.to_bytes().to_vec().into(), *estimated);
+            (tenant.clone(), Kind::Settle(wire::Settle { id, actual_micros, estimated }))
         }
         Command::Release { tenant, id } => {
             (tenant.clone(), Kind::Release(wire::Release { id: id.to_bytes().to_vec().into() }))
@@ -301,4 +303,19 @@ pub fn outcome(kind: wire::result::Kind) -> Result<Outcome, ConvertError> {
         Kind::Refused(refused) => Outcome::Refused(refused.try_into()?),
         Kind::Unavailable(unavailable) => return Err(ConvertError::new("unavailable", unavailable.message)),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_settlement_says_on_the_wire_whether_it_is_an_estimate() {
+        let id = ReservationId::from_u128((7 << 76) | (0b10 << 62)).unwrap();
+        for estimated in [false, true] {
+            let actual = vec![Amount::MAX, Amount::ZERO];
+            let settle = Command::Settle { tenant: "acme".into(), id, actual, estimated };
+            assert_eq!(Command::try_from(operation(&settle, 1).unwrap()), Ok(settle));
+        }
+    }
 }

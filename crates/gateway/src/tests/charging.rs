@@ -141,6 +141,24 @@ async fn an_answer_without_usage_is_counted() {
 }
 
 #[tokio::test]
+async fn the_account_says_what_was_only_counted() {
+    let world = World::new(HOURLY).await;
+    world.provider.plays([answer("200 OK", &chat(10, 5))]);
+    world.chat(NAMED).await;
+    assert_eq!((world.alice(), world.estimated()), ((15, 0), 0));
+    let body = r#"{"choices":[{"message":{"role":"assistant","content":"Hello there."}}]}"#;
+    world.provider.plays([answer("200 OK", body)]);
+    world.chat(NAMED).await;
+    let counted = world.alice().0 - 15;
+    assert_eq!(world.estimated(), counted);
+    assert!(counted > 0);
+    // Each attempt for itself.
+    world.provider.plays([answer("200 OK", &chat(10, 5))]);
+    world.chat(NAMED).await;
+    assert_eq!((world.alice().0, world.estimated()), (counted + 30, counted));
+}
+
+#[tokio::test]
 async fn more_than_was_reserved_is_charged_all_the_same() {
     let world = World::new(HOURLY).await;
     world.provider.plays([answer("200 OK", &chat(10, 400))]);

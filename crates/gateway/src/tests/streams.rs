@@ -83,7 +83,7 @@ async fn usage_in_the_last_normal_chunk_counts_too() {
     world.provider.plays([stream_head(), piece(&delta("Hi")), piece(&last), piece(DONE), stream_end()]);
     let answer = world.chat(STREAM).await;
     assert!(answer.text().contains(&last));
-    assert_eq!(world.alice(), (30, 0));
+    assert_eq!((world.alice(), world.estimated()), ((30, 0), 0));
 }
 
 #[tokio::test]
@@ -99,6 +99,7 @@ async fn a_stream_without_usage_is_counted() {
     let answer = world.chat(STREAM).await;
     let (spent, reserved) = world.alice();
     assert!((11..=15).contains(&spent) && reserved == 0, "{spent}");
+    assert_eq!(world.estimated(), spent);
     assert!(
         answer.text().ends_with(&format!("{DONE}: x-ai-gateway-tokens-used={spent}\n\n")),
         "{}",

@@ -243,6 +243,12 @@ impl World {
         account.map_or((0, 0), |account| (account.spent.units_floor(), account.reserved.units_floor()))
     }
 
+    /// What of alice's spending is marked as an estimate, in tokens.
+    pub(crate) fn estimated(&self) -> u64 {
+        let account = self.keeper.account("default", "user-hourly", "alice");
+        account.map_or(0, |account| account.estimated.units_floor())
+    }
+
     /// A chat request of alice.
     pub(crate) async fn chat(&self, extra: &str) -> Answer {
         self.ask("/v1/chat/completions", &chat_request(extra), &[]).await

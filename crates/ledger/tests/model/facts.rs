@@ -29,6 +29,7 @@ pub enum Fact {
         id: ReservationId,
         account: Account,
         amount: i128,
+        estimated: bool,
         /// What was left before, where the budget only counts.
         left: Option<i128>,
     },
@@ -69,6 +70,7 @@ pub struct Sums {
     pub spent: i128,
     pub reserved: i128,
     pub overdraft: i128,
+    pub estimated: i128,
     pub topped_up: i128,
     pub shadow_denied: u64,
     seen_limit: i128,
@@ -87,6 +89,8 @@ struct Line {
     held: i128,
     reserved: i128,
     charged: i128,
+    /// Of what counts of `charged`.
+    estimated: i128,
     open: bool,
     forgiven: bool,
 }
@@ -120,15 +124,18 @@ impl Facts {
                         held: *amount,
                         reserved,
                         charged: 0,
+                        estimated: 0,
                         open: true,
                         forgiven: false,
                     });
                 }
-                Fact::Charged { id, account: of, amount, left } if of == account => {
+                Fact::Charged { id, account: of, amount, estimated, left } if of == account => {
                     let Some(line) = lines.iter_mut().find(|line| line.id == *id) else { continue };
                     let change = amount - line.charged;
                     let change = if line.forgiven { change.max(0) } else { change };
                     sums.spent += change;
+                    let counts = if line.forgiven { change } else { *amount };
+                    line.estimated = if *estimated { counts } else { 0 };
                     match left {
                         None => sums.overdraft += (amount - line.held).max(0),
                         Some(_) if change < 0 => sums.overdraft = (sums.overdraft + change).max(0),
@@ -138,7 +145,9 @@ impl Facts {
                 }
                 Fact::Reset { account: of, span: at } if of == account && *at == span => {
                     (sums.spent, sums.overdraft) = (0, 0);
-                    lines.iter_mut().filter(|line| !line.open).for_each(|line| line.forgiven = true);
+                    for line in lines.iter_mut().filter(|line| !line.open) {
+                        (line.forgiven, line.estimated) = (true, 0);
+                    }
                 }
                 Fact::ToppedUp { account: of, span: at, amount } if of == account && *at == span => {
                     sums.topped_up += amount;
@@ -149,6 +158,7 @@ impl Facts {
                 _ => {}
             }
         }
+        sums.estimated = lines.iter().map(|line| line.estimated).sum();
         sums.reserved = lines.iter().filter(|line| line.open).map(|line| line.reserved).sum();
         sums
     }
@@ -178,6 +188,7 @@ impl Facts {
             total.spent += sums.spent;
             total.reserved += sums.reserved;
             total.overdraft += sums.overdraft;
+            total.estimated += sums.estimated;
             total.topped_up += sums.topped_up;
             total.shadow_denied += sums.shadow_denied;
             if sums.spent + sums.reserved > 0 {
@@ -281,12 +292,12 @@ impl Facts {
         opened.collect()
     }
 
-    pub fn charge(&mut self, id: ReservationId, line: &Place, amount: i128) {
+    pub fn charge(&mut self, id: ReservationId, line: &Place, amount: i128, estimated: bool) {
         let Place { account, span, enforcement, .. } = line;
         let spent_before = self.sums(account, *span).spent;
         let left = (*enforcement == Enforcement::Count)
             .then(|| (self.limit(account, *span) - self.total(account, *span).0.spent).max(0));
-        self.list.push(Fact::Charged { id, account: account.clone(), amount, left });
+        self.list.push(Fact::Charged { id, account: account.clone(), amount, estimated, left });
         if self.sums(account, *span).spent > spent_before {
             self.alert(account, *span);
         }

@@ -89,7 +89,9 @@ impl Naive {
                 outcome
             }
             Command::Extend { tenant, id, ttl_ms } => self.extend(tenant, *id, *ttl_ms, forgotten),
-            Command::Settle { tenant, id, actual } => self.settle(tenant, *id, actual, forgotten),
+            Command::Settle { tenant, id, actual, estimated } => {
+                self.settle(tenant, *id, actual, *estimated, forgotten)
+            }
             Command::Release { tenant, id } => self.release(tenant, *id, forgotten),
             Command::Expire { tenant, ids } => Ok(self.expire(tenant, ids)),
             Command::AdjustAccount { tenant, id, budget, subject, adjustment, .. } => {
@@ -268,6 +270,7 @@ impl Naive {
         tenant: &str,
         id: ReservationId,
         actual: &[Amount],
+        estimated: bool,
         forgotten: bool,
     ) -> Result<Outcome, Refusal> {
         let index = self.index(tenant, id, forgotten)?;
@@ -279,7 +282,9 @@ impl Naive {
             return Err(Refusal::Invalid(message));
         }
         match record.state {
-            State::Open | State::Ended("expired") => self.end(index, "settled", |line| micros(actual[line])),
+            State::Open | State::Ended("expired") => {
+                self.end(index, "settled", estimated, |line| micros(actual[line]));
+            }
             State::Ended("settled") if self.charged(&record) == actual => {}
             state => return Err(Refusal::AlreadyResolved { id, how: Self::how(&state).into() }),
         }
@@ -304,12 +309,12 @@ impl Naive {
         record.lines.iter().map(|line| amount(last(&line.account).unwrap_or_default())).collect()
     }
 
-    fn end(&mut self, index: usize, how: &'static str, charge: impl Fn(usize) -> i128) {
+    fn end(&mut self, index: usize, how: &'static str, estimated: bool, charge: impl Fn(usize) -> i128) {
         let record = &mut self.records[index];
         (record.state, record.resolved_at) = (State::Ended(how), self.facts.now);
         let (id, lines) = (record.id, record.lines.clone());
         for (index, line) in lines.iter().enumerate() {
-            self.facts.charge(id, line, charge(index));
+            self.facts.charge(id, line, charge(index), estimated);
         }
     }
 
@@ -317,7 +322,7 @@ impl Naive {
         let index = self.index(tenant, id, forgotten)?;
         match self.records[index].state.clone() {
             State::Ended("released") => {}
-            State::Open | State::Ended("expired") => self.end(index, "released", |_| 0),
+            State::Open | State::Ended("expired") => self.end(index, "released", false, |_| 0),
             state => return Err(Refusal::AlreadyResolved { id, how: Self::how(&state).into() }),
         }
         Ok(Outcome::Released)
@@ -329,7 +334,7 @@ impl Naive {
             let Ok(index) = self.index(tenant, *id, false) else { continue };
             let record = self.records[index].clone();
             if record.state == State::Open && record.deadline <= self.facts.now {
-                self.end(index, "expired", |line| record.lines[line].held);
+                self.end(index, "expired", true, |line| record.lines[line].held);
                 expired.push(*id);
             }
         }

@@ -241,6 +241,15 @@ pub fn show_account(view: &AccountView) -> String {
     text
 }
 
+/// Of the present window, and of those that are closed.
+pub fn show_estimated(view: &AccountView) -> String {
+    let mut text = format!("{} of {}", view.estimated, view.spent);
+    for closed in &view.closed_windows {
+        text += &format!("; closed {} of {}", closed.estimated, closed.spent);
+    }
+    text
+}
+
 fn shadow(denied: u64) -> String {
     if denied == 0 { String::new() } else { format!(" shadow {denied}") }
 }

@@ -76,7 +76,7 @@ impl BudgetWork {
         let units = |units| Amount::from_units(units).map_err(|error| error.to_string());
         let tenant = spender.tenant.clone();
         if let Some(id) = spender.holds {
-            return Ok(Command::Settle { tenant, id, actual: vec![units(SPENT_UNITS)?] });
+            return Ok(Command::Settle { tenant, id, actual: vec![units(SPENT_UNITS)?], estimated: false });
         }
         let amount = units(RESERVED_UNITS)?;
         let charge = Charge { budget: self.budget.clone(), subject: String::new(), amount, at_least: amount };

@@ -96,7 +96,7 @@ fn print_tables(description: &Description) {
             time(window.start_ms),
             time(window.end_ms),
             units(window.limit_micros),
-            units(window.spent_micros),
+            tables::spent(units(window.spent_micros), window.estimated_micros, units),
             units(window.reserved_micros),
             units(window.overdraft_micros),
         ]);

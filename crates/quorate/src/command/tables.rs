@@ -75,13 +75,21 @@ pub fn accounts(accounts: &[admin::Account]) -> Table {
             account.budget.clone(),
             or_dash(&account.subject),
             shown(account.limit_micros),
-            shown(account.spent_micros),
+            spent(shown(account.spent_micros), account.estimated_micros, shown),
             shown(account.reserved_micros),
             shown(account.available_micros),
             time(account.window_end_ms),
         ]);
     }
     table
+}
+
+/// With how much of it is an estimate, if something is.
+pub fn spent(spent: String, estimated_micros: u64, shown: impl Fn(u64) -> String) -> String {
+    match estimated_micros {
+        0 => spent,
+        micros => format!("{spent} ({} estimated)", shown(micros)),
+    }
 }
 
 pub fn reservations(reservations: &[admin::Reservation]) -> Table {
@@ -213,4 +221,17 @@ pub fn alerts(alerts: &[admin::Alert]) -> Table {
         ]);
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_estimate_is_shown_where_there_is_one() {
+        let mut account = admin::Account { spent_micros: 70_000_000, ..Default::default() };
+        assert!(!accounts(std::slice::from_ref(&account)).to_string().contains("estimated"));
+        account.estimated_micros = 30_000_000;
+        assert!(accounts(&[account]).to_string().contains("70 (30 estimated)"));
+    }
 }
