@@ -140,12 +140,12 @@ impl Attempt<'_> {
         let passes = facts.endpoint.way(self.backend.api()) == Some(Way::Pass);
         let query = self.call.asked.query.as_deref().filter(|_| passes);
         self.began = Instant::now();
-        let (core, facts) = (self.core(), &self.call.facts);
+        let core = self.core();
         let sending =
             core.upstream.send(&self.backend, http::Method::POST, (&sent.path, query), headers, sent.body);
         let sent = tokio::select! {
             sent = tokio::time::timeout_at(self.deadline(), sending) => sent.unwrap_or(Err(SendError::TimedOut)),
-            () = reply.closed(), if facts.stream => return None,
+            () = reply.closed(), if self.call.facts.stream => return None,
             () = core.cut.cancelled() => Err(SendError::CutOff),
         };
         if sent.is_ok() {

@@ -242,7 +242,7 @@ impl Reading {
         self.encode_error(&error)
     }
 
-    pub(crate) fn encode_error(&self, error: &ApiError) -> (u16, Bytes) {
+    fn encode_error(&self, error: &ApiError) -> (u16, Bytes) {
         match self.endpoint.dialect() {
             Dialect::OpenAI => (openai::error::status(error), openai::error::encode(error).into()),
             Dialect::Anthropic => (anthropic::error::status(error), anthropic::error::encode(error).into()),

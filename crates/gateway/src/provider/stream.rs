@@ -1,6 +1,8 @@
 //! A stream on its way from a backend to a client: bytes in wherever the network cut them, pieces for the client out, and
 //! what they say of usage and text. One reader for each way.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use thiserror::Error;
 
@@ -97,8 +99,8 @@ enum Encoder {
 
 /// One event, out of its frame.
 enum Framed {
-    /// A server-sent event: as it came, and its data (empty: a comment).
-    Sse { raw: Bytes, data: Vec<u8> },
+    /// A server-sent event as it came, or bytes that nothing frames.
+    Sse(Bytes),
     /// One of AWS's messages, as it came.
     Aws(Message),
     /// One of Anthropic's events out of AWS's message.
@@ -201,9 +203,9 @@ impl StreamReader {
                 Piece { done: said.done || reader.is_whole(), ..typed_piece(out, said) }
             }
             Events::Anthropic(decoder) => {
-                let (raw, data) = last_event(rest);
-                // Half a one is no event.
-                let last = decoder.push("", &data).ok().filter(|events| !events.is_empty());
+                // It may lack its empty line, and be the one that tells the usage. Half a one is no event.
+                let raw = rest.unwrap_or_default();
+                let last = decoder.push("", &data(&raw)).ok().filter(|events| !events.is_empty());
                 let out = if last.is_some() { [&raw[..], b"\n\n"].concat().into() } else { Bytes::new() };
                 let mut events = last.unwrap_or_default();
                 events.extend(decoder.finish());
@@ -211,8 +213,8 @@ impl StreamReader {
             }
             Events::Translated(both) => {
                 let (decoder, encoder) = both.as_mut();
-                let (raw, data) = last_event(rest);
-                let mut events = decoder.events(Framed::Sse { raw, data }).unwrap_or_default();
+                let last = Framed::Sse(rest.unwrap_or_default());
+                let mut events = decoder.events(last).unwrap_or_default();
                 events.extend(match decoder {
                     Decoder::OpenAI(decoder) => decoder.finish(),
                     Decoder::Anthropic(decoder) => decoder.finish(),
@@ -236,14 +238,10 @@ impl Frames {
     fn next_event(&mut self) -> Result<Option<Framed>, StreamError> {
         let unwraps = matches!(self, Self::AwsInvoke(_));
         match self {
-            Self::Sse(splitter) => {
-                let Some(raw) = splitter.next_event()? else { return Ok(None) };
-                let data = sse::data(&raw).map(|data| data.into_owned()).unwrap_or_default();
-                Ok(Some(Framed::Sse { raw, data }))
-            }
+            Self::Sse(splitter) => Ok(splitter.next_event()?.map(Framed::Sse)),
             Self::Raw(bytes) => {
                 let raw = Some(Bytes::from(std::mem::take(bytes))).filter(|bytes| !bytes.is_empty());
-                Ok(raw.map(|raw| Framed::Sse { raw, data: Vec::new() }))
+                Ok(raw.map(Framed::Sse))
             }
             Self::Aws(splitter) | Self::AwsInvoke(splitter) => {
                 let Some(message) = splitter.next_message()? else { return Ok(None) };
@@ -261,9 +259,9 @@ impl Events {
     fn piece(&mut self, framed: Framed) -> Result<Piece, StreamError> {
         match self {
             Self::OpenAI { hides_usage, last, usage_came } => {
-                let Framed::Sse { raw, data } = framed else { return Ok(Piece::default()) };
+                let Framed::Sse(raw) = framed else { return Ok(Piece::default()) };
                 // Comments before the first event keep a connection alive; they are nothing of an answer.
-                if data.is_empty() && last.is_empty() {
+                if last.is_empty() && data(&raw).is_empty() {
                     return Ok(Piece::default());
                 }
                 let chunk = chunk::inspect(&raw)?;
@@ -282,16 +280,22 @@ impl Events {
                 })
             }
             Self::Raw => match framed {
-                Framed::Sse { raw: out, .. } => Ok(Piece { out, ..Piece::default() }),
+                Framed::Sse(out) => Ok(Piece { out, ..Piece::default() }),
                 Framed::Aws(_) | Framed::Unwrapped(_) => Ok(Piece::default()),
             },
             Self::Typed(reader) => {
-                let Framed::Sse { raw, data } = framed else { return Ok(Piece::default()) };
-                Ok(typed_piece(raw, reader.read(&data)))
+                let Framed::Sse(raw) = framed else { return Ok(Piece::default()) };
+                let said = reader.read(&data(&raw));
+                Ok(typed_piece(raw, said))
             }
             Self::Anthropic(decoder) => match framed {
-                Framed::Sse { raw, data } if data.is_empty() => Ok(Piece { out: raw, ..Piece::default() }),
-                Framed::Sse { raw, data } => Ok(Piece { out: raw, ..said(&decoder.read(&data)?) }),
+                Framed::Sse(raw) => {
+                    let said = match data(&raw) {
+                        comment if comment.is_empty() => Piece::default(),
+                        data => said(&decoder.read(&data)?),
+                    };
+                    Ok(Piece { out: raw, ..said })
+                }
                 Framed::Unwrapped(data) => {
                     let out = as_sse(&data).into();
                     Ok(Piece { out, ..said(&decoder.read(&data)?) })
@@ -325,19 +329,21 @@ impl Decoder {
 
     fn events(&mut self, framed: Framed) -> Result<Vec<Event>, Garbage> {
         match (self, framed) {
-            // A comment that keeps the connection alive.
-            (_, Framed::Sse { data, .. }) if data.is_empty() => Ok(Vec::new()),
-            (Self::OpenAI(decoder), Framed::Sse { data, .. }) => decoder.push("", &data),
-            (Self::Anthropic(decoder), Framed::Sse { data, .. } | Framed::Unwrapped(data)) => {
-                decoder.push("", &data)
-            }
+            // A comment keeps the connection alive.
+            (decoder, Framed::Sse(raw)) => match (decoder, data(&raw)) {
+                (_, comment) if comment.is_empty() => Ok(Vec::new()),
+                (Self::OpenAI(decoder), data) => decoder.push("", &data),
+                (Self::Anthropic(decoder), data) => decoder.push("", &data),
+                (Self::Converse(_), _) => Ok(Vec::new()),
+            },
+            (Self::Anthropic(decoder), Framed::Unwrapped(data)) => decoder.push("", &data),
             (Self::Converse(decoder), Framed::Aws(message)) => decoder.message(&message),
             // An exception of AWS's among Anthropic's events.
             (Self::Anthropic(_), Framed::Aws(message)) => {
                 bedrock::stream::Decoder::default().message(&message)
             }
             (Self::OpenAI(_), Framed::Aws(_) | Framed::Unwrapped(_))
-            | (Self::Converse(_), Framed::Sse { .. } | Framed::Unwrapped(_)) => Ok(Vec::new()),
+            | (Self::Converse(_), Framed::Unwrapped(_)) => Ok(Vec::new()),
         }
     }
 }
@@ -355,11 +361,9 @@ impl Encoder {
     }
 }
 
-/// The last event of a body may lack its empty line, and be the one that tells the usage.
-fn last_event(rest: Option<Bytes>) -> (Bytes, Vec<u8>) {
-    let raw = rest.unwrap_or_default();
-    let data = sse::data(&raw).map(|data| data.into_owned()).unwrap_or_default();
-    (raw, data)
+/// Of an event; empty: it is a comment.
+fn data(event: &[u8]) -> Cow<'_, [u8]> {
+    sse::data(event).unwrap_or_default()
 }
 
 /// One of Anthropic's events as it sends it itself: its type is the event's name too.
@@ -367,7 +371,7 @@ fn as_sse(data: &[u8]) -> Vec<u8> {
     #[derive(serde::Deserialize)]
     struct Typed<'a> {
         #[serde(borrow, rename = "type")]
-        kind: std::borrow::Cow<'a, str>,
+        kind: Cow<'a, str>,
     }
     let mut out = Vec::with_capacity(data.len() + 48);
     if let Ok(Typed { kind }) = serde_json::from_slice(data) {
