@@ -16,6 +16,7 @@ use crate::{
     headers,
     plan::{Plan, models_of_routes},
     policy::ActivePolicy,
+    provider::percent,
     refusal::Refusal,
     request::Asked,
     route::{known, shown},
@@ -99,7 +100,10 @@ pub(crate) async fn one(core: &Core, id: &str, asked: &Asked) -> Result<Response
         Some(backend) if backend.models.iter().any(|known| known == id) => {
             Ok(json(&model(id, &backend.name)))
         }
-        Some(backend) => proxied(core, backend, &format!("/models/{}", escaped(id)), asked, consumed).await,
+        Some(backend) => {
+            proxied(core, backend, &format!("/models/{}", percent::encoded_but(id, b"/:@")), asked, consumed)
+                .await
+        }
         None => Err(Refusal::UnknownModel { model: shown(id), known: known(configured) }),
     }
 }
@@ -151,17 +155,4 @@ async fn proxied(
         response.headers_mut().insert("x-ai-provider", value);
     }
     Ok(response)
-}
-
-/// Percent-encodes what cannot stand in a path; slashes stay.
-fn escaped(id: &str) -> String {
-    let mut out = String::with_capacity(id.len());
-    for byte in id.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~/:@".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
 }

@@ -9,7 +9,8 @@ use http::{Request, Uri, header};
 use http_body_util::Full;
 use serde::Deserialize;
 
-use super::{Env, Fetch, aws_file::PROVIDER, percent, renewed::Lease};
+use super::{Env, Fetch, aws_file::PROVIDER, renewed::Lease};
+use crate::provider::percent;
 
 /// Where ECS and EKS answer; only these, this machine and TLS may be named.
 const CONTAINER_HOSTS: [&str; 5] =
@@ -29,9 +30,9 @@ pub(super) async fn web_identity(
     let session = env.get("AWS_ROLE_SESSION_NAME").unwrap_or_else(|| "quorate-gateway".to_owned());
     let form = format!(
         "Action=AssumeRoleWithWebIdentity&Version=2011-06-15&RoleArn={}&RoleSessionName={}&WebIdentityToken={}",
-        percent(&role),
-        percent(&session),
-        percent(token.trim())
+        percent::encoded(&role),
+        percent::encoded(&session),
+        percent::encoded(token.trim())
     );
     let url = env.get("AWS_ENDPOINT_URL_STS").unwrap_or_else(|| {
         let domain = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
@@ -110,7 +111,7 @@ pub(super) async fn machine(fetch: &Fetch, env: &Env) -> Result<Lease<Credential
     let roles = fetch.machine(get(ROLES.to_owned())?).await?.success(what)?;
     let role = roles.lines().next().map(str::trim).filter(|role| !role.is_empty());
     let role = role.ok_or("the machine has no role; give it one, or name credentials")?;
-    let text = fetch.machine(get(format!("{ROLES}{}", percent(role)))?).await?.success(what)?;
+    let text = fetch.machine(get(format!("{ROLES}{}", percent::encoded(role)))?).await?.success(what)?;
     Given::parse(&text, what)?.lease(what)
 }
 

@@ -9,10 +9,13 @@ use http_body_util::Full;
 use serde::Deserialize;
 
 use super::{
-    Env, Fetch, percent,
+    Env, Fetch,
     renewed::{Lease, Renewed},
 };
-use crate::secret::{Secret, SecretText};
+use crate::{
+    provider::percent,
+    secret::{Secret, SecretText},
+};
 
 const SCOPE: &str = "https://cognitiveservices.azure.com/.default";
 const AUTHORITY: &str = "https://login.microsoftonline.com";
@@ -47,7 +50,8 @@ impl Tokens {
         env: Env,
     ) -> Result<Self, String> {
         let authority = env.get("AZURE_AUTHORITY_HOST").unwrap_or_else(|| AUTHORITY.to_owned());
-        let url = format!("{}/{}/oauth2/v2.0/token", authority.trim_end_matches('/'), percent(tenant_id));
+        let url =
+            format!("{}/{}/oauth2/v2.0/token", authority.trim_end_matches('/'), percent::encoded(tenant_id));
         let client_secret = client_secret.map(|secret| secret.text.trim().to_owned());
         if client_secret.as_ref().is_some_and(String::is_empty) {
             return Err("its client secret is empty".to_owned());
@@ -68,20 +72,20 @@ impl Tokens {
 
     async fn fetch(&self, fetch: &Fetch) -> Result<Lease<Secret>, String> {
         let proof = match &self.client_secret {
-            Some(secret) => format!("client_secret={}", percent(secret)),
+            Some(secret) => format!("client_secret={}", percent::encoded(secret)),
             None => {
                 let file = self.env.get("AZURE_FEDERATED_TOKEN_FILE").unwrap_or_default();
                 let token = tokio::fs::read_to_string(&file)
                     .await
                     .map_err(|error| format!("cannot read {file}: {error}"))?;
-                let kind = percent("urn:ietf:params:oauth:client-assertion-type:jwt-bearer");
-                format!("client_assertion_type={kind}&client_assertion={}", percent(token.trim()))
+                let kind = percent::encoded("urn:ietf:params:oauth:client-assertion-type:jwt-bearer");
+                format!("client_assertion_type={kind}&client_assertion={}", percent::encoded(token.trim()))
             }
         };
         let form = format!(
             "grant_type=client_credentials&client_id={}&scope={}&{proof}",
-            percent(&self.client_id),
-            percent(SCOPE)
+            percent::encoded(&self.client_id),
+            percent::encoded(SCOPE)
         );
         let request = Request::post(&self.url)
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")

@@ -222,16 +222,3 @@ fn given(
     let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read {place}: {error}"))?;
     Ok(Some(SecretText { text, place }))
 }
-
-/// Everything but letters, digits and `-._~` becomes `%XX`: for forms.
-fn percent(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
-}

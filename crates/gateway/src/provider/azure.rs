@@ -2,7 +2,7 @@
 //!
 //! Source: Azure OpenAI's REST API reference, data plane inference (`/openai/deployments/{deployment-id}/…?api-version=`).
 
-use super::endpoint::Endpoint;
+use super::{endpoint::Endpoint, percent};
 
 /// Where its newer API is, which takes no version.
 pub(crate) const V1: &str = "/openai/v1";
@@ -13,20 +13,7 @@ pub(crate) fn path(endpoint: Endpoint, deployment: &str) -> String {
     if endpoint == Endpoint::Responses {
         return format!("{V1}{}", endpoint.path());
     }
-    format!("/openai/deployments/{}{}", escaped(deployment), endpoint.path())
-}
-
-/// One segment of a path, percent-encoded as RFC 3986 wants it.
-pub(crate) fn escaped(segment: &str) -> String {
-    let mut out = String::with_capacity(segment.len());
-    for byte in segment.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
+    format!("/openai/deployments/{}{}", percent::encoded(deployment), endpoint.path())
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ mod golden_tests;
 pub(crate) mod neutral;
 pub(crate) mod openai;
 pub(crate) mod passing;
+pub(crate) mod percent;
 pub(crate) mod sse;
 pub(crate) mod stream;
 pub(crate) mod usage;

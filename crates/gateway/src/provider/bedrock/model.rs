@@ -1,5 +1,7 @@
 //! What a model's id tells: its house, how it thinks, its place in a path. Not a list of models.
 
+use crate::provider::percent;
+
 /// Whose fields a model knows beyond those of every model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Family {
@@ -61,21 +63,7 @@ impl Sampling {
 
 /// `/model/{model}/{operation}`, the model percent-encoded whole: the signature is over these very bytes.
 pub(super) fn path(model: &str, operation: &str) -> String {
-    let mut path = String::with_capacity(model.len() + operation.len() + 16);
-    path.push_str("/model/");
-    for byte in model.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            path.push(char::from(byte));
-        } else {
-            path.push('%');
-            for half in [byte >> 4, byte & 15] {
-                path.push(char::from(b"0123456789ABCDEF"[usize::from(half)]));
-            }
-        }
-    }
-    path.push('/');
-    path.push_str(operation);
-    path
+    format!("/model/{}/{operation}", percent::encoded(model))
 }
 
 #[cfg(test)]
