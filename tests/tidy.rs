@@ -77,6 +77,7 @@ fn every_file_says_what_it_is_for() {
     let mut files = Vec::new();
     rust_files(&root().join("crates"), &mut files);
     rust_files(&root().join("tests"), &mut files);
+    rust_files(&root().join("jepsen"), &mut files);
     assert!(files.len() > 50);
     for file in files {
         let text = fs::read_to_string(&file).unwrap();

@@ -1,0 +1,37 @@
+//! What a checker says of a history.
+
+use serde::Serialize;
+
+/// Something that must not happen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Violation {
+    /// The property, as `jepsen/SEMANTICS.md` names it: `linearizable`, `never overspent` …
+    pub property: String,
+    /// What was seen, with numbers.
+    pub detail: String,
+    /// Indices of the events that show it.
+    pub events: Vec<u64>,
+}
+
+/// The result of one workload's checks.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Verdict {
+    /// Each property, and how many operations, accounts or reads it was checked on. A property that was checked on nothing
+    /// is not shown to hold.
+    pub checked: Vec<(String, u64)>,
+    pub violations: Vec<Violation>,
+    /// What could not be decided, and why: neither a pass nor a violation, but the run does not count as passed.
+    pub undecided: Vec<String>,
+}
+
+impl Verdict {
+    pub fn passed(&self) -> bool {
+        self.violations.is_empty() && self.undecided.is_empty()
+    }
+
+    pub fn merge(&mut self, other: Self) {
+        self.checked.extend(other.checked);
+        self.violations.extend(other.violations);
+        self.undecided.extend(other.undecided);
+    }
+}

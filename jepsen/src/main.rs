@@ -1,0 +1,9 @@
+//! `jepsen/run`: real Quorate processes under faults. What is promised: `jepsen/SEMANTICS.md`.
+
+mod check;
+mod deploy;
+mod faults;
+mod history;
+mod workloads;
+
+fn main() {}

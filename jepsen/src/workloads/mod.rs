@@ -1,0 +1,46 @@
+//! The workloads: what clients do, and what must hold of what they saw. One file each, with its checker; the checker
+//! reads nothing but the history, so a recorded one can be checked again.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use futures_util::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
+
+use crate::check::Verdict;
+use crate::deploy::Deployment;
+use crate::history::{History, Recorder};
+
+/// What a workload runs in. Several workloads may share one deployment: each keeps to tenants, users, budgets and backends
+/// whose names begin with its own.
+#[derive(Debug, Clone)]
+pub struct Context {
+    pub deployment: Arc<Deployment>,
+    pub recorder: Recorder,
+    /// Of this run; what a workload draws must come from it.
+    pub seed: u64,
+    /// How many clients to run at the same time.
+    pub clients: usize,
+    /// Cancelled when the time is up: clients end after the operation that they are at.
+    pub stop: CancellationToken,
+}
+
+pub trait Workload: Send + Sync {
+    fn name(&self) -> &'static str;
+
+    /// Manifests, applied before `drive` beside those of the other workloads.
+    fn policy(&self, deployment: &Deployment) -> String;
+
+    /// Runs the clients until `context.stop`; records every operation.
+    fn drive(&self, context: Context) -> BoxFuture<'static, Result<()>>;
+
+    /// When the faults are healed and the cluster is well again: resolves what is open and records last reads.
+    fn finish(&self, context: Context) -> BoxFuture<'static, Result<()>>;
+
+    fn check(&self, history: &History) -> Verdict;
+}
+
+/// All of them, in the order of the issue.
+pub fn all() -> Vec<Arc<dyn Workload>> {
+    Vec::new()
+}
