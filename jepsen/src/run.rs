@@ -1,0 +1,162 @@
+//! One run: a deployment, workloads and faults at the same time; then everything is healed, last reads are made, and the
+//! history is checked.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use quorate_rpc::admin::{ApplyPolicyRequest, CheckInvariantsRequest};
+use quorate_rpc::{Client, ClientConfig};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::check::{Verdict, Violation};
+use crate::deploy::{self, Deployment};
+use crate::history::{History, Recorder};
+use crate::nemesis;
+use crate::report::Summary;
+use crate::workloads::{Context, Workload};
+
+/// After the last heal: until the cluster is well, and for the last reads of each workload.
+const WELL_WITHIN: Duration = Duration::from_secs(60);
+const FINISH_WITHIN: Duration = Duration::from_secs(120);
+/// Clients end after the operation that they are at.
+const CLIENTS_END_WITHIN: Duration = Duration::from_secs(60);
+
+/// What one run does.
+#[derive(Clone)]
+pub struct Plan {
+    pub workloads: Vec<Arc<dyn Workload>>,
+    /// Names of faults that take turns.
+    pub faults: Vec<&'static str>,
+    pub time: Duration,
+    pub seed: u64,
+    pub clients: usize,
+    pub deployment: deploy::Options,
+    /// For the history and the report.
+    pub folder: PathBuf,
+}
+
+/// # Errors
+/// The run itself failed: a process did not start, or the cluster did not get well again.
+pub async fn run(plan: &Plan) -> Result<(History, Summary)> {
+    std::fs::create_dir_all(&plan.folder)
+        .with_context(|| format!("cannot make {}", plan.folder.display()))?;
+    let recorder = Recorder::new(&plan.folder.join("history.jsonl"))?;
+    let deployment = Deployment::start(plan.deployment.clone()).await?;
+    // Whatever happens, nothing that was started or cut may stay.
+    let done = run_on(plan, &deployment, &recorder).await;
+    deployment.stop().await;
+    let mut nodes = done?;
+    let history = recorder.finish()?;
+    nodes.merge(process_ends(&deployment));
+    let summary = judge(plan, &history, nodes);
+    Ok((history, summary))
+}
+
+async fn run_on(plan: &Plan, deployment: &Arc<Deployment>, recorder: &Recorder) -> Result<Verdict> {
+    for workload in &plan.workloads {
+        let document = workload.policy(deployment);
+        let request = ApplyPolicyRequest { document, ..Default::default() };
+        let applied = deployment.admin().apply_policy(request).await;
+        applied.with_context(|| format!("the policy of workload {}", workload.name()))?;
+    }
+    deployment.wait_until_well(WELL_WITHIN).await?;
+    let stop = CancellationToken::new();
+    let context = Context {
+        deployment: deployment.clone(),
+        recorder: recorder.clone(),
+        seed: plan.seed,
+        clients: plan.clients,
+        stop: stop.clone(),
+    };
+    let mut clients = JoinSet::new();
+    for workload in &plan.workloads {
+        let (name, drive) = (workload.name(), workload.drive(context.clone()));
+        clients.spawn(async move { drive.await.with_context(|| format!("workload {name}")) });
+    }
+    let deadline = Instant::now() + plan.time;
+    let faults = tokio::select! {
+        faults = nemesis::run(deployment, recorder, &plan.faults, plan.seed, deadline) => faults,
+        // Clients end before the time is up only when something is wrong with them.
+        Some(ended) = clients.join_next() => ended.context("a workload panicked")?.and(Ok(())),
+    };
+    stop.cancel();
+    deployment.heal_all().await.context("faults cannot be undone")?;
+    faults?;
+    let ended = tokio::time::timeout(CLIENTS_END_WITHIN, clients.join_all()).await;
+    ended.context("clients do not end")?.into_iter().collect::<Result<()>>()?;
+    deployment.wait_until_well(WELL_WITHIN).await.context("after all faults were healed")?;
+    for workload in &plan.workloads {
+        let finished = tokio::time::timeout(FINISH_WITHIN, workload.finish(context.clone())).await;
+        let name = workload.name();
+        finished.with_context(|| format!("workload {name}: the last reads take too long"))??;
+    }
+    invariants(deployment).await
+}
+
+/// Every node's own registry of safety properties.
+async fn invariants(deployment: &Deployment) -> Result<Verdict> {
+    let mut verdict = Verdict::default();
+    let addresses = deployment.node_addresses();
+    verdict.checked.push(("the ledger's own invariants".to_owned(), addresses.len() as u64));
+    for address in addresses {
+        let config = ClientConfig {
+            name: "jepsen".to_owned(),
+            nodes: vec![address.clone()],
+            operation_timeout_ms: 5_000,
+        };
+        let answer = Client::connect(config).admin().check_invariants(CheckInvariantsRequest {}).await;
+        let answer = answer.with_context(|| format!("the invariants of node {address}"))?;
+        verdict.violations.extend(answer.violations.into_iter().map(|detail| Violation {
+            property: "the ledger's own invariants".to_owned(),
+            detail: format!("node {address}: {detail}"),
+            events: Vec::new(),
+        }));
+    }
+    Ok(verdict)
+}
+
+/// Processes that ended, or panicked, without having been made to.
+fn process_ends(deployment: &Deployment) -> Verdict {
+    let violations = deployment.unexpected_ends().into_iter().map(|detail| Violation {
+        property: "processes live until they are stopped".to_owned(),
+        detail,
+        events: Vec::new(),
+    });
+    Verdict {
+        checked: vec![("processes live until they are stopped".to_owned(), 1)],
+        violations: violations.collect(),
+        undecided: Vec::new(),
+    }
+}
+
+fn judge(plan: &Plan, history: &History, cluster: Verdict) -> Summary {
+    let mut verdicts: Vec<(String, Verdict)> =
+        plan.workloads.iter().map(|workload| (workload.name().to_owned(), workload.check(history))).collect();
+    verdicts.push(("cluster".to_owned(), cluster));
+    Summary::new(history, verdicts, &plan.faults, plan.seed, plan.time)
+}
+
+/// Checks a recorded history again: each workload that has events in it.
+///
+/// # Errors
+/// The file cannot be read, or no workload has events in it.
+pub fn replay(path: &Path) -> Result<(History, Summary)> {
+    let history = History::read(path)?;
+    let all = crate::workloads::all();
+    let has_events =
+        |workload: &Arc<dyn Workload>| history.events.iter().any(|event| event.workload == workload.name());
+    let verdicts: Vec<(String, Verdict)> = all
+        .iter()
+        .filter(|workload| has_events(workload))
+        .map(|workload| (workload.name().to_owned(), workload.check(&history)))
+        .collect();
+    if verdicts.is_empty() {
+        bail!("{} holds no operations of a workload that is known here", path.display());
+    }
+    let time = history.events.last().map_or(0, |event| event.time_us);
+    let summary = Summary::new(&history, verdicts, &[], 0, Duration::from_micros(time));
+    Ok((history, summary))
+}
