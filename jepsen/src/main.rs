@@ -6,4 +6,24 @@ mod faults;
 mod history;
 mod workloads;
 
-fn main() {}
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Faults by themselves
+    Faults(faults::command::Faults),
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    match CommandLine::parse().command {
+        Command::Faults(faults) => faults.run().await,
+    }
+}
