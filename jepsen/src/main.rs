@@ -15,12 +15,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::Parser as _;
 use rand::Rng as _;
 
-use crate::options::Options;
-use crate::report::Summary;
+use crate::deploy::NetworkChoice;
+use crate::faults::Known;
+use crate::options::{Command, Options};
+use crate::report::{Row, Summary};
 use crate::run::Plan;
 use crate::workloads::Workload;
 
@@ -28,21 +30,22 @@ const VIOLATED: u8 = 1;
 const UNDECIDED: u8 = 3;
 const BROKE: u8 = 4;
 
+/// Violations, and what could not be decided.
+type Score = (usize, usize);
+
 #[tokio::main]
 async fn main() -> ExitCode {
-    let options = Options::parse();
+    let mut options = Options::parse();
     tracing_subscriber::fmt().with_target(false).with_writer(std::io::stderr).init();
-    let done = match &options.replay {
-        Some(path) => replay(path),
-        None if options.all => run_all(&options).await,
-        None => run_one(&options).await,
+    let done = match (options.command.take(), &options.replay) {
+        (Some(Command::Faults(faults)), _) => faults.run().await.map(|()| (0, 0)),
+        (None, Some(path)) => replay(path),
+        (None, None) => run(&options).await,
     };
     match done {
-        Ok((violations, undecided)) => match (violations, undecided) {
-            (0, 0) => ExitCode::SUCCESS,
-            (0, _) => ExitCode::from(UNDECIDED),
-            _ => ExitCode::from(VIOLATED),
-        },
+        Ok((0, 0)) => ExitCode::SUCCESS,
+        Ok((0, _)) => ExitCode::from(UNDECIDED),
+        Ok(_) => ExitCode::from(VIOLATED),
         Err(error) => {
             eprintln!("the run failed: {error:#}");
             ExitCode::from(BROKE)
@@ -50,77 +53,111 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Violations, and what could not be decided.
-type Score = (usize, usize);
-
 fn replay(path: &Path) -> Result<Score> {
     let (history, summary) = run::replay(path)?;
     summary.print();
     if let Some(folder) = path.parent() {
         summary.write(&history, folder)?;
+        println!("report: {}", folder.join("index.html").display());
     }
     Ok((summary.violations(), summary.undecided()))
 }
 
-async fn run_one(options: &Options) -> Result<Score> {
-    let mut faults = Vec::new();
-    for name in &options.fault {
-        faults.push(faults::known(name)?);
-    }
-    if faults.is_empty() {
-        faults = faults::usable(options.loopback);
+async fn run(options: &Options) -> Result<Score> {
+    deploy::end_on_signal();
+    if options.all { run_all(options).await } else { run_mix(options).await }
+}
+
+/// One deployment; its faults take turns.
+async fn run_mix(options: &Options) -> Result<Score> {
+    let named = options.fault.iter().filter(|name| *name != "random");
+    let mut faults = named.map(|name| faults::by_name(name)).collect::<Result<Vec<_>>>()?;
+    if faults.len() < options.fault.len() || faults.is_empty() {
+        faults.extend(usable(options)?);
     }
     let summary = one(options, faults, options.time, "").await?;
     Ok((summary.violations(), summary.undecided()))
 }
 
-/// Each fault by itself, for its share of the time.
+/// Each fault by itself, in a deployment of its own, for its share of the time.
 async fn run_all(options: &Options) -> Result<Score> {
-    let faults = faults::usable(options.loopback);
-    let share = options.time / u32::try_from(faults.len()).unwrap_or(u32::MAX).max(1);
-    let mut runs = Vec::new();
-    for fault in faults {
-        println!("--- {fault}");
-        runs.push((fault.to_owned(), one(options, vec![fault], share, fault).await?));
+    let mut faults = vec![faults::by_name("none")?];
+    faults.extend(usable(options)?);
+    if options.previous.is_some() {
+        faults.push(faults::by_name("rolling-upgrade")?);
     }
-    let table = report::markdown(&runs);
+    let share = options.time / u32::try_from(faults.len()).unwrap_or(u32::MAX).max(1);
+    let mut rows = Vec::new();
+    for fault in faults {
+        println!("\n--- {}", fault.name);
+        let done = one(options, vec![fault], share, fault.name).await;
+        // The others are still worth knowing.
+        let done = done.map_err(|error| format!("{error:#}"));
+        if let Err(error) = &done {
+            eprintln!("the run failed: {error}");
+        }
+        rows.push(Row { fault: fault.name, done });
+    }
+    let table = report::markdown(&rows);
     println!("\n{table}");
     if let Some(path) = &options.write {
         report::write_between_markers(path, &table)?;
     }
-    let sum = |of: fn(&Summary) -> usize| runs.iter().map(|(_, summary)| of(summary)).sum();
+    let sum = |of: fn(&Summary) -> usize| {
+        // A run that failed has not shown that anything holds.
+        rows.iter().map(|row| row.done.as_ref().map_or(1, of)).sum()
+    };
     Ok((sum(Summary::violations), sum(Summary::undecided)))
 }
 
-async fn one(options: &Options, faults: Vec<&'static str>, time: Duration, label: &str) -> Result<Summary> {
+/// All that are possible here; says which are not, and why.
+fn usable(options: &Options) -> Result<Vec<&'static Known>> {
+    let (possible, missing) = faults::schedule::possible(&deployment_options(options, PathBuf::new(), 0)?);
+    for (name, why) in missing.iter().filter(|(name, _)| *name != "rolling-upgrade") {
+        eprintln!("without fault {name}: {why}");
+    }
+    Ok(possible)
+}
+
+async fn one(options: &Options, faults: Vec<&'static Known>, time: Duration, label: &str) -> Result<Summary> {
     let seed = options.seed.unwrap_or_else(|| u64::from(rand::rng().random::<u32>()));
     let folder = run_folder(&options.store, label);
+    let mut deployment = deployment_options(options, folder.join("cluster"), seed)?;
+    let names: Vec<&str> = faults.iter().map(|known| known.name).collect();
+    faults::equip(&names, &mut deployment)?;
+    println!("seed {seed}, {} s, faults: {}", time.as_secs(), names.join(", "));
     let plan = Plan {
         workloads: chosen_workloads(&options.workload)?,
         faults,
         time,
         seed,
         clients: options.clients,
-        deployment: deploy::Options {
-            binary: options.binary.clone(),
-            folder: folder.join("cluster"),
-            nodes: options.nodes,
-            gateways: options.gateways,
-        },
-        folder: folder.clone(),
+        deployment,
+        folder,
     };
-    println!("seed {seed}, {} s, faults: {}", time.as_secs(), plan.faults.join(", "));
     let (history, summary) = run::run(&plan).await?;
-    summary.write(&history, &folder)?;
+    summary.write(&history, &plan.folder)?;
     summary.print();
-    println!("report: {}", folder.join("index.html").display());
+    println!("report: {}", plan.folder.join("index.html").display());
     Ok(summary)
+}
+
+fn deployment_options(options: &Options, folder: PathBuf, seed: u64) -> Result<deploy::Options> {
+    let found =
+        |path: &Path| path.canonicalize().with_context(|| format!("there is no binary {}", path.display()));
+    Ok(deploy::Options {
+        nodes: options.nodes,
+        gateways: options.gateways,
+        seed,
+        network: if options.loopback { NetworkChoice::Loopback } else { NetworkChoice::Auto },
+        previous: options.previous.as_deref().map(found).transpose()?,
+        ..deploy::Options::new(found(&options.binary)?, folder)
+    })
 }
 
 fn run_folder(store: &Path, label: &str) -> PathBuf {
     let now = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ");
-    let name = if label.is_empty() { now.to_string() } else { format!("{now}-{label}") };
-    store.join(name)
+    store.join(if label.is_empty() { now.to_string() } else { format!("{now}-{label}") })
 }
 
 fn chosen_workloads(names: &[String]) -> Result<Vec<Arc<dyn Workload>>> {

@@ -1,53 +1,80 @@
-//! Brings faults about and undoes them, while clients work.
+//! Brings faults about and undoes them, while clients work. Which, when and for how long: `faults/schedule.rs`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use rand::SeedableRng as _;
 use rand::rngs::StdRng;
-use rand::seq::IndexedRandom as _;
-use rand::{Rng as _, SeedableRng as _};
 use tokio::time::sleep;
 
 use crate::deploy::Deployment;
-use crate::faults::{self, Fault};
+use crate::faults::schedule::{Schedule, Step};
+use crate::faults::{Fault, Known};
 use crate::history::{NEMESIS, Recorder};
 
-/// How long nothing is wrong, and how long something is.
-const QUIET_MS: std::ops::Range<u64> = 3_000..6_000;
-const FAULTY_MS: std::ops::Range<u64> = 2_000..8_000;
+/// A fault that begins so shortly before the end shows nothing.
+const WORTH_IT: Duration = Duration::from_secs(2);
 
-/// Faults take turns until the deadline, each healed before the next. The history says what was done when.
+/// Steps follow each other until the deadline, each healed before the next. The history says what was done when.
 ///
 /// # Errors
 /// A fault could not be brought about or undone.
 pub async fn run(
     deployment: &Arc<Deployment>,
     recorder: &Recorder,
-    names: &[&'static str],
+    choice: Vec<&'static Known>,
     seed: u64,
     deadline: Instant,
 ) -> Result<()> {
-    let mut random = StdRng::seed_from_u64(seed ^ 0x6e65_6d65_7369_7321);
+    let mut random = StdRng::seed_from_u64(seed);
     let left = || deadline.saturating_duration_since(Instant::now());
-    loop {
-        let quiet = Duration::from_millis(random.random_range(QUIET_MS));
-        sleep(quiet.min(left())).await;
-        let faulty = Duration::from_millis(random.random_range(FAULTY_MS));
-        let Some(name) = names.choose(&mut random).filter(|_| left() > Duration::from_secs(1)) else {
-            sleep(left()).await;
-            return Ok(());
-        };
-        let mut fault = faults::by_name(name).with_context(|| format!("there is no fault {name}"))?;
-        let done = fault.inject(deployment, &mut random).await;
-        recorder.info(NEMESIS, &format!("inject:{name}"), &done.as_deref().unwrap_or("failed half-way"));
-        tracing::info!(fault = name, done = done.as_deref().unwrap_or("failed half-way"), "injected");
-        if done.is_ok() {
-            sleep(faulty.min(left())).await;
+    for step in Schedule::new(seed, choice) {
+        sleep(step.quiet.min(left())).await;
+        if left() < WORTH_IT {
+            break;
         }
-        let healed = fault.heal(deployment).await.with_context(|| format!("fault {name}: healing"))?;
-        recorder.info(NEMESIS, &format!("heal:{name}"), &healed);
-        tracing::info!(fault = name, healed, "healed");
-        done.with_context(|| format!("fault {name}"))?;
+        one_step(deployment, recorder, &step, &mut random, deadline).await?;
     }
+    sleep(left()).await;
+    Ok(())
+}
+
+async fn one_step(
+    deployment: &Arc<Deployment>,
+    recorder: &Recorder,
+    step: &Step,
+    random: &mut StdRng,
+    deadline: Instant,
+) -> Result<()> {
+    let mut begun: Vec<Box<dyn Fault>> = Vec::new();
+    let mut injected = Ok(());
+    for known in &step.faults {
+        let name = known.name;
+        begun.push(known.make());
+        let Some(fault) = begun.last_mut() else { break };
+        // Before it begins: what comes to pass while it is brought about is part of it.
+        recorder.info(NEMESIS, &format!("begin:{name}"), &"");
+        match fault.inject(deployment, random).await {
+            Ok(done) => {
+                tracing::info!(fault = name, done, "injected");
+                recorder.info(NEMESIS, &format!("inject:{name}"), &done);
+            }
+            Err(error) => {
+                recorder.info(NEMESIS, &format!("inject:{name}"), &format!("failed half-way: {error:#}"));
+                injected = Err(error.context(format!("fault {name}")));
+                break;
+            }
+        }
+    }
+    if injected.is_ok() {
+        sleep(step.lasts.min(deadline.saturating_duration_since(Instant::now()))).await;
+    }
+    for mut fault in begun.into_iter().rev() {
+        let name = fault.name();
+        let healed = fault.heal(deployment).await.with_context(|| format!("fault {name}: healing"))?;
+        tracing::info!(fault = name, healed, "healed");
+        recorder.info(NEMESIS, &format!("heal:{name}"), &healed);
+    }
+    injected
 }

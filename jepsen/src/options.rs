@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
+
+use crate::faults::command::Faults;
 
 /// Run real Quorate processes under faults, record what their clients saw, and check it
 ///
@@ -16,12 +18,20 @@ use clap::Parser;
 ///   jepsen/run --all --time 30m
 ///   jepsen/run --replay jepsen/store/…/history.jsonl
 #[derive(Debug, Parser)]
-#[command(name = "jepsen/run", version, verbatim_doc_comment, after_help = EXIT_CODES)]
+#[command(
+    name = "jepsen/run",
+    version,
+    verbatim_doc_comment,
+    after_help = EXIT_CODES,
+    args_conflicts_with_subcommands = true
+)]
 pub struct Options {
+    #[command(subcommand)]
+    pub command: Option<Command>,
     /// What clients do; several run side by side [default: all of them]
     #[arg(long, value_name = "NAME")]
     pub workload: Vec<String>,
-    /// What goes wrong; several take turns in an order drawn from the seed [default: a random choice of all]
+    /// What goes wrong; several take turns in an order drawn from the seed [default: random, all that are possible here]
     #[arg(long, value_name = "NAME")]
     pub fault: Vec<String>,
     /// Each fault by itself, one deployment after the other, under all workloads; makes the table of docs/reliability.md
@@ -59,6 +69,12 @@ pub struct Options {
     /// Write the table of `--all` into this Markdown file, between its two markers
     #[arg(long, requires = "all", value_name = "FILE")]
     pub write: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Faults by themselves: which there are, and one by hand
+    Faults(Faults),
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 everything that was checked holds; 1 a promise was broken; 2 wrong usage; \

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::check::{Verdict, Violation};
 use crate::deploy::{self, Deployment};
+use crate::faults::Known;
 use crate::history::{History, Recorder};
 use crate::nemesis;
 use crate::report::Summary;
@@ -28,8 +29,8 @@ const CLIENTS_END_WITHIN: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 pub struct Plan {
     pub workloads: Vec<Arc<dyn Workload>>,
-    /// Names of faults that take turns.
-    pub faults: Vec<&'static str>,
+    /// They take turns.
+    pub faults: Vec<&'static Known>,
     pub time: Duration,
     pub seed: u64,
     pub clients: usize,
@@ -45,12 +46,12 @@ pub async fn run(plan: &Plan) -> Result<(History, Summary)> {
         .with_context(|| format!("cannot make {}", plan.folder.display()))?;
     let recorder = Recorder::new(&plan.folder.join("history.jsonl"))?;
     let deployment = Deployment::start(plan.deployment.clone()).await?;
-    // Whatever happens, nothing that was started or cut may stay.
     let done = run_on(plan, &deployment, &recorder).await;
-    deployment.stop().await;
-    let mut nodes = done?;
+    let ends = process_ends(&deployment);
+    drop(deployment);
     let history = recorder.finish()?;
-    nodes.merge(process_ends(&deployment));
+    let mut nodes = done?;
+    nodes.merge(ends);
     let summary = judge(plan, &history, nodes);
     Ok((history, summary))
 }
@@ -78,7 +79,7 @@ async fn run_on(plan: &Plan, deployment: &Arc<Deployment>, recorder: &Recorder) 
     }
     let deadline = Instant::now() + plan.time;
     let faults = tokio::select! {
-        faults = nemesis::run(deployment, recorder, &plan.faults, plan.seed, deadline) => faults,
+        faults = nemesis::run(deployment, recorder, plan.faults.clone(), plan.seed, deadline) => faults,
         // Clients end before the time is up only when something is wrong with them.
         Some(ended) = clients.join_next() => ended.context("a workload panicked")?.and(Ok(())),
     };
@@ -136,7 +137,8 @@ fn judge(plan: &Plan, history: &History, cluster: Verdict) -> Summary {
     let mut verdicts: Vec<(String, Verdict)> =
         plan.workloads.iter().map(|workload| (workload.name().to_owned(), workload.check(history))).collect();
     verdicts.push(("cluster".to_owned(), cluster));
-    Summary::new(history, verdicts, &plan.faults, plan.seed, plan.time)
+    let faults: Vec<&str> = plan.faults.iter().map(|known| known.name).collect();
+    Summary::new(history, verdicts, &faults, plan.seed, plan.time)
 }
 
 /// Checks a recorded history again: each workload that has events in it.

@@ -86,6 +86,8 @@ pub struct Limits {
     pub drain_ms: u64,
     /// Log entries between snapshots.
     pub snapshot_every_entries: u64,
+    /// Log entries kept behind a snapshot, for followers that are a little behind.
+    pub log_keep_entries: u64,
 }
 
 impl Default for Limits {
@@ -100,6 +102,7 @@ impl Default for Limits {
             operation_timeout_ms: 5_000,
             drain_ms: 5_000,
             snapshot_every_entries: 20_000,
+            log_keep_entries: 5_000,
         }
     }
 }

@@ -195,6 +195,7 @@ fn replica_config(config: &NodeConfig) -> ReplicaConfig {
         election_max_ms: config.raft.election_max_ms,
     };
     replica.snapshot_every_entries = config.limits.snapshot_every_entries;
+    replica.keep_entries = config.limits.log_keep_entries;
     replica
 }
 

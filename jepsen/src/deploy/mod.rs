@@ -1,22 +1,57 @@
-//! A deployment of real processes: nodes, gateways and simulated providers, each with an address of its own.
+//! A deployment of real processes: nodes, gateways and simulated providers, each with an address of its own. With root they
+//! have a network of their own (`network.rs`), else they share the loopback interface, and the network cannot be harmed.
 
+mod config;
+mod delay;
+mod disks;
+mod edge;
+mod ends;
+mod links;
+mod network;
+mod nodes;
 mod process;
+mod sweep;
+pub mod tool;
+mod tracers;
+mod well;
 
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use parking_lot::Mutex;
-use quorate_rpc::admin::ListNodesRequest;
 use quorate_rpc::{Admin, Client, ClientConfig};
 
+pub use config::LOG_KEEP;
+pub use disks::{Disk, TOOLS as DISK_TOOLS};
+pub use links::{Direction, Place, between};
+pub use network::{Network, missing as network_missing};
+pub use nodes::{Ending, faketime};
 pub use process::Process;
+
+use edge::Gateway;
+use ends::Ends;
+use nodes::Node;
 
 /// Backends of every gateway, in their order: name, and the models it serves. Each is a provider process of its own.
 pub const BACKENDS: [(&str, &str); 3] =
     [("steady", "gpt-4o"), ("health-a", "gpt-4o-mini"), ("health-b", "gpt-4o-mini")];
+
+const GRPC_PORT: u16 = 7701;
+const HTTP_PORT: u16 = 7702;
+const GATEWAY_PORT: u16 = 8080;
+const GATEWAY_HTTP_PORT: u16 = 8081;
+const PROVIDER_PORT: u16 = 8090;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NetworkChoice {
+    /// A network of its own if that can be had here.
+    Auto,
+    Loopback,
+}
 
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -26,6 +61,30 @@ pub struct Options {
     pub folder: PathBuf,
     pub nodes: u64,
     pub gateways: usize,
+    pub seed: u64,
+    pub network: NetworkChoice,
+    /// The `quorate` that nodes run until they are upgraded.
+    pub previous: Option<PathBuf>,
+    /// The nodes' clocks can be set: costs them something with each look at the clock.
+    pub clocks: bool,
+    /// Each node has a disk of its own, which can be filled.
+    pub disks: bool,
+}
+
+impl Options {
+    pub fn new(binary: PathBuf, folder: PathBuf) -> Self {
+        Self {
+            binary,
+            folder,
+            nodes: 3,
+            gateways: 2,
+            seed: 0,
+            network: NetworkChoice::Auto,
+            previous: None,
+            clocks: false,
+            disks: false,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,54 +96,86 @@ pub struct NodePlace {
     pub http: String,
 }
 
-#[derive(Debug)]
-struct Node {
-    place: NodePlace,
-    process: Option<Process>,
-}
-
-#[derive(Debug)]
-struct Gateway {
-    address: String,
-    http: String,
-    process: Option<Process>,
-}
-
+/// What is dropped first stands first: processes, then disks, then the network.
 #[derive(Debug)]
 pub struct Deployment {
-    options: Options,
+    tracers: Mutex<Vec<(u64, Process)>>,
     nodes: Mutex<Vec<Node>>,
     gateways: Mutex<Vec<Gateway>>,
-    providers: Mutex<Vec<(String, Process)>>,
+    providers: Mutex<Vec<(String, Option<Process>)>>,
+    network: Option<Network>,
+    next_node: AtomicU64,
+    ends: Mutex<Ends>,
+    options: Options,
 }
 
 impl Deployment {
-    /// Starts everything; returns when a leader is known and the gateways are ready.
+    /// Starts everything; returns when the cluster is well and the gateways answer. Those are ready once there is a
+    /// policy.
     ///
     /// # Errors
-    /// A process does not start, or does not become ready.
-    pub async fn start(options: Options) -> Result<Arc<Self>> {
+    /// A process does not start, or does not become ready; or there cannot be what the options ask for.
+    pub async fn start(mut options: Options) -> Result<Arc<Self>> {
         std::fs::create_dir_all(&options.folder)?;
-        let places = (1..=options.nodes)
-            .map(|id| Ok(NodePlace { id, address: free_address()?, http: free_address()? }))
-            .collect::<Result<Vec<_>>>()?;
+        // Processes in namespaces of their own still have this working folder, but configs are read by others too.
+        options.folder = options.folder.canonicalize()?;
+        for what in sweep::leftovers() {
+            tracing::info!(what, "removed what a dead run left");
+        }
+        let network = match (options.network, network::missing()) {
+            (NetworkChoice::Auto, None) => Some(Network::new()?),
+            (NetworkChoice::Auto, Some(why)) => {
+                tracing::warn!(why, "all share the loopback interface: no network faults");
+                None
+            }
+            (NetworkChoice::Loopback, _) => None,
+        };
         let deployment = Arc::new(Self {
-            nodes: Mutex::new(places.into_iter().map(|place| Node { place, process: None }).collect()),
+            tracers: Mutex::default(),
+            nodes: Mutex::default(),
             gateways: Mutex::default(),
             providers: Mutex::default(),
+            network,
+            next_node: AtomicU64::new(1),
+            ends: Mutex::default(),
             options,
         });
-        for (name, _) in BACKENDS {
-            deployment.start_provider(name)?;
-        }
-        for id in deployment.node_ids() {
-            deployment.start_node(id)?;
-        }
-        deployment.wait_for_leader(Duration::from_secs(30)).await?;
-        for number in 0..deployment.options.gateways {
-            deployment.add_gateway(number)?;
-        }
+        deployment.start_all().await?;
         Ok(deployment)
+    }
+
+    async fn start_all(&self) -> Result<()> {
+        if let Some(network) = &self.network {
+            network.add(Place::Providers)?;
+        }
+        for place in 0..BACKENDS.len() {
+            self.start_provider(place)?;
+        }
+        for _ in 0..self.options.nodes {
+            self.add_node()?;
+        }
+        for id in self.node_ids() {
+            self.start_node(id)?;
+        }
+        self.wait_for_leader(Duration::from_secs(30)).await?;
+        for _ in 0..self.options.gateways {
+            self.add_gateway()?;
+        }
+        // Ready they are when there is a policy.
+        self.wait_for("/healthz", Duration::from_secs(30)).await.map(drop)
+    }
+
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// The network of its own, for faults in it.
+    ///
+    /// # Errors
+    /// There is none; says why.
+    pub fn network(&self) -> Result<&Network> {
+        let why = || network::missing().unwrap_or_else(|| "the loopback interface was asked for".to_owned());
+        self.network.as_ref().with_context(|| format!("there is no network that could fail: {}", why()))
     }
 
     pub fn node_ids(&self) -> Vec<u64> {
@@ -121,98 +212,54 @@ impl Deployment {
         self.client().admin().acting_as("jepsen")
     }
 
-    /// Who leads, if the cluster says so.
-    pub async fn leader(&self) -> Option<u64> {
-        let nodes = self.admin().list_nodes(ListNodesRequest {}).await.ok()?.nodes;
-        nodes.into_iter().find(|node| node.role == "leader").map(|node| node.id)
-    }
-
-    /// # Errors
-    /// Nobody leads in time.
-    pub async fn wait_for_leader(&self, within: Duration) -> Result<u64> {
-        let deadline = Instant::now() + within;
-        loop {
-            if let Some(leader) = self.leader().await {
-                return Ok(leader);
-            }
-            if Instant::now() > deadline {
-                bail!("no node leads after {} s; logs: {}", within.as_secs(), self.options.folder.display());
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
-
-    /// Starts a node that does not run, with the data that it has.
+    /// Runs `quorate` with these arguments against the cluster; what it printed.
     ///
     /// # Errors
-    /// There is no such node, or its process cannot be started.
-    pub fn start_node(&self, id: u64) -> Result<()> {
-        let config = self.node_config(id)?;
-        let path = self.options.folder.join(format!("node-{id}.yaml"));
-        std::fs::write(&path, config)?;
-        let arguments = ["node".into(), "--config".into(), path.into_os_string()];
-        let process =
-            Process::start(&self.options.binary, &self.options.folder, &format!("node-{id}"), &arguments)?;
-        if let Some(node) = self.nodes.lock().iter_mut().find(|node| node.place.id == id) {
-            node.process = Some(process);
+    /// It did not succeed, or not in time: with what it said.
+    pub async fn quorate(&self, arguments: &[&str], within: Duration) -> Result<String> {
+        let mut command = tokio::process::Command::new(&self.options.binary);
+        command.args(arguments).env("QUORATE_NODES", self.node_addresses().join(","));
+        command.env("QUORATE_INSECURE", "true").kill_on_drop(true);
+        let asked = || format!("quorate {}", arguments.join(" "));
+        let ended = tokio::time::timeout(within, command.output());
+        let output = ended.await.with_context(|| format!("{}: no end in time", asked()))??;
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        anyhow::ensure!(output.status.success(), "{}: {said}", asked());
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    fn namespace(&self, place: Place) -> Option<String> {
+        self.network.as_ref().and_then(|network| network.namespace(place))
+    }
+
+    /// Where this place listens: on its own address, or on a free port of the loopback interface.
+    fn listen(&self, place: Place, port: u16) -> Result<String> {
+        match &self.network {
+            Some(network) => Ok(format!("{}:{port}", network.address(place))),
+            None => free_address(),
         }
-        Ok(())
     }
 
-    /// kill -9; its data stays.
-    pub fn kill_node(&self, id: u64) {
-        if let Some(node) = self.nodes.lock().iter_mut().find(|node| node.place.id == id) {
-            node.process = None;
-        }
-    }
-
-    fn node_config(&self, id: u64) -> Result<String> {
-        let places = self.node_places();
-        let me =
-            places.iter().find(|place| place.id == id).with_context(|| format!("there is no node {id}"))?;
-        let peers: String = places
-            .iter()
-            .map(|place| format!("  - {{id: {}, address: \"{}\"}}\n", place.id, place.address))
-            .collect();
-        Ok(format!(
-            "cluster: jepsen\nid: {id}\nlisten: {}\nhttp_listen: {}\ndata_dir: {}\npeers:\n{peers}",
-            me.address,
-            me.http,
-            self.options.folder.join(format!("node-{id}")).display(),
-        ))
-    }
-
-    fn start_provider(&self, name: &str) -> Result<()> {
-        let address = free_address()?;
-        let arguments = ["mock-provider".into(), "--listen".into(), address.clone().into()];
-        let log = format!("provider-{name}");
-        let process = Process::start(&self.options.binary, &self.options.folder, &log, &arguments)?;
-        self.providers.lock().push((address, process));
-        Ok(())
-    }
-
-    fn add_gateway(&self, number: usize) -> Result<()> {
-        let (address, http) = (free_address()?, free_address()?);
-        let nodes = self.node_addresses().join("\", \"");
-        let name = format!("gateway-{}", number + 1);
-        let mut config = format!(
-            "name: {name}\nlisten: {address}\nhttp_listen: {http}\nnodes: [\"{nodes}\"]\nbackends:\n"
-        );
-        for (backend, model) in BACKENDS {
-            let provider = self.provider_address(backend).unwrap_or_default();
-            config += &format!(
-                "  - {{name: {backend}, provider: OpenAI, base_url: \"http://{provider}/v1\", models: [{model}]}}\n"
-            );
-        }
-        let path = self.options.folder.join(format!("{name}.yaml"));
-        std::fs::write(&path, config)?;
-        let arguments = ["gateway".into(), "--config".into(), path.into_os_string()];
-        let process = Process::start(&self.options.binary, &self.options.folder, &name, &arguments)?;
-        self.gateways.lock().push(Gateway { address, http, process: Some(process) });
-        Ok(())
+    fn next_node(&self) -> u64 {
+        self.next_node.fetch_add(1, Ordering::Relaxed)
     }
 }
 
 fn free_address() -> Result<String> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
+}
+
+/// On Ctrl-C and SIGTERM removes namespaces and mounts and ends this process.
+pub fn end_on_signal() {
+    tokio::spawn(async {
+        let terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
+        let Ok(mut terminate) = terminate else { return };
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        }
+        eprintln!("stopped; removing what was made");
+        sweep::own();
+        std::process::exit(130);
+    });
 }

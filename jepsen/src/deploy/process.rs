@@ -2,41 +2,148 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use rustix::process::{Pid, Signal, kill_process};
+
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// What to start, and how.
+#[derive(Debug)]
+pub struct Spec<'a> {
+    pub program: &'a Path,
+    /// Its output goes to `<folder>/<name>.log`, after what is there.
+    pub folder: &'a Path,
+    pub name: &'a str,
+    /// The network namespace to run in.
+    pub namespace: Option<&'a str>,
+    /// Only for the program itself, not for what starts it.
+    pub environment: Vec<(String, String)>,
+    pub arguments: Vec<OsString>,
+}
 
 #[derive(Debug)]
 pub struct Process {
+    name: String,
+    log: PathBuf,
+    /// Where this process's lines begin in the log.
+    log_start: u64,
     child: Child,
+    /// The process stops when this closes: also when the harness is killed.
+    _stdin: Option<ChildStdin>,
 }
 
 impl Process {
-    /// Its output goes to `<folder>/<name>.log`, after what is there.
+    /// Whatever stands before the program execs it: the process that is signalled is the program itself.
     ///
     /// # Errors
     /// The program cannot be started, or the log not be written.
-    pub fn start(program: &Path, folder: &Path, name: &str, arguments: &[OsString]) -> Result<Self> {
-        let log = folder.join(format!("{name}.log"));
+    pub fn start(spec: &Spec<'_>) -> Result<Self> {
+        let log = spec.folder.join(format!("{}.log", spec.name));
         let file = File::options().create(true).append(true).open(&log);
         let file = file.with_context(|| format!("cannot write {}", log.display()))?;
-        let child = Command::new(program)
-            .args(arguments)
+        let log_start = file.metadata()?.len();
+        let mut words = words(spec).into_iter();
+        let mut child = Command::new(words.next().unwrap_or_default())
+            .args(words)
+            .args(&spec.arguments)
             .env("QUORATE_LOG", "info,openraft=error")
             .env("QUORATE_INSECURE", "true")
-            .stdin(Stdio::null())
+            .env("NO_COLOR", "1")
+            .env("RUST_BACKTRACE", "1")
+            .stdin(Stdio::piped())
             .stdout(file.try_clone()?)
             .stderr(file)
             .spawn()
-            .with_context(|| format!("cannot start {name} ({})", program.display()))?;
-        Ok(Self { child })
+            .with_context(|| format!("cannot start {} ({})", spec.name, spec.program.display()))?;
+        let stdin = child.stdin.take();
+        Ok(Self { name: spec.name.to_owned(), log, log_start, child, _stdin: stdin })
     }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// # Errors
+    /// It ended already.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let name = &self.name;
+        kill_process(Pid::from_child(&self.child), signal)
+            .with_context(|| format!("cannot signal {name} ({signal:?})"))
+    }
+
+    /// How it ended, if it did.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
+    /// Whether it ended in time.
+    pub async fn wait(&mut self, within: Duration) -> bool {
+        let deadline = Instant::now() + within;
+        while self.ended().is_none() {
+            if Instant::now() > deadline {
+                return false;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        true
+    }
+
+    /// What this process has written, not those before it.
+    pub fn output(&self) -> String {
+        let bytes = std::fs::read(&self.log).unwrap_or_default();
+        let start = usize::try_from(self.log_start).unwrap_or(usize::MAX).min(bytes.len());
+        String::from_utf8_lossy(&bytes[start..]).into_owned()
+    }
+}
+
+/// What stands before the arguments.
+fn words(spec: &Spec<'_>) -> Vec<OsString> {
+    let mut words: Vec<OsString> = Vec::new();
+    if let Some(namespace) = spec.namespace {
+        words.push("nsenter".into());
+        words.push(format!("--net=/run/netns/{namespace}").into());
+    }
+    if !spec.environment.is_empty() {
+        words.push("env".into());
+        words.extend(spec.environment.iter().map(|(name, value)| format!("{name}={value}").into()));
+    }
+    words.push(spec.program.into());
+    words
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_before_the_program_only_where_it_must() {
+        let program = Path::new("/quorate");
+        let mut spec = Spec {
+            program,
+            folder: Path::new("/run"),
+            name: "node-1",
+            namespace: None,
+            environment: Vec::new(),
+            arguments: Vec::new(),
+        };
+        assert_eq!(words(&spec), ["/quorate"]);
+        spec.namespace = Some("qj1x0-n1");
+        spec.environment = vec![("A".to_owned(), "b".to_owned())];
+        assert_eq!(words(&spec), ["nsenter", "--net=/run/netns/qj1x0-n1", "env", "A=b", "/quorate"]);
     }
 }

@@ -109,26 +109,36 @@ impl Summary {
     }
 }
 
-/// From the nemesis's events, which say `inject:NAME` and `heal:NAME`.
+/// From the nemesis's events, which say `begin:NAME`, `inject:NAME` and `heal:NAME`.
 fn fault_spans(history: &History) -> Vec<FaultSpan> {
     let mut spans: Vec<FaultSpan> = Vec::new();
     let said = |event: &Event| event.value.as_str().map_or_else(|| event.value.to_string(), str::to_owned);
     for event in history.events.iter().filter(|event| event.workload == NEMESIS) {
-        if let Some(name) = event.f.strip_prefix("inject:") {
-            let span = FaultSpan {
+        let Some((what, name)) = event.f.split_once(':') else { continue };
+        if what == "begin" {
+            spans.push(FaultSpan {
                 name: name.to_owned(),
-                done: said(event),
+                done: String::new(),
                 from_us: event.time_us,
                 to_us: u64::MAX,
-            };
-            spans.push(span);
-        } else if let Some(name) = event.f.strip_prefix("heal:")
-            && let Some(span) = spans.iter_mut().rev().find(|span| span.name == name)
-        {
-            span.to_us = event.time_us;
+            });
+        }
+        let Some(span) = spans.iter_mut().rev().find(|span| span.name == name) else { continue };
+        match what {
+            "inject" => span.done = said(event),
+            "heal" => span.to_us = event.time_us,
+            _ => {}
         }
     }
     spans
+}
+
+/// A run of `--all`.
+#[derive(Debug)]
+pub struct Row {
+    pub fault: &'static str,
+    /// `Err`: the run itself failed, and why.
+    pub done: Result<Summary, String>,
 }
 
 /// Of all workloads, by invocation.

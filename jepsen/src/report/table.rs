@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use crate::report::{Counts, Summary};
+use crate::report::{Counts, Row, Summary};
 
 const BEGIN: &str = "<!-- jepsen: begin -->";
 const END: &str = "<!-- jepsen: end -->";
@@ -59,11 +59,18 @@ pub fn text(summary: &Summary) -> String {
 }
 
 /// The runs of `--all`: a row for each fault and workload.
-pub fn markdown(runs: &[(String, Summary)]) -> String {
+pub fn markdown(rows: &[Row]) -> String {
     let mut text = String::from(
         "| fault | workload | operations | ok | fail | unknown | violations |\n| --- | --- | --- | --- | --- | --- | --- |\n",
     );
-    for (fault, summary) in runs {
+    for Row { fault, done } in rows {
+        let summary = match done {
+            Ok(summary) => summary,
+            Err(error) => {
+                let _ = writeln!(text, "| {fault} | the run failed: {error} | | | | | |");
+                continue;
+            }
+        };
         for (workload, verdict) in &summary.verdicts {
             let Some(counts) = summary.counts.get(workload) else {
                 // `cluster`: no operations of its own, so a row only if there is something to say.

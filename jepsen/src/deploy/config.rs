@@ -1,0 +1,73 @@
+//! The config files of nodes and gateways, as text.
+
+use std::path::Path;
+
+use super::{BACKENDS, NodePlace};
+
+/// Small, so that a node that was away for some seconds needs a snapshot.
+const SNAPSHOT_EVERY: u64 = 500;
+/// And this many entries are kept behind it.
+pub const LOG_KEEP: u64 = 500;
+
+/// `previous`: for a release that may not know all keys.
+pub fn node(me: &NodePlace, members: &[NodePlace], data: &Path, previous: bool) -> String {
+    let peer = |place: &NodePlace| format!("  - {{id: {}, address: \"{}\"}}\n", place.id, place.address);
+    let peers: String = members.iter().map(peer).collect();
+    let keep = if previous { String::new() } else { format!("  log_keep_entries: {LOG_KEEP}\n") };
+    format!(
+        "cluster: jepsen\nid: {}\nlisten: \"{}\"\nhttp_listen: \"{}\"\ndata_dir: \"{}\"\npeers:\n{peers}\
+         limits:\n  snapshot_every_entries: {SNAPSHOT_EVERY}\n{keep}",
+        me.id,
+        me.address,
+        me.http,
+        data.display(),
+    )
+}
+
+/// `provider` gives the address of the provider behind a backend.
+pub fn gateway(
+    name: &str,
+    address: &str,
+    http: &str,
+    nodes: &[String],
+    provider: impl Fn(&str) -> String,
+) -> String {
+    let nodes = nodes.join("\", \"");
+    let backend = |(backend, model): (&str, &str)| {
+        let url = format!("http://{}/v1", provider(backend));
+        format!("  - {{name: {backend}, provider: OpenAI, base_url: \"{url}\", models: [{model}]}}\n")
+    };
+    let backends: String = BACKENDS.into_iter().map(backend).collect();
+    format!(
+        "name: {name}\nlisten: \"{address}\"\nhttp_listen: \"{http}\"\nnodes: [\"{nodes}\"]\nbackends:\n{backends}"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(id: u64) -> NodePlace {
+        let at = |port| format!("10.0.0.{id}:{port}");
+        NodePlace { id, address: at(7701), http: at(7702) }
+    }
+
+    #[test]
+    fn a_node_knows_its_members_and_itself() {
+        let text = node(&place(2), &[place(1), place(2)], Path::new("/run/node-2"), false);
+        assert!(text.contains("id: 2\nlisten: \"10.0.0.2:7701\"\n"), "{text}");
+        assert!(text.contains("  - {id: 1, address: \"10.0.0.1:7701\"}\n"), "{text}");
+        assert!(text.contains("data_dir: \"/run/node-2\"\n"), "{text}");
+    }
+
+    #[test]
+    fn a_gateway_has_every_backend() {
+        let nodes = ["10.0.0.1:7701".to_owned(), "10.0.0.2:7701".to_owned()];
+        let text = gateway("gateway-1", "10.0.1.1:8080", "10.0.1.1:8081", &nodes, |name| format!("{name}:1"));
+        assert!(text.contains("nodes: [\"10.0.0.1:7701\", \"10.0.0.2:7701\"]"), "{text}");
+        for (backend, model) in BACKENDS {
+            let line = format!("base_url: \"http://{backend}:1/v1\", models: [{model}]");
+            assert!(text.contains(&line), "{text}");
+        }
+    }
+}

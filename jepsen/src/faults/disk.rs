@@ -1,0 +1,107 @@
+//! Disks that are full, fail, are slow, or lose their power. What was acknowledged is not lost: the node ends, and starts
+//! again when its disk is well.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use rand::Rng as _;
+use rand::rngs::StdRng;
+
+use super::choose::{self, Who};
+use super::{Doing, Fault};
+use crate::deploy::{Deployment, Disk as FileSystem, Ending};
+
+/// How a node may end whose disk does not take what it writes.
+const FAILED: Ending =
+    &["cannot go on", "No space left on device", "Input/output error", "Read-only file system"];
+/// All that makes data durable, and all that writes it.
+const SYNCS: &str = "fdatasync,fsync,sync_file_range";
+const WRITES: &str = "fdatasync,fsync,sync_file_range,pwrite64,write,writev,pwritev";
+const SLOW_MS: std::ops::RangeInclusive<u64> = 50..=800;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    Full,
+    Failing,
+    Slow,
+    PowerCut,
+}
+
+#[derive(Debug)]
+pub struct Disk {
+    pub name: &'static str,
+    pub what: What,
+    pub hit: Option<u64>,
+}
+
+impl Disk {
+    async fn harm(&self, deployment: &Deployment, id: u64, random: &mut StdRng) -> Result<String> {
+        match self.what {
+            What::Full => {
+                deployment.node_may_end(id, FAILED);
+                let bytes = deployment.on_disk(id, FileSystem::fill)?;
+                Ok(format!("the disk of node {id} is full ({} MiB were free)", bytes >> 20))
+            }
+            What::Failing => {
+                deployment.node_may_end(id, FAILED);
+                // Answers on sockets are writes too: only syncs fail for sure without harming those.
+                let inject = format!("{SYNCS}:error=EIO");
+                deployment.inject_calls(id, &inject).await?;
+                Ok(format!("syncs of node {id} fail (EIO)"))
+            }
+            What::Slow => {
+                let ms = random.random_range(SLOW_MS);
+                let inject = format!("{SYNCS}:delay_exit={}", ms * 1_000);
+                deployment.inject_calls(id, &inject).await?;
+                Ok(format!("syncs of node {id} take {ms} ms more"))
+            }
+            What::PowerCut => {
+                deployment.node_may_end(id, FAILED);
+                deployment.on_disk(id, FileSystem::power_off)?;
+                deployment.kill_node(id);
+                deployment.on_disk(id, FileSystem::power_on)?;
+                Ok(format!("node {id} and its disk lost their power"))
+            }
+        }
+    }
+}
+
+impl Fault for Disk {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn inject<'a>(&'a mut self, deployment: &'a Arc<Deployment>, random: &'a mut StdRng) -> Doing<'a> {
+        Box::pin(async move {
+            let who = if random.random_bool(0.5) { Who::Leader } else { Who::One };
+            let id = choose::one(deployment, who, random).await?;
+            self.hit = Some(id);
+            self.harm(deployment, id, random).await
+        })
+    }
+
+    fn heal<'a>(&'a mut self, deployment: &'a Arc<Deployment>) -> Doing<'a> {
+        Box::pin(async move {
+            let Some(id) = self.hit.take() else { return Ok("nothing to heal".to_owned()) };
+            deployment.restore_calls(id).await;
+            if self.what == What::Full {
+                deployment.on_disk(id, |disk| {
+                    disk.free();
+                    Ok(())
+                })?;
+            }
+            let ended = !deployment.runs(id);
+            deployment.start_node(id)?;
+            // One that is on its way out is waited for: it would end after it was started, so to speak.
+            let stays = deployment.settles(id).await;
+            deployment.start_node(id)?;
+            deployment.node_must_run(id);
+            let how = match (ended, stays) {
+                (true, _) => "ended and was started again",
+                (false, false) => "ended late and was started again",
+                (false, true) => "went on",
+            };
+            Ok(format!("the disk of node {id} is well; the node {how}"))
+        })
+    }
+}
