@@ -12,23 +12,36 @@ use tokio::net::TcpStream;
 use tonic::Status;
 use tonic::transport::{Channel, Uri};
 
-/// A second connection was wanted under the name of the first.
+/// Why there is no connection.
 #[derive(Debug)]
-struct Spent;
+enum NoConnection {
+    Io(std::io::Error),
+    /// A second one was wanted under the name of the first.
+    Spent,
+}
 
-impl std::fmt::Display for Spent {
+impl std::fmt::Display for NoConnection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the connection was lost before; nothing was sent")
+        match self {
+            Self::Io(error) => write!(f, "{error}"),
+            Self::Spent => f.write_str("the connection was lost before; nothing was sent"),
+        }
     }
 }
 
-impl std::error::Error for Spent {}
+impl std::error::Error for NoConnection {}
+
+impl From<std::io::Error> for NoConnection {
+    fn from(error: std::io::Error) -> Self {
+        Self::Io(error)
+    }
+}
 
 /// Was nothing sent, because the connection had already gone?
 pub fn was_never_sent(status: &Status) -> bool {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(status);
     while let Some(error) = cause {
-        if error.is::<Spent>() {
+        if error.is::<NoConnection>() {
             return true;
         }
         cause = error.source();
@@ -53,11 +66,11 @@ struct Once {
     used: Arc<AtomicBool>,
 }
 
-type Connecting = Pin<Box<dyn Future<Output = Result<TokioIo<TcpStream>, std::io::Error>> + Send>>;
+type Connecting = Pin<Box<dyn Future<Output = Result<TokioIo<TcpStream>, NoConnection>> + Send>>;
 
 impl tower_service::Service<Uri> for Once {
     type Response = TokioIo<TcpStream>;
-    type Error = std::io::Error;
+    type Error = NoConnection;
     type Future = Connecting;
 
     fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
@@ -68,7 +81,7 @@ impl tower_service::Service<Uri> for Once {
         let (address, used) = (self.address.clone(), self.used.swap(true, Ordering::Relaxed));
         Box::pin(async move {
             if used {
-                return Err(std::io::Error::other(Spent));
+                return Err(NoConnection::Spent);
             }
             let stream = TcpStream::connect(&address).await?;
             stream.set_nodelay(true)?;
@@ -85,14 +98,16 @@ mod tests {
 
     #[test]
     fn only_what_was_never_sent_counts_as_such() {
-        let io = std::io::Error::other(Spent);
-        assert!(was_never_sent(&Status::from_error(Box::new(Wrapped(io)))));
+        let wrapped = Wrapped(Box::new(Wrapped(Box::new(NoConnection::Spent))));
+        assert!(was_never_sent(&Status::from_error(Box::new(wrapped))));
+        let wrapped = Wrapped(Box::new(std::io::Error::other("broken pipe")));
+        assert!(!was_never_sent(&Status::from_error(Box::new(wrapped))));
         assert!(!was_never_sent(&Status::new(Code::Unavailable, "broken pipe")));
     }
 
     /// As the transport wraps an error of the connector.
     #[derive(Debug)]
-    struct Wrapped(std::io::Error);
+    struct Wrapped(Box<dyn std::error::Error + Send + Sync>);
 
     impl std::fmt::Display for Wrapped {
         fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -102,7 +117,7 @@ mod tests {
 
     impl std::error::Error for Wrapped {
         fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-            self.0.get_ref().map(|inner| inner as &(dyn std::error::Error + 'static))
+            Some(&*self.0)
         }
     }
 }
