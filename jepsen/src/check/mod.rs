@@ -1,5 +1,22 @@
 //! What a checker says of a history.
 
+pub mod accounts;
+mod agreement;
+mod amounts;
+pub mod availability;
+pub mod counts;
+mod faults;
+mod linear;
+pub mod order;
+mod reads;
+mod search;
+#[cfg(test)]
+mod simulated;
+mod tenant;
+#[cfg(test)]
+mod tests;
+pub mod words;
+
 use serde::Serialize;
 
 /// Something that must not happen.

@@ -1,0 +1,48 @@
+//! At the end, when every node has caught up: all show the same accounts, and none finds a property of its ledger broken.
+
+use std::collections::BTreeMap;
+
+use super::words::{self, Call, Invariants, Snapshot};
+use super::{Verdict, Violation};
+use crate::history::{History, Outcome};
+
+pub fn check(history: &History, workload: &str) -> Verdict {
+    let mut verdict = Verdict::default();
+    let mut last: BTreeMap<String, Vec<(u64, Snapshot)>> = BTreeMap::new();
+    let mut ledgers = 0;
+    for operation in history.operations(workload) {
+        let is_read = operation.f == words::FINAL_READ;
+        if !is_read && operation.f != words::INVARIANTS {
+            continue;
+        }
+        let call = Call::from_history(&operation).unwrap_or_default();
+        if !matches!(operation.outcome, Outcome::Ok(_)) {
+            verdict.undecided.push(format!("node {} could not be read at the end", call.node));
+        } else if let Some(seen) = words::answer(&operation).filter(|_| is_read) {
+            last.entry(call.tenant).or_default().push((operation.index, seen));
+        } else if let Some(found) = words::answer::<Invariants>(&operation) {
+            ledgers += 1;
+            verdict.violations.extend(found.violations.into_iter().map(|detail| Violation {
+                property: "ledger's own invariants".to_owned(),
+                detail: format!("node {}: {detail}", found.node),
+                events: vec![operation.index],
+            }));
+        }
+    }
+    verdict.checked.push(("agreement: tenants".to_owned(), last.len() as u64));
+    verdict.checked.push(("ledger's own invariants: nodes".to_owned(), ledgers));
+    for (tenant, seen) in last {
+        let Some(((first_event, first), others)) = seen.split_first() else { continue };
+        for (event, other) in others.iter().filter(|(_, other)| other.accounts != first.accounts) {
+            verdict.violations.push(Violation {
+                property: "agreement".to_owned(),
+                detail: format!(
+                    "tenant {tenant}: node {} has {:?}, node {} has {:?}",
+                    first.node, first.accounts, other.node, other.accounts
+                ),
+                events: vec![*first_event, *event],
+            });
+        }
+    }
+    verdict
+}

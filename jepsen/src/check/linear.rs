@@ -1,0 +1,128 @@
+//! Linearizable per tenant, and alike when replayed in the order of the log: see `search.rs` for how that is decided.
+//! A search that gives up is neither a pass nor a violation.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+
+use super::accounts::{Asked, Life};
+use super::search::{By, Found, Step, Told, search};
+use super::tenant::{Ask, Tenant};
+use super::words::{self, Answer, Snapshot};
+use super::{Verdict, Violation};
+use crate::history::Outcome;
+
+/// Answers compared with states, for one tenant: minutes at most.
+pub const TRIES: u64 = 1_000_000;
+/// The search goes as deep as a tenant has operations.
+const STACK_BYTES: usize = 256 << 20;
+const THREADS: usize = 2;
+
+pub fn check(lives: &[Life], tries: u64) -> Verdict {
+    let (next, verdict) = (AtomicUsize::new(0), Mutex::new(Verdict::default()));
+    let work = || {
+        while let Some(life) = lives.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let one = check_life(life, tries);
+            verdict.lock().merge(one);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            let spawned = std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, work);
+            if let Err(error) = spawned {
+                verdict.lock().undecided.push(format!("no thread to search in: {error}"));
+            }
+        }
+    });
+    let mut verdict = verdict.into_inner();
+    let operations: usize = lives.iter().map(|life| life.operations.len()).sum();
+    verdict.checked = vec![
+        ("linearizable: tenants".to_owned(), lives.len() as u64),
+        ("linearizable: operations".to_owned(), operations as u64),
+    ];
+    verdict
+}
+
+fn check_life(life: &Life, tries: u64) -> Verdict {
+    let mut verdict = Verdict::default();
+    let start = Tenant::new(&life.limits);
+    let mut steps = Vec::with_capacity(life.operations.len());
+    for asked in &life.operations {
+        match step(asked) {
+            Some(step) => steps.extend(step),
+            None => verdict.undecided.push(format!(
+                "tenant {}, event {}: an answer of an unknown kind",
+                life.tenant, asked.operation.index
+            )),
+        }
+    }
+    // An order that follows the log and real time is one that follows real time: no more is to be shown.
+    let by_log = search(&start, &steps, By::Log, tries);
+    if by_log == Found::Order {
+        return verdict;
+    }
+    report(&mut verdict, life, "replayed in log order", &by_log, &steps);
+    // Stale reads are bound to the log only.
+    steps.retain(|step| step.ask != Ask::Read || step.invoked_us > 0);
+    let by_time = search(&start, &steps, By::RealTime, tries);
+    report(&mut verdict, life, "linearizable", &by_time, &steps);
+    verdict
+}
+
+/// `None`: not understood. No step: it did not happen, or changed nothing and saw nothing.
+fn step(asked: &Asked) -> Option<Option<Step>> {
+    let Asked { operation, call } = asked;
+    let Some(ask) = Ask::of(&operation.f, call) else { return Some(None) };
+    let mut step = Step {
+        event: operation.index,
+        id: call.id.clone(),
+        ask,
+        told: Told::Nothing,
+        invoked_us: operation.invoked_us.max(1),
+        completed_us: operation.completed_us,
+        index: None,
+    };
+    match (&operation.outcome, &step.ask) {
+        (Outcome::Fail, _) | (Outcome::Unknown, Ask::Read) => return Some(None),
+        (Outcome::Unknown, _) => {}
+        (Outcome::Ok(_), Ask::Read) => {
+            let seen: Snapshot = words::answer(operation)?;
+            step.index = Some(seen.index);
+            step.told = Told::Seen(seen);
+            if operation.f != words::READ {
+                // It may be as old as it likes; it saw nothing of what began after its end.
+                step.invoked_us = 0;
+            }
+        }
+        (Outcome::Ok(_), _) => {
+            let answer: Answer = words::answer(operation)?;
+            step.index = (answer.index > 0).then_some(answer.index);
+            step.told = Told::Answer(answer);
+        }
+    }
+    Some(Some(step))
+}
+
+fn report(verdict: &mut Verdict, life: &Life, property: &str, found: &Found, steps: &[Step]) {
+    match found {
+        Found::Order => {}
+        Found::GaveUp => {
+            let (tenant, operations) = (&life.tenant, steps.len());
+            verdict.undecided.push(format!(
+                "{property}: the search for tenant {tenant}, {operations} operations, ran out of tries"
+            ));
+        }
+        Found::Contradiction { state, next } => {
+            let stuck: Vec<&Step> = next.iter().filter_map(|step| steps.get(*step)).collect();
+            let words = stuck.first().map_or_else(String::new, |step| {
+                let (ask, told) = (&step.ask, &step.told);
+                format!("{ask:?} was answered {told:?}, but: {}", state.describe(&step.id))
+            });
+            verdict.violations.push(Violation {
+                property: property.to_owned(),
+                detail: format!("tenant {}: no order explains every answer; {words}", life.tenant),
+                events: stuck.iter().map(|step| step.event).collect(),
+            });
+        }
+    }
+}

@@ -1,0 +1,449 @@
+//! A tenant's accounts by the rules of `jepsen/SEMANTICS.md`, and nothing of how Quorate does it: what an answer must be
+//! that is given in this state, and the state after it.
+//!
+//! Of the ledger's time the history shows only points: what an answer says of it bounds it from below, and it never goes
+//! back. An expiry is a step of its own, not before the deadline; so is nothing else. Windows do not end here: budgets of
+//! these workloads are for life.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use super::words::{Account as Seen, Answer, Call, Charge, Decision, Denied, Limit, Line, Reason, Snapshot};
+
+/// A replay inside this time gets the first decision.
+const RETENTION_MS: u64 = 60_000;
+const AHEAD_MAX_MS: u64 = 10_000;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Ask {
+    Reserve { charges: Vec<Charge>, ttl_ms: u64 },
+    Extend { ttl_ms: u64 },
+    Settle { actual: Vec<u64> },
+    Release,
+    Read,
+}
+
+impl Ask {
+    pub fn of(f: &str, call: &Call) -> Option<Self> {
+        use super::words::{EXTEND, FINAL_READ, READ, RELEASE, RESERVE, SETTLE, STALE_READ};
+        Some(match f {
+            RESERVE => Self::Reserve { charges: call.charges.clone(), ttl_ms: call.ttl_ms },
+            EXTEND => Self::Extend { ttl_ms: call.ttl_ms },
+            SETTLE => Self::Settle { actual: call.actual.clone() },
+            RELEASE => Self::Release,
+            READ | STALE_READ | FINAL_READ => Self::Read,
+            _ => return None,
+        })
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+struct Account {
+    limit: u64,
+    spent: u64,
+    reserved: u64,
+    overdraft: u64,
+    estimated: u64,
+}
+
+impl Account {
+    fn available(self) -> u64 {
+        self.limit.saturating_sub(self.spent).saturating_sub(self.reserved)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Status {
+    Open,
+    Settled,
+    Released,
+    Expired,
+    Denied(DeniedAs),
+}
+
+/// [`Denied`], to be hashed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct DeniedAs {
+    account: String,
+    at: Account,
+    asked: u64,
+}
+
+/// Not before `from`; at it, if `exact`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Deadline {
+    from: u64,
+    exact: bool,
+}
+
+impl Deadline {
+    /// Takes up what an answer says.
+    fn is(&mut self, told: u64) -> bool {
+        let fits = if self.exact { told == self.from } else { told >= self.from };
+        *self = Self { from: told, exact: true };
+        fits
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Reservation {
+    charges: Vec<Charge>,
+    ttl_ms: u64,
+    held: Vec<u64>,
+    charged: Vec<u64>,
+    first: Deadline,
+    deadline: Deadline,
+    extended: bool,
+    status: Status,
+    /// It was resolved at this ledger time or later.
+    resolved_from: u64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Tenant {
+    /// The ledger's time is this or later.
+    time: u64,
+    accounts: BTreeMap<String, Account>,
+    reservations: BTreeMap<String, Rc<Reservation>>,
+}
+
+impl Tenant {
+    pub fn new(limits: &[Limit]) -> Self {
+        let account = |limit: &Limit| {
+            (limit.account.clone(), Account { limit: limit.limit, ..Account::default() })
+        };
+        Self { accounts: limits.iter().map(account).collect(), ..Self::default() }
+    }
+
+    /// The state after an operation that was answered so; `None`: it cannot be answered so here.
+    pub fn answered(&self, id: &str, ask: &Ask, answer: &Answer) -> Option<Self> {
+        let mut next = self.clone();
+        let fits = match &answer.decision {
+            Decision::Refused { reason, how, number } => next.refused(id, ask, *reason, how, *number),
+            Decision::Denied(denied) => next.denied(id, ask, denied, answer.index > 0),
+            Decision::Extended { deadline_ms } => next.extended(id, ask, *deadline_ms),
+            decision => next.take(id, ask) && next.shows(id, ask, decision),
+        };
+        fits.then_some(next)
+    }
+
+    /// The state after an operation of which no answer is known; `None`: it would change nothing.
+    pub fn unanswered(&self, id: &str, ask: &Ask) -> Option<Self> {
+        let mut next = self.clone();
+        if !next.take(id, ask) && !matches!(ask, Ask::Reserve { .. }) {
+            return None;
+        }
+        (next != *self).then_some(next)
+    }
+
+    /// Does a read see this state?
+    pub fn read(&self, seen: &Snapshot) -> Option<Self> {
+        let mut next = self.clone();
+        let fits = |account: &Seen| {
+            self.accounts.get(&account.account).is_some_and(|known| {
+                account.limit == known.limit
+                    && account.spent == known.spent
+                    && account.reserved == known.reserved
+                    && account.available == known.available()
+                    && account.overdraft == known.overdraft
+                    && account.estimated == known.estimated
+            })
+        };
+        // An account appears with its first grant.
+        let used = |known: &Account| known.spent > 0 || known.reserved > 0;
+        let is_seen = |name: &String| seen.accounts.iter().any(|account| account.account == *name);
+        let complete = self.accounts.iter().all(|(name, known)| !used(known) || is_seen(name));
+        (complete && seen.accounts.iter().all(fits) && next.time_is(seen.time_ms)).then_some(next)
+    }
+
+    /// Open reservations, each with the earliest time at which it may expire.
+    pub fn open(&self) -> impl Iterator<Item = (&str, u64)> {
+        let open = self.reservations.iter().filter(|(_, one)| one.status == Status::Open);
+        open.map(|(id, one)| (id.as_str(), one.deadline.from))
+    }
+
+    pub fn accounts_of(&self, id: &str) -> impl Iterator<Item = &str> {
+        let charges = self.reservations.get(id).into_iter().flat_map(|one| &one.charges);
+        charges.map(|charge| charge.account.as_str())
+    }
+
+    /// In words, for a report: the reservation of this id, and its accounts.
+    pub fn describe(&self, id: &str) -> String {
+        let status = match self.reservations.get(id).map(|one| &one.status) {
+            None => "unknown",
+            Some(Status::Open) => "open",
+            Some(Status::Settled) => "settled",
+            Some(Status::Released) => "released",
+            Some(Status::Expired) => "expired",
+            Some(Status::Denied(_)) => "denied",
+        };
+        let accounts = self.accounts.iter().map(|(name, account)| {
+            let Account { limit, spent, reserved, .. } = account;
+            format!("{name}: {spent} spent and {reserved} reserved of {limit}")
+        });
+        format!("reservation {status}; {}", accounts.collect::<Vec<_>>().join(", "))
+    }
+
+    /// The reserved amounts are charged.
+    pub fn expired(&self, id: &str) -> Option<Self> {
+        let mut next = self.clone();
+        let deadline = next.reservations.get(id)?.deadline.from;
+        next.time = next.time.max(deadline);
+        let held = next.reservations.get(id)?.held.clone();
+        next.resolve(id, Status::Expired, &held).then_some(next)
+    }
+
+    fn time_is(&mut self, time: u64) -> bool {
+        let fits = time >= self.time;
+        self.time = time;
+        fits
+    }
+
+    fn reservation_mut(&mut self, id: &str) -> Option<&mut Reservation> {
+        self.reservations.get_mut(id).map(Rc::make_mut)
+    }
+
+    /// Carries it out. False: it would be denied or refused here. A denial is remembered all the same.
+    fn take(&mut self, id: &str, ask: &Ask) -> bool {
+        match ask {
+            Ask::Reserve { charges, ttl_ms } => self.reserve(id, charges, *ttl_ms),
+            Ask::Extend { ttl_ms } => {
+                let from = self.time.saturating_add(*ttl_ms);
+                let Some(one) = self.reservation_mut(id).filter(|one| one.status == Status::Open) else {
+                    return false;
+                };
+                one.deadline = Deadline { from: one.deadline.from.max(from), exact: false };
+                one.extended = true;
+                true
+            }
+            Ask::Settle { actual } => self.settle(id, actual),
+            Ask::Release => match self.reservations.get(id).map(|one| one.status.clone()) {
+                Some(Status::Released) => true,
+                Some(Status::Open | Status::Expired) => {
+                    let nothing = vec![0; self.reservations.get(id).map_or(0, |one| one.held.len())];
+                    self.resolve(id, Status::Released, &nothing)
+                }
+                _ => false,
+            },
+            Ask::Read => true,
+        }
+    }
+
+    fn reserve(&mut self, id: &str, charges: &[Charge], ttl_ms: u64) -> bool {
+        if let Some(one) = self.reservations.get(id) {
+            return one.charges == charges && one.ttl_ms == ttl_ms && !matches!(one.status, Status::Denied(_));
+        }
+        let short = self.short(charges);
+        let held: Vec<u64> = match short {
+            Some(_) => Vec::new(),
+            None => self.shares(charges),
+        };
+        for (charge, amount) in charges.iter().zip(&held) {
+            if let Some(account) = self.accounts.get_mut(&charge.account) {
+                account.reserved = account.reserved.saturating_add(*amount);
+            }
+        }
+        let from = Deadline { from: self.time.saturating_add(ttl_ms), exact: false };
+        let granted = short.is_none();
+        let reservation = Reservation {
+            charges: charges.to_vec(),
+            ttl_ms,
+            charged: vec![0; held.len()],
+            held,
+            first: from,
+            deadline: from,
+            extended: false,
+            status: short.map_or(Status::Open, Status::Denied),
+            resolved_from: self.time,
+        };
+        self.reservations.insert(id.to_owned(), Rc::new(reservation));
+        granted
+    }
+
+    /// The first account that has no room for its charge.
+    fn short(&self, charges: &[Charge]) -> Option<DeniedAs> {
+        charges.iter().find_map(|charge| {
+            let at = self.accounts.get(&charge.account).copied().unwrap_or_default();
+            let short = at.available() < charge.at_least;
+            short.then(|| DeniedAs { account: charge.account.clone(), at, asked: charge.at_least })
+        })
+    }
+
+    /// What may shrink shrinks by one share for all, the tightest.
+    fn shares(&self, charges: &[Charge]) -> Vec<u64> {
+        let (mut part, mut whole) = (1, 1);
+        for charge in charges {
+            let free = self.accounts.get(&charge.account).map_or(0, |account| account.available());
+            let room = u128::from(charge.amount.saturating_sub(charge.at_least));
+            let free = u128::from(free.saturating_sub(charge.at_least));
+            if free < room && free * whole < part * room {
+                (part, whole) = (free, room);
+            }
+        }
+        let share = |charge: &Charge| {
+            let more = u128::from(charge.amount.saturating_sub(charge.at_least)) * part / whole;
+            charge.at_least.saturating_add(u64::try_from(more).unwrap_or(u64::MAX))
+        };
+        charges.iter().map(share).collect()
+    }
+
+    fn settle(&mut self, id: &str, actual: &[u64]) -> bool {
+        let Some(one) = self.reservations.get(id) else { return false };
+        match one.status {
+            Status::Settled => one.charged == actual,
+            Status::Open | Status::Expired if one.held.len() == actual.len() => {
+                self.resolve(id, Status::Settled, actual)
+            }
+            _ => false,
+        }
+    }
+
+    /// Ends an open reservation, or corrects an expiry.
+    fn resolve(&mut self, id: &str, status: Status, amounts: &[u64]) -> bool {
+        let time = self.time;
+        let Some(one) = self.reservations.get_mut(id).map(Rc::make_mut) else { return false };
+        let was_open = one.status == Status::Open;
+        let estimate = status == Status::Expired;
+        for (((charge, held), charged), amount) in
+            one.charges.iter().zip(&one.held).zip(&mut one.charged).zip(amounts)
+        {
+            let Some(account) = self.accounts.get_mut(&charge.account) else { return false };
+            if was_open {
+                account.reserved = account.reserved.saturating_sub(*held);
+            }
+            // Only an expiry is ever taken back, and all of it was an estimate.
+            account.spent = account.spent.saturating_sub(*charged).saturating_add(*amount);
+            let estimated = if estimate { *amount } else { 0 };
+            account.estimated = account.estimated.saturating_sub(*charged).saturating_add(estimated);
+            account.overdraft = account.overdraft.saturating_add(amount.saturating_sub(*held));
+            *charged = *amount;
+        }
+        (one.status, one.resolved_from) = (status, time);
+        true
+    }
+
+    /// After [`Tenant::take`]: is this the answer?
+    fn shows(&mut self, id: &str, ask: &Ask, decision: &Decision) -> bool {
+        let time = self.time;
+        let accounts = &self.accounts;
+        let Some(one) = self.reservations.get_mut(id).map(Rc::make_mut) else { return false };
+        let balances = |amounts: &[u64], lines: &[Line]| {
+            lines.len() == one.charges.len()
+                && amounts.len() == lines.len()
+                && lines.iter().zip(&one.charges).zip(amounts).all(|((line, charge), amount)| {
+                    line.account == charge.account
+                        && line.amount == *amount
+                        && accounts.get(&line.account).is_some_and(|account| stands(line, *account))
+                })
+        };
+        match (ask, decision) {
+            (Ask::Reserve { ttl_ms, .. }, Decision::Granted { deadline_ms, balances: lines }) => {
+                let fits = balances(&one.held, lines);
+                if !one.extended {
+                    one.deadline = Deadline { from: *deadline_ms, exact: true };
+                }
+                // The first answer tells when it was made; a replay, only that it was made before.
+                let fits = fits && one.first.is(*deadline_ms);
+                let made = deadline_ms.saturating_sub(*ttl_ms);
+                self.time = time.max(made);
+                fits
+            }
+            (Ask::Settle { .. }, Decision::Settled { balances: lines, overdraft }) => {
+                let over = one.charged.iter().zip(&one.held).map(|(charged, held)| charged.saturating_sub(*held));
+                balances(&one.charged, lines) && over.eq(overdraft.iter().copied())
+            }
+            (Ask::Release, Decision::Released) => one.status == Status::Released,
+            _ => false,
+        }
+    }
+
+    fn extended(&mut self, id: &str, ask: &Ask, told: u64) -> bool {
+        let Ask::Extend { ttl_ms } = ask else { return false };
+        let time = self.time;
+        let Some(one) = self.reservation_mut(id).filter(|one| one.status == Status::Open) else {
+            return false;
+        };
+        let before = std::mem::replace(&mut one.deadline, Deadline { from: told, exact: true });
+        one.extended = true;
+        if before.exact && told > before.from {
+            // It moved, and so tells the time.
+            self.time = time.max(told.saturating_sub(*ttl_ms));
+        }
+        told >= before.from && told >= time.saturating_add(*ttl_ms)
+    }
+
+    fn denied(&mut self, id: &str, ask: &Ask, told: &Denied, in_log: bool) -> bool {
+        let Ask::Reserve { charges, ttl_ms } = ask else { return false };
+        let expected = match self.reservations.get(id).map(|one| (&one.status, one)) {
+            Some((Status::Denied(denied), one)) if one.charges == *charges && one.ttl_ms == *ttl_ms => {
+                Some(denied.clone())
+            }
+            Some(_) => None,
+            None => self.short(charges),
+        };
+        let fits = expected.is_some_and(|denied| {
+            denied.account == told.short.account
+                && stands(&told.short, denied.at)
+                && told.asked == denied.asked
+                && told.available == denied.at.available()
+                && told.held_by_reservations == (denied.at.spent.saturating_add(denied.asked) <= denied.at.limit)
+        });
+        if fits && in_log {
+            self.reserve(id, charges, *ttl_ms);
+        }
+        fits
+    }
+
+    fn refused(&mut self, id: &str, ask: &Ask, reason: Reason, how: &str, number: u64) -> bool {
+        let known = self.reservations.get(id).cloned();
+        match (reason, known) {
+            (Reason::IdReused, Some(one)) => {
+                matches!(ask, Ask::Reserve { charges, ttl_ms } if *charges != one.charges || *ttl_ms != one.ttl_ms)
+            }
+            (Reason::AlreadyResolved, Some(one)) => {
+                let was = match one.status {
+                    Status::Open => return false,
+                    Status::Settled => "settled",
+                    Status::Released => "released",
+                    Status::Expired => "expired",
+                    Status::Denied(_) => "denied",
+                };
+                !matches!(ask, Ask::Reserve { .. }) && how == was && !self.clone().take(id, ask)
+            }
+            (Reason::UnknownReservation, known) => {
+                !matches!(ask, Ask::Reserve { .. }) && known.is_none_or(|one| self.forgets(id, &one))
+            }
+            (Reason::StaleId, known) => {
+                let made = id_time_ms(id);
+                number > RETENTION_MS
+                    && known.is_none_or(|one| self.forgets(id, &one))
+                    && made.is_some_and(|made| self.time_is(made.saturating_add(number)))
+            }
+            (Reason::FutureId, None) => {
+                let made = id_time_ms(id);
+                number > AHEAD_MAX_MS && made.is_some_and(|made| self.time_is(made.saturating_sub(number)))
+            }
+            _ => false,
+        }
+    }
+
+    /// So it is later than the retention after its end.
+    fn forgets(&mut self, id: &str, one: &Reservation) -> bool {
+        if one.status == Status::Open {
+            return false;
+        }
+        self.time = self.time.max(one.resolved_from.saturating_add(RETENTION_MS));
+        self.reservations.remove(id);
+        true
+    }
+}
+
+fn stands(line: &Line, account: Account) -> bool {
+    line.limit == account.limit && line.spent == account.spent && line.reserved == account.reserved
+}
+
+/// The time inside a UUIDv7.
+fn id_time_ms(id: &str) -> Option<u64> {
+    let digits: String = id.chars().filter(|digit| *digit != '-').take(12).collect();
+    u64::from_str_radix(&digits, 16).ok()
+}
