@@ -1,6 +1,7 @@
 //! `jepsen/run`: real Quorate processes under faults. What is promised: `jepsen/SEMANTICS.md`.
 
 mod check;
+mod client;
 mod deploy;
 mod faults;
 mod history;
