@@ -18,6 +18,10 @@ pub use process::Process;
 pub const BACKENDS: [(&str, &str); 3] =
     [("steady", "gpt-4o"), ("health-a", "gpt-4o-mini"), ("health-b", "gpt-4o-mini")];
 
+/// Short, so that a run sees their ends: reservations of a killed gateway expire after 15 s, a lost probe after 3.
+const GATEWAY_TIMEOUTS: &str =
+    "timeouts: {first_byte_ms: 2000, idle_ms: 3000, total_ms: 10000, settle_ms: 5000, probe_ms: 3000}\n";
+
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The `quorate` under test.
@@ -103,6 +107,11 @@ impl Deployment {
     /// `host:port` of each gateway's HTTP side.
     pub fn gateway_addresses(&self) -> Vec<String> {
         self.gateways.lock().iter().map(|gateway| gateway.address.clone()).collect()
+    }
+
+    /// `host:port` of each gateway's /metrics and /readyz, in the same order.
+    pub fn gateway_http_addresses(&self) -> Vec<String> {
+        self.gateways.lock().iter().map(|gateway| gateway.http.clone()).collect()
     }
 
     /// `host:port` of the provider behind the backend of this name; see [`BACKENDS`].
@@ -204,6 +213,7 @@ impl Deployment {
                 "  - {{name: {backend}, provider: OpenAI, base_url: \"http://{provider}/v1\", models: [{model}]}}\n"
             );
         }
+        config += GATEWAY_TIMEOUTS;
         let path = self.options.folder.join(format!("{name}.yaml"));
         std::fs::write(&path, config)?;
         let arguments = ["gateway".into(), "--config".into(), path.into_os_string()];
