@@ -142,10 +142,13 @@ impl Client {
             max_tokens,
             leave_after,
         };
-        let body = json!({
+        let mut body = json!({
             "model": MODEL, "stream": stream, "max_tokens": max_tokens,
             "messages": [{"role": "user", "content": text}],
         });
+        if stream && self.random.random_bool(0.5) {
+            body["stream_options"] = json!({"include_usage": true});
+        }
         let headers = [
             ("x-tenant-id", NAME),
             ("x-user-id", call.user.as_str()),

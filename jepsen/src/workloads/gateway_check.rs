@@ -104,7 +104,7 @@ fn request(tally: &mut Tally, operation: &Operation, call: &Call, calls: &[(u64,
     match (answer.status, answer.end) {
         (200, End::Whole) => {
             tally.checked(EXACT);
-            if answer.charged != Some(tokens) || answer.usage != Some(tokens) {
+            if answer.charged != Some(tokens) || answer.usage.is_some_and(|usage| usage != tokens) {
                 let detail = format!(
                     "{}: {tokens} tokens were served; the answer says {:?} charged and {:?} used",
                     call.marker, answer.charged, answer.usage
