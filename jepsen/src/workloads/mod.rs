@@ -4,6 +4,8 @@
 mod accounts;
 mod gateway;
 mod gateway_check;
+mod health;
+mod health_check;
 mod http;
 mod provider_record;
 #[cfg(test)]
@@ -52,5 +54,5 @@ pub trait Workload: Send + Sync {
 
 /// All of them, in the order of the issue.
 pub fn all() -> Vec<Arc<dyn Workload>> {
-    vec![Arc::new(gateway::Gateway::new())]
+    vec![Arc::new(gateway::Gateway::new()), Arc::new(health::Health::new())]
 }
