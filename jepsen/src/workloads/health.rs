@@ -174,38 +174,37 @@ impl Client {
     }
 }
 
-/// Now one backend, now the other, sometimes both.
+/// Trouble of one backend after the other, mostly of the first: it limits or fails, then it answers slowly or not at all, so
+/// that probes take a while, then it is well. Failed probes make the rests longer: most pass.
 async fn break_and_mend(context: &Context, http: &Http, addresses: &[String]) -> Result<()> {
     let mut random = random(context, u64::MAX);
     while !context.stop.is_cancelled() {
-        let number = random.random_range(0..addresses.len());
-        let behaviour = match random.random_range(0..6) {
-            0 => json!({"status": 429, "retry-after": random.random_range(1..4), "times": 1}),
-            1 => json!({"status": 429, "retry-after": random.random_range(1..3)}),
-            2 => json!({"status": 500}),
-            3 | 4 => json!({"hang": true}),
-            _ => Value::Null,
+        let number = usize::from(random.random_bool(0.3)) % addresses.len();
+        let trouble = match random.random_range(0..5) {
+            0 => json!({"status": 500}),
+            1 => json!({"hang": true}),
+            // One gateway meets it, and tells the others.
+            2 => json!({"status": 429, "retry-after": random.random_range(1..3), "times": 1}),
+            _ => json!({"status": 429, "retry-after": random.random_range(1..3)}),
         };
-        let (name, address) = (BACKENDS[number], &addresses[number]);
-        context.recorder.info(NAME, "switch", &json!({"backend": name, "behaviour": behaviour}));
-        if behaviour.is_null() {
-            mend(http, address).await?;
-        } else {
-            http.json(Method::POST, address, "/mock/behaviour", &behaviour).await?;
+        let probes =
+            if random.random_bool(0.8) { json!({"latency-ms": 1_200}) } else { json!({"hang": true}) };
+        for (behaviour, least_ms) in [(trouble, 300), (probes, 1_500), (Value::Null, 300)] {
+            context.recorder.info(
+                NAME,
+                "switch",
+                &json!({"backend": BACKENDS[number], "behaviour": behaviour}),
+            );
+            mend(http, &addresses[number]).await?;
+            if !behaviour.is_null() {
+                http.json(Method::POST, &addresses[number], "/mock/behaviour", &behaviour).await?;
+            }
+            let pause = Duration::from_millis(random.random_range(least_ms..least_ms + 1_000));
+            tokio::select! {
+                () = context.stop.cancelled() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
         }
-        let pause = Duration::from_millis(random.random_range(500..4_000));
-        tokio::select! {
-            () = context.stop.cancelled() => {}
-            () = tokio::time::sleep(pause) => {}
-        }
-        // Half of the trouble ends before the next begins.
-        if random.random_bool(0.5) {
-            mend(http, address).await?;
-            context.recorder.info(NAME, "switch", &json!({"backend": name, "behaviour": null}));
-        }
-    }
-    for address in addresses {
-        mend(http, address).await?;
     }
     Ok(())
 }

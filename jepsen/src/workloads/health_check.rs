@@ -166,56 +166,52 @@ fn judge(
     arrivals: &[&Arrival<'_>],
     gateways: &HashMap<u64, Gateway>,
 ) {
-    let mut probes: BTreeMap<u64, Vec<&Arrival<'_>>> = BTreeMap::new();
     for arrival in arrivals {
-        let (Some(sure), Some(gateway)) =
-            (at(revisions, arrival.served.at_us), gateways.get(&arrival.call.gateway))
-        else {
+        let arrived_us = arrival.served.at_us + TICK_US;
+        let sure = at(revisions, arrival.served.at_us).filter(|sure| arrived_us <= sure.until_us);
+        let Some(sure) = sure.filter(|sure| arrival.knew(name, sure.circuit.revision, gateways)) else {
             continue;
         };
-        let arrived_us = arrival.served.at_us + TICK_US;
-        if arrived_us > sure.until_us {
-            continue;
-        }
-        let knew = |revision| gateway.knew(name, revision, arrival.operation.invoked_us, arrived_us);
-        if knew(sure.circuit.revision) {
-            let property = if sure.circuit.state == State::Open { OPEN } else { PROBE };
-            let detail = format!(
-                "{} came to {} through gateway {}, which had seen {:?} of revision {} (held by {:?})",
-                arrival.served.marker,
-                name.0,
-                arrival.call.gateway + 1,
-                sure.circuit.state,
-                sure.circuit.revision,
-                sure.circuit.holder
-            );
-            tally.violation(property, detail, vec![arrival.operation.index, arrival.event, sure.event]);
-        } else if before(revisions, sure).is_some_and(|open| knew(open.circuit.revision)) {
-            probes.entry(sure.circuit.revision).or_default().push(arrival);
-        }
+        let property = if sure.circuit.state == State::Open { OPEN } else { PROBE };
+        let detail = format!(
+            "{} came to {} through gateway-{}, which had seen {:?} of revision {} (held by {:?})",
+            arrival.served.marker,
+            name.0,
+            arrival.call.gateway + 1,
+            sure.circuit.state,
+            sure.circuit.revision,
+            sure.circuit.holder
+        );
+        tally.violation(property, detail, vec![arrival.operation.index, arrival.event, sure.event]);
     }
-    for (revision, probes) in probes {
-        tally.checked(PROBE);
-        let Some(sure) = revisions.iter().find(|sure| sure.circuit.revision == revision) else { continue };
-        let is_late =
-            |probe: &&&Arrival<'_>| probe.served.at_us > probe.operation.invoked_us.saturating_add(LEASE_US);
+    for (open, sure) in revisions.iter().filter_map(|sure| Some((before(revisions, sure)?, sure))) {
+        // From the last moment at which nobody can have had the probe.
+        let came = |arrival: &&&Arrival<'_>| {
+            arrival.served.at_us >= open.until_us
+                && arrival.served.at_us + TICK_US <= sure.until_us
+                && arrival.served.at_us <= arrival.operation.invoked_us.saturating_add(LEASE_US)
+                && arrival.knew(name, open.circuit.revision, gateways)
+        };
+        let probes: Vec<_> = arrivals.iter().filter(came).collect();
+        if !probes.is_empty() {
+            tally.checked(PROBE);
+        }
         let of_holder =
-            |probe: &&Arrival<'_>| format!("gateway-{}", probe.call.gateway + 1) == sure.circuit.holder;
-        let prompt: Vec<_> = probes.iter().filter(|probe| !is_late(probe)).copied().collect();
-        if prompt.len() > 1 || !prompt.iter().all(|probe| of_holder(probe)) {
-            let names: Vec<_> = prompt
+            |probe: &&&Arrival<'_>| format!("gateway-{}", probe.call.gateway + 1) == sure.circuit.holder;
+        if probes.len() > 1 || !probes.iter().all(of_holder) {
+            let names = probes
                 .iter()
-                .map(|probe| format!("{} through gateway-{}", probe.served.marker, probe.call.gateway + 1))
-                .collect();
+                .map(|probe| format!("{} through gateway-{}", probe.served.marker, probe.call.gateway + 1));
             let detail = format!(
-                "{} {}: {} holds the probe of revision {revision}, and there came {}",
+                "{} {}: {} holds the probe of revision {}, and there came {}",
                 name.0,
                 name.1,
                 sure.circuit.holder,
-                names.join(", ")
+                sure.circuit.revision,
+                names.collect::<Vec<_>>().join(", ")
             );
-            let events = prompt.iter().flat_map(|probe| [probe.operation.index, probe.event]);
-            tally.violation(PROBE, detail, events.chain([sure.event]).collect());
+            let events = probes.iter().flat_map(|probe| [probe.operation.index, probe.event]);
+            tally.violation(PROBE, detail, events.chain([open.event, sure.event]).collect());
         }
     }
 }
@@ -294,6 +290,14 @@ fn gateways(tally: &mut Tally, operations: &[Operation]) -> HashMap<u64, Gateway
         });
     }
     gateways
+}
+
+impl Arrival<'_> {
+    fn knew(&self, name: &Name, revision: u64, gateways: &HashMap<u64, Gateway>) -> bool {
+        let (made_us, arrived_us) = (self.operation.invoked_us, self.served.at_us + TICK_US);
+        let gateway = gateways.get(&self.call.gateway);
+        gateway.is_some_and(|gateway| gateway.knew(name, revision, made_us, arrived_us))
+    }
 }
 
 impl Gateway {

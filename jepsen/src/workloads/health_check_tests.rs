@@ -89,10 +89,14 @@ fn who_did_not_know_and_the_probe_may_come() {
         // When it is closed again.
         request(1, 1_050, 1_060),
     ];
-    let verdict = check(&history(&requests, |_| ()));
+    // Of those who knew, this one went nowhere.
+    let elsewhere = |script: &mut Script| {
+        script.at(250).ok(CHAT, &Call { marker: "health-x".to_owned(), gateway: 1 }, &())
+    };
+    let verdict = check(&history(&requests, elsewhere));
     assert!(verdict.passed(), "{verdict:?}");
     let counts: HashMap<_, _> = verdict.checked.iter().cloned().collect();
-    assert_eq!(counts[PROBE], 1);
+    assert!(counts[PROBE] == 1 && counts[OPEN] > 0, "{counts:?}");
     assert!(counts[OPINION] > 0 && counts[MONOTONE] > 0, "{counts:?}");
 }
 
@@ -103,6 +107,7 @@ fn who_knew_may_not_come() {
         ("half-open, and known", vec![request(1, 750, 760)], vec![PROBE]),
         ("not the holder", vec![request(1, 550, 650)], vec![PROBE]),
         ("two probes", vec![request(0, 550, 650), request(0, 560, 660)], vec![PROBE]),
+        ("sent when open, before anybody has seen the probe", vec![request(1, 450, 560)], vec![PROBE]),
         ("long after", vec![request(1, 250, 3_650)], vec![]),
         ("sent when open, and late", vec![request(1, 250, 800)], vec![PROBE]),
     ];
