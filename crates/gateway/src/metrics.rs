@@ -85,13 +85,16 @@ struct CircuitLabels {
 #[derive(Debug, Default)]
 pub(crate) struct ProviderStates {
     family: Family<CircuitLabels, Gauge>,
+    /// Which change of the circuit that is: what this gateway has seen, it goes by.
+    revisions: Family<CircuitLabels, Gauge>,
     shown: Mutex<std::collections::HashSet<CircuitLabels>>,
 }
 
 impl ProviderStates {
-    pub(crate) fn set(&self, backend: &str, model: &str, state: i64) {
+    pub(crate) fn set(&self, backend: &str, model: &str, state: i64, revision: u64) {
         let labels = CircuitLabels { backend: backend.to_owned(), model: model.to_owned() };
         self.family.get_or_create(&labels).set(state);
+        self.revisions.get_or_create(&labels).set(i64::try_from(revision).unwrap_or(i64::MAX));
         self.shown.lock().insert(labels);
     }
 
@@ -101,6 +104,7 @@ impl ProviderStates {
             let kept = quorate_rpc::circuit(known, &labels.backend, &labels.model).is_some();
             if !kept {
                 self.family.remove(labels);
+                self.revisions.remove(labels);
             }
             kept
         });
@@ -204,6 +208,11 @@ impl Metrics {
             "provider_state",
             "0 closed, 1 open, 2 half-open, 3 drained; without a model: the whole backend",
             self.provider_state.family.clone(),
+        );
+        r.register(
+            "provider_revision",
+            "The ledger's number of the change that provider_state shows",
+            self.provider_state.revisions.clone(),
         );
         r.register("probes", "Probes of backends that rested, by verdict", self.probes.clone());
         r.register(

@@ -25,7 +25,8 @@ pub struct Life {
 /// Each tenant that a workload made known, with its operations.
 pub fn lives(history: &History, workload: &str) -> Vec<Life> {
     let mut lives: BTreeMap<String, Life> = BTreeMap::new();
-    for event in history.events.iter().filter(|event| event.workload == workload && event.f == words::TENANT) {
+    for event in history.events.iter().filter(|event| event.workload == workload && event.f == words::TENANT)
+    {
         let Ok(known) = serde_json::from_value::<words::Tenant>(event.value.clone()) else { continue };
         let life = lives.entry(known.tenant.clone()).or_default();
         (life.tenant, life.limits) = (known.tenant, known.accounts);

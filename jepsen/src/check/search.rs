@@ -157,12 +157,7 @@ impl<'a> Search<'a> {
     }
 
     /// Those without an answer that let one of `next` fit, one after the other, by their number.
-    fn place_unanswered(
-        &mut self,
-        state: &Tenant,
-        next: &[usize],
-        left: usize,
-    ) -> Result<bool, OutOfTries> {
+    fn place_unanswered(&mut self, state: &Tenant, next: &[usize], left: usize) -> Result<bool, OutOfTries> {
         let mut frontier = vec![(Vec::new(), state.clone())];
         let mut met = HashSet::new();
         for _ in 0..self.spree {
@@ -260,8 +255,7 @@ impl<'a> Search<'a> {
             _ => None,
         });
         let latest = seen.min().unwrap_or(u64::MAX);
-        let due: Vec<&str> =
-            state.open().filter(|(_, from)| *from <= latest).map(|(id, _)| id).collect();
+        let due: Vec<&str> = state.open().filter(|(_, from)| *from <= latest).map(|(id, _)| id).collect();
         let ids = unanswered.iter().map(|(_, step)| step.id.as_str()).chain(due.iter().copied());
         let matters = self.accounts.reach(next.iter().map(|step| &self.steps[*step]), ids);
         let matters = |id: &str| self.accounts.of(id) & matters != 0;

@@ -192,7 +192,8 @@ impl Simulation {
     fn reserve(&mut self, tenant: String) -> Command {
         let id = self.fresh_id();
         let amount = self.random.random_range(1..80);
-        let at_least = if self.random.random_bool(0.3) { self.random.random_range(0..=amount) } else { amount };
+        let at_least =
+            if self.random.random_bool(0.3) { self.random.random_range(0..=amount) } else { amount };
         let subject = if self.random.random_bool(0.5) { "a" } else { "b" };
         let charge = |budget: &str, subject: &str| Charge {
             budget: budget.to_owned(),
@@ -266,7 +267,8 @@ impl Simulation {
                 Some(outcome)
             }
             Command::Reserve { tenant, charges, ttl_ms, wait, .. } if granted => {
-                let (tenant, id, charges, ttl_ms) = (tenant.clone(), self.fresh_id(), charges.clone(), *ttl_ms);
+                let (tenant, id, charges, ttl_ms) =
+                    (tenant.clone(), self.fresh_id(), charges.clone(), *ttl_ms);
                 let again = Command::Reserve { tenant, id, charges, ttl_ms, wait: *wait };
                 if self.ledger.would_deny(self.at(), &again).is_some()
                     || !self.strikes(Bug::ReplayedAsNew, step)
@@ -294,7 +296,8 @@ impl Simulation {
     /// As if the settlement had been applied again.
     fn charge_unseen(&mut self, tenant: &str, charges: &[Charge], actual: &[Amount]) {
         let id = self.fresh_id();
-        let least = |charge: &Charge| Charge { amount: Amount::ZERO, at_least: Amount::ZERO, ..charge.clone() };
+        let least =
+            |charge: &Charge| Charge { amount: Amount::ZERO, at_least: Amount::ZERO, ..charge.clone() };
         let charges = charges.iter().map(least).collect();
         let tenant = tenant.to_owned();
         self.apply(&Command::Reserve { tenant: tenant.clone(), id, charges, ttl_ms: 1_000, wait: false });
@@ -347,10 +350,13 @@ impl Simulation {
     fn read_stale(&mut self, step: usize) {
         let node = self.random.random_range(1..4);
         let shown = self.shown.get(&node).copied().unwrap_or(0);
-        let before = self.past.iter().filter(|(index, _)| *index < shown).map(|(index, _)| *index).next_back();
+        let before =
+            self.past.iter().filter(|(index, _)| *index < shown).map(|(index, _)| *index).next_back();
         let back = before.filter(|_| self.strikes(Bug::ReadBack, step));
         let from = back.unwrap_or(shown.max(self.index.saturating_sub(8)));
-        let Some((index, ledger)) = self.past.iter().find(|(index, _)| *index >= from).cloned() else { return };
+        let Some((index, ledger)) = self.past.iter().find(|(index, _)| *index >= from).cloned() else {
+            return;
+        };
         self.shown.insert(node, index);
         let tenant = tenant(false);
         let seen = self.snapshot(&ledger, &tenant, index, node);

@@ -109,9 +109,8 @@ pub struct Tenant {
 
 impl Tenant {
     pub fn new(limits: &[Limit]) -> Self {
-        let account = |limit: &Limit| {
-            (limit.account.clone(), Account { limit: limit.limit, ..Account::default() })
-        };
+        let account =
+            |limit: &Limit| (limit.account.clone(), Account { limit: limit.limit, ..Account::default() });
         Self { accounts: limits.iter().map(account).collect(), ..Self::default() }
     }
 
@@ -231,7 +230,9 @@ impl Tenant {
 
     fn reserve(&mut self, id: &str, charges: &[Charge], ttl_ms: u64) -> bool {
         if let Some(one) = self.reservations.get(id) {
-            return one.charges == charges && one.ttl_ms == ttl_ms && !matches!(one.status, Status::Denied(_));
+            return one.charges == charges
+                && one.ttl_ms == ttl_ms
+                && !matches!(one.status, Status::Denied(_));
         }
         let short = self.short(charges);
         let held: Vec<u64> = match short {
@@ -349,7 +350,8 @@ impl Tenant {
                 fits
             }
             (Ask::Settle { .. }, Decision::Settled { balances: lines, overdraft }) => {
-                let over = one.charged.iter().zip(&one.held).map(|(charged, held)| charged.saturating_sub(*held));
+                let over =
+                    one.charged.iter().zip(&one.held).map(|(charged, held)| charged.saturating_sub(*held));
                 balances(&one.charged, lines) && over.eq(overdraft.iter().copied())
             }
             (Ask::Release, Decision::Released) => one.status == Status::Released,
@@ -386,7 +388,8 @@ impl Tenant {
                 && stands(&told.short, denied.at)
                 && told.asked == denied.asked
                 && told.available == denied.at.available()
-                && told.held_by_reservations == (denied.at.spent.saturating_add(denied.asked) <= denied.at.limit)
+                && told.held_by_reservations
+                    == (denied.at.spent.saturating_add(denied.asked) <= denied.at.limit)
         });
         if fits && in_log {
             self.reserve(id, charges, *ttl_ms);

@@ -9,6 +9,10 @@ const SNAPSHOT_EVERY: u64 = 500;
 /// And this many entries are kept behind it.
 pub const LOG_KEEP: u64 = 500;
 
+/// Short, so that a run sees their ends: reservations of a killed gateway expire after 15 s, a lost probe after 3.
+const GATEWAY_TIMEOUTS: &str =
+    "timeouts: {first_byte_ms: 2000, idle_ms: 3000, total_ms: 10000, settle_ms: 5000, probe_ms: 3000}\n";
+
 /// `previous`: for a release that may not know all keys.
 pub fn node(me: &NodePlace, members: &[NodePlace], data: &Path, previous: bool) -> String {
     let peer = |place: &NodePlace| format!("  - {{id: {}, address: \"{}\"}}\n", place.id, place.address);
@@ -39,7 +43,7 @@ pub fn gateway(
     };
     let backends: String = BACKENDS.into_iter().map(backend).collect();
     format!(
-        "name: {name}\nlisten: \"{address}\"\nhttp_listen: \"{http}\"\nnodes: [\"{nodes}\"]\nbackends:\n{backends}"
+        "name: {name}\nlisten: \"{address}\"\nhttp_listen: \"{http}\"\nnodes: [\"{nodes}\"]\nbackends:\n{backends}{GATEWAY_TIMEOUTS}"
     )
 }
 

@@ -196,6 +196,11 @@ impl Deployment {
         self.gateways.lock().iter().map(|gateway| gateway.address.clone()).collect()
     }
 
+    /// `host:port` of each gateway's /metrics and /readyz, in the same order.
+    pub fn gateway_http_addresses(&self) -> Vec<String> {
+        self.gateways.lock().iter().map(|gateway| gateway.http.clone()).collect()
+    }
+
     /// `host:port` of the provider behind the backend of this name; see [`BACKENDS`].
     pub fn provider_address(&self, backend: &str) -> Option<String> {
         let place = BACKENDS.iter().position(|(name, _)| *name == backend)?;

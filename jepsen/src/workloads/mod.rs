@@ -1,6 +1,18 @@
 //! The workloads: what clients do, and what must hold of what they saw. One file each, with its checker; the checker
 //! reads nothing but the history, so a recorded one can be checked again.
 
+mod accounts;
+mod gateway;
+mod gateway_check;
+mod health;
+mod health_check;
+mod http;
+mod provider_record;
+#[cfg(test)]
+mod script;
+mod sse;
+mod tally;
+
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -42,5 +54,5 @@ pub trait Workload: Send + Sync {
 
 /// All of them, in the order of the issue.
 pub fn all() -> Vec<Arc<dyn Workload>> {
-    Vec::new()
+    vec![Arc::new(gateway::Gateway::new()), Arc::new(health::Health::new())]
 }

@@ -82,7 +82,7 @@ pub(crate) async fn follow(
                 ProviderState::Open => 1,
                 ProviderState::HalfOpen => 2,
             };
-            metrics.provider_state.set(&view.backend, &view.model, state);
+            metrics.provider_state.set(&view.backend, &view.model, state, view.revision);
         }
         metrics.provider_state.keep(&known);
         shown = newest;

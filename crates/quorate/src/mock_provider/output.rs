@@ -68,7 +68,7 @@ impl Output {
         behaviour: &Behaviour,
         chunk_ms: u64,
         error: Bytes,
-        (served, call): (Arc<Served>, Arc<Call>),
+        (served, call): (Arc<Served>, Call),
     ) -> Response<AnswerBody> {
         served.answered(&call, &self.usage);
         let (body, length) = match self.body {
@@ -154,7 +154,7 @@ fn garbage(sample: Option<&(Bytes, u64)>, sse: bool) -> Bytes {
 }
 
 /// What was served is what left, not what was planned.
-fn stepwise(steps: Vec<Step>, chunk_ms: u64, served: Arc<Served>, call: Arc<Call>) -> AnswerBody {
+fn stepwise(steps: Vec<Step>, chunk_ms: u64, served: Arc<Served>, call: Call) -> AnswerBody {
     let pause = Duration::from_millis(chunk_ms);
     let frames = stream::iter(steps)
         .then(move |step| {

@@ -30,6 +30,8 @@ use super::{Settings, keys, openai_text};
 
 const BODY_MAX_BYTES: usize = 64 << 20;
 const RESET_S: u64 = 60;
+/// By which a caller finds its request in the record.
+const REQUEST_ID: &str = "x-request-id";
 
 #[derive(Debug)]
 pub struct MockProvider {
@@ -122,7 +124,10 @@ impl Server {
     fn control(&self, head: &Parts, bytes: &Bytes) -> Response<AnswerBody> {
         let path = head.uri.path();
         match (&head.method, path) {
-            (&Method::GET, "/mock/served") => json_answer(200, &self.served.report()),
+            (&Method::GET, "/mock/served") => match served_after(head.uri.query()) {
+                Ok(after) => json_answer(200, &self.served.report(after)),
+                Err(message) => json_answer(400, &json!({"error": message})),
+            },
             (&Method::GET, "/mock/behaviour") => json_answer(200, &self.switches.report()),
             (&Method::DELETE, "/mock/behaviour") => {
                 self.switches.clear();
@@ -170,15 +175,17 @@ impl Server {
         }
         let dialect = route.dialect;
         let path = head.uri.path().to_owned();
+        let request_id = head.headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).unwrap_or("");
         let job = match self.read(route, head, bytes) {
             Ok(job) => job,
             Err(refusal) => {
-                let call = self.served.arrived(dialect, path, route.model.clone().unwrap_or_default());
+                let call =
+                    self.served.arrived(dialect, path, route.model.clone().unwrap_or_default(), request_id);
                 self.served.refused(&call, refusal.status);
                 return refused(&refusal, dialect, &Behaviour::default());
             }
         };
-        let call = self.served.arrived(dialect, path, job.ask.model.clone());
+        let call = self.served.arrived(dialect, path, job.ask.model.clone(), request_id);
         let behaviour = match job.behaviour(self.outside(dialect, &job.ask.model)) {
             Ok(behaviour) => behaviour,
             Err(refusal) => {
@@ -229,6 +236,15 @@ impl Server {
             _ => 200,
         }
     }
+}
+
+/// Of `after=NUMBER`.
+fn served_after(query: Option<&str>) -> Result<u64, String> {
+    let Some(query) = query else { return Ok(0) };
+    query
+        .strip_prefix("after=")
+        .and_then(|number| number.parse().ok())
+        .ok_or_else(|| format!("{query:?}: the only parameter is after=NUMBER, of a call"))
 }
 
 fn json_answer(status: u16, value: &Value) -> Response<AnswerBody> {

@@ -45,7 +45,11 @@ impl Provider {
     }
 
     async fn served(&self) -> Value {
-        let answer = self.send("GET", "/mock/served", &json!({})).await;
+        self.control("/mock/served").await
+    }
+
+    async fn control(&self, path: &str) -> Value {
+        let answer = self.send("GET", path, &json!({})).await;
         let text = String::from_utf8(answer).unwrap();
         serde_json::from_str(text.split_once("\r\n\r\n").unwrap().1).unwrap()
     }
@@ -172,6 +176,40 @@ async fn a_request_that_hangs_is_on_record_and_gets_nothing() {
     let mut byte = [0];
     let nothing = tokio::time::timeout(std::time::Duration::ZERO, hanging.read(&mut byte)).await;
     assert!(nothing.is_err());
+}
+
+#[tokio::test]
+async fn the_record_tells_requests_apart_and_when_they_ended() {
+    let provider = Provider::start();
+    let body = json!({"model": "mock:hang", "messages": [{"role": "user", "content": "Hello!"}]}).to_string();
+    let ask = async |id: &str| {
+        let head = format!(
+            "POST /v1/chat/completions HTTP/1.1\r\nhost: mock\r\ncontent-type: application/json\r\nauthorization: Bearer k\r\n\
+             x-request-id: {id}\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let mut stream = TcpStream::connect(provider.address()).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream
+    };
+    let until = async |path: &str, holds: &dyn Fn(&Value) -> bool| loop {
+        let served = provider.control(path).await;
+        if holds(&served) {
+            break served["calls"].clone();
+        }
+    };
+    let first = ask("one").await;
+    until("/mock/served", &|served| served["arrived"] == 1).await;
+    let _second = ask(&"x".repeat(200)).await;
+    let calls = until("/mock/served", &|served| served["arrived"] == 2).await;
+    assert_eq!((&calls[0]["number"], &calls[0]["request_id"]), (&json!(1), &json!("one")));
+    assert_eq!((&calls[0]["ended_ms"], calls[1]["request_id"].as_str().unwrap().len()), (&json!(0), 128));
+    drop(first);
+    let calls = until("/mock/served", &|served| served["calls"][0]["ended_ms"] != 0).await;
+    assert_eq!((&calls[1]["ended_ms"], calls.as_array().unwrap().len()), (&json!(0), 2));
+    let calls = until("/mock/served?after=1", &|_| true).await;
+    assert_eq!((&calls[0]["number"], calls.as_array().unwrap().len()), (&json!(2), 1));
+    assert!(provider.send("GET", "/mock/served?since=1", &json!({})).await.starts_with(b"HTTP/1.1 400"));
 }
 
 #[tokio::test]

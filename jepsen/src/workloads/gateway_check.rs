@@ -1,0 +1,179 @@
+//! Checks the workload `gateway` against the provider's own record: what was charged is what was served.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::{Deserialize, Serialize};
+
+use super::accounts::{ACCOUNTS, FINAL, Snapshot};
+use super::gateway::NAME;
+use super::provider_record::{COMPLETE, LOST, SERVED, Served};
+use super::sse::{Answer, End};
+use super::tally::Tally;
+use crate::check::Verdict;
+use crate::history::{History, Operation, Outcome};
+
+pub const CHAT: &str = "chat";
+pub const MODEL: &str = "gpt-4o";
+/// Each user's account that never starts again: everything is in it.
+pub const LIFE: &str = "gateway-life";
+/// What the gateway adds to the bytes of one short message: docs/gateway.md, "What is charged".
+const OVERHEAD_TOKENS: u64 = 64;
+const MICROS: u64 = 1_000_000;
+
+const EXACT: &str = "charged = served";
+const ONCE: &str = "served at most once";
+const FREE: &str = "refused is not served";
+const COVERED: &str = "charged covers what was cut off";
+const OVERSPENT: &str = "never above the limit";
+const RESOLVED: &str = "all reservations resolved";
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Call {
+    pub marker: String,
+    pub user: String,
+    pub gateway: u64,
+    pub stream: bool,
+    pub prompt_bytes: u64,
+    pub max_tokens: u64,
+    pub leave_after: Option<u64>,
+}
+
+/// What may have been charged for a request, in tokens.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Range {
+    least: u64,
+    most: u64,
+}
+
+pub fn check(history: &History) -> Verdict {
+    let mut tally = Tally::new([EXACT, ONCE, FREE, COVERED, OVERSPENT, RESOLVED]);
+    let events = || history.events.iter().filter(|event| event.workload == NAME);
+    if events().any(|event| event.f == LOST) {
+        tally.undecided("the provider's record lost requests before they were seen");
+    }
+    if !events().any(|event| event.f == COMPLETE) {
+        tally.undecided("the provider's record was not read to its end");
+    }
+    let mut served: HashMap<String, Vec<(u64, Served)>> = HashMap::new();
+    for event in events().filter(|event| event.f == SERVED) {
+        if let Some(call) = tally.read::<Served>(&event.value, event.index) {
+            served.entry(call.marker.clone()).or_default().push((event.index, call));
+        }
+    }
+    let operations = history.operations(NAME);
+    let mut users: BTreeMap<String, Vec<(u64, Range)>> = BTreeMap::new();
+    for operation in operations.iter().filter(|operation| operation.f == CHAT) {
+        let Some(call) = tally.read::<Call>(&operation.call, operation.index) else { continue };
+        let calls = served.remove(&call.marker).unwrap_or_default();
+        let range = request(&mut tally, operation, &call, &calls);
+        users.entry(call.user).or_default().push((operation.index, range));
+    }
+    for (marker, calls) in served {
+        let events = calls.into_iter().map(|(index, _)| index).collect();
+        tally.violation(ONCE, format!("{marker} was served, and nobody had asked for it"), events);
+    }
+    accounts(&mut tally, &operations, &users);
+    tally.verdict()
+}
+
+/// One request, by its answer; what it may have cost.
+fn request(tally: &mut Tally, operation: &Operation, call: &Call, calls: &[(u64, Served)]) -> Range {
+    let events = || std::iter::once(operation.index).chain(calls.iter().map(|(index, _)| *index)).collect();
+    let tokens: u64 = calls.iter().map(|(_, call)| call.input + call.output).sum();
+    let input: u64 = calls.iter().map(|(_, call)| call.input).sum();
+    let bound = Range { least: tokens, most: call.prompt_bytes + OVERHEAD_TOKENS + call.max_tokens };
+    tally.checked(ONCE);
+    if calls.len() > 1 {
+        let detail = format!("{} reached the provider {} times", call.marker, calls.len());
+        tally.violation(ONCE, detail, events());
+    }
+    let answer: Answer = match &operation.outcome {
+        Outcome::Unknown => return bound,
+        Outcome::Fail => {
+            tally.checked(FREE);
+            if !calls.is_empty() {
+                tally.violation(FREE, format!("{} was never sent, and was served", call.marker), events());
+            }
+            return Range::default();
+        }
+        Outcome::Ok(value) => match tally.read(value, operation.index) {
+            Some(answer) => answer,
+            None => return bound,
+        },
+    };
+    match (answer.status, answer.end) {
+        (200, End::Whole) => {
+            tally.checked(EXACT);
+            if answer.charged != Some(tokens) || answer.usage.is_some_and(|usage| usage != tokens) {
+                let detail = format!(
+                    "{}: {tokens} tokens were served; the answer says {:?} charged and {:?} used",
+                    call.marker, answer.charged, answer.usage
+                );
+                tally.violation(EXACT, detail, events());
+            }
+            Range { least: tokens, most: tokens }
+        }
+        // What was still on its way to the gateway when the client left is not charged.
+        (200, End::Left) => Range { least: input + answer.received, ..bound },
+        // The provider broke off, as far as its gateway can tell: the input, and what came.
+        (200, End::Broken) | (408 | 500 | 502 | 504, _) => Range { least: 0, ..bound },
+        (status, _) => {
+            tally.checked(FREE);
+            if !calls.is_empty() {
+                let detail = format!("{} was refused ({status} {}) and sent on", call.marker, answer.code);
+                tally.violation(FREE, detail, events());
+            }
+            Range::default()
+        }
+    }
+}
+
+fn accounts(tally: &mut Tally, operations: &[Operation], users: &BTreeMap<String, Vec<(u64, Range)>>) {
+    let mut last = None;
+    for operation in operations.iter().filter(|operation| operation.f == ACCOUNTS || operation.f == FINAL) {
+        let Outcome::Ok(value) = &operation.outcome else { continue };
+        let Some(snapshot) = tally.read::<Snapshot>(value, operation.index) else { continue };
+        for account in &snapshot.accounts {
+            for span in std::iter::once(&account.present).chain(&account.closed) {
+                tally.checked(OVERSPENT);
+                if span.is_overspent() || span.overdraft > 0 {
+                    let detail = format!("{} {}: {span:?}", account.budget, account.subject);
+                    tally.violation(OVERSPENT, detail, vec![operation.index]);
+                }
+            }
+        }
+        if operation.f == FINAL {
+            last = Some((operation.index, snapshot));
+        }
+    }
+    let Some((index, last)) = last else {
+        tally.undecided("the accounts were not read at the end");
+        return;
+    };
+    for account in &last.accounts {
+        tally.checked(RESOLVED);
+        let held =
+            std::iter::once(&account.present).chain(&account.closed).map(|span| span.reserved).sum::<u64>();
+        if held > 0 {
+            let detail = format!("{} {} still holds {held} micros", account.budget, account.subject);
+            tally.violation(RESOLVED, detail, vec![index]);
+        }
+    }
+    for (user, ranges) in users {
+        let account = last.accounts.iter().find(|seen| seen.budget == LIFE && &seen.subject == user);
+        let spent = account.map_or(0, |seen| seen.present.spent);
+        let sum = |part: fn(&Range) -> u64| ranges.iter().map(|(_, range)| part(range)).sum::<u64>() * MICROS;
+        let (least, most) = (sum(|range| range.least), sum(|range| range.most));
+        tally.checked(COVERED);
+        if !(least..=most).contains(&spent) {
+            let unclear =
+                ranges.iter().filter(|(_, range)| range.least != range.most).map(|(index, _)| *index);
+            let detail = format!("{user} was charged {spent} micros, and was served {least} to {most}");
+            tally.violation(COVERED, detail, std::iter::once(index).chain(unclear.take(20)).collect());
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "gateway_check_tests.rs"]
+mod tests;

@@ -1,0 +1,111 @@
+//! Histories made by hand: good ones, and for each property one that breaks it.
+
+use super::*;
+use crate::history::Kind;
+use crate::workloads::accounts::{Seen, Span};
+use crate::workloads::script::{Script, violated};
+
+fn call(marker: &str) -> Call {
+    Call {
+        marker: marker.to_owned(),
+        user: "gateway-0".to_owned(),
+        gateway: 0,
+        stream: true,
+        prompt_bytes: 20,
+        max_tokens: 30,
+        leave_after: None,
+    }
+}
+
+fn answer(status: u16, end: End, tokens: u64) -> Answer {
+    let tokens = (status == 200 && end == End::Whole).then_some(tokens);
+    let (code, backend) = (String::new(), "steady".to_owned());
+    Answer { status, code, backend, end, charged: tokens, usage: tokens, received: 3 }
+}
+
+fn served(marker: &str, input: u64, output: u64) -> Served {
+    let (backend, marker) = ("steady".to_owned(), marker.to_owned());
+    Served { backend, marker, status: 200, input, output, at_us: 0, ended_us: 0 }
+}
+
+fn last(spent: u64, reserved: u64, overdraft: u64) -> Snapshot {
+    let present =
+        Span { start_ms: 0, end_ms: 0, limit: 100 * MICROS, spent: spent * MICROS, reserved, overdraft };
+    let account =
+        Seen { budget: LIFE.to_owned(), subject: "gateway-0".to_owned(), present, closed: Vec::new() };
+    Snapshot { log_index: 9, time_ms: 9, accounts: vec![account] }
+}
+
+/// A whole answer of 14, a stream that was left after 3 pieces, a refusal, and one that nobody knows the end of.
+fn script() -> Script {
+    let mut script = Script::new(NAME);
+    script.ok(CHAT, &call("a"), &answer(200, End::Whole, 14));
+    script.info(SERVED, &served("a", 4, 10));
+    script.ok(CHAT, &call("b"), &answer(200, End::Left, 0));
+    script.info(SERVED, &served("b", 4, 9));
+    script.ok(CHAT, &call("c"), &answer(429, End::Whole, 0));
+    let lost = script.invoke(CHAT, &call("d"));
+    script.info(SERVED, &served("d", 4, 10));
+    script.end(lost, Kind::Info, CHAT, &());
+    let not_sent = script.invoke(CHAT, &call("e"));
+    script.end(not_sent, Kind::Fail, CHAT, &());
+    script
+}
+
+fn finished(mut script: Script, last: &Snapshot) -> Verdict {
+    script.info(COMPLETE, &"steady");
+    script.ok(FINAL, &1, last);
+    check(&script.history())
+}
+
+#[test]
+fn what_was_charged_is_what_was_served() {
+    // 14, at least 7 and at least 14; at most 14 + 20 + 64 + 30 twice.
+    for spent in [35, 60, 98] {
+        let verdict = finished(script(), &last(spent, 0, 0));
+        assert!(verdict.passed(), "{spent}: {verdict:?}");
+        assert!(verdict.checked.iter().all(|(_, count)| *count > 0), "{:?}", verdict.checked);
+    }
+}
+
+#[test]
+fn each_property_has_a_history_that_breaks_it() {
+    let broken = |change: fn(&mut Script), last: &Snapshot| {
+        let mut script = script();
+        change(&mut script);
+        violated(&finished(script, last)).into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let good = last(60, 0, 0);
+    let differs = |script: &mut Script| {
+        script.ok(CHAT, &call("x"), &answer(200, End::Whole, 14));
+        script.info(SERVED, &served("x", 4, 11));
+    };
+    assert_eq!(broken(differs, &good), [EXACT]);
+    let twice = |script: &mut Script| script.info(SERVED, &served("d", 4, 1));
+    assert_eq!(broken(twice, &good), [ONCE]);
+    let unasked = |script: &mut Script| script.info(SERVED, &served("y", 4, 1));
+    assert_eq!(broken(unasked, &good), [ONCE]);
+    for marker in ["c", "e"] {
+        let refused = if marker == "c" {
+            |script: &mut Script| script.info(SERVED, &served("c", 4, 1))
+        } else {
+            |script: &mut Script| script.info(SERVED, &served("e", 4, 1))
+        };
+        assert_eq!(broken(refused, &good), [FREE], "{marker}");
+    }
+    let nothing = |_: &mut Script| ();
+    assert_eq!(broken(nothing, &last(34, 0, 0)), [COVERED], "less than was served");
+    assert_eq!(broken(nothing, &last(60, 1, 0)), [RESOLVED]);
+    assert_eq!(broken(nothing, &last(60, 0, 1)), [OVERSPENT]);
+    assert_eq!(broken(nothing, &last(101, 0, 0)), [OVERSPENT]);
+    assert_eq!(broken(nothing, &last(300, 0, 0)), [COVERED, OVERSPENT], "more than was held");
+}
+
+#[test]
+fn without_the_record_or_the_last_read_nothing_is_decided() {
+    let verdict = check(&script().history());
+    assert_eq!(verdict.undecided.len(), 2, "{verdict:?}");
+    let mut lost = script();
+    lost.info(LOST, &"steady");
+    assert!(!finished(lost, &last(60, 0, 0)).undecided.is_empty());
+}
