@@ -11,6 +11,7 @@ mod report;
 mod run;
 mod workloads;
 
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -37,7 +38,8 @@ type Score = (usize, usize);
 #[tokio::main]
 async fn main() -> ExitCode {
     let mut options = Options::parse();
-    tracing_subscriber::fmt().with_target(false).with_writer(std::io::stderr).init();
+    let terminal = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_target(false).with_ansi(terminal).with_writer(std::io::stderr).init();
     let done = match (options.command.take(), &options.replay) {
         (Some(Command::Faults(faults)), _) => faults.run().await.map(|()| (0, 0)),
         (None, Some(path)) => replay(path),

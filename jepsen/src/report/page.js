@@ -43,7 +43,7 @@ function tell() {
     [span.name, (span.from / 1000).toFixed(2), span.to === null ? '–' : (span.to / 1000).toFixed(2), span.done]));
   summary.verdicts.forEach(([name, verdict]) => verdict.checked.forEach(([property, number]) => {
     const here = verdict.violations.some(one => one.property === property);
-    element($('checked'), 'div', `${here ? 'BROKEN' : 'holds'} – ${name}: ${property} (${number})`, here ? 'bad' : '');
+    element($('checked'), 'div', `${here ? 'BROKEN' : number ? 'holds' : 'unseen'} – ${name}: ${property} (${number})`, here ? 'bad' : '');
   }));
 }
 

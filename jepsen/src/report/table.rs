@@ -30,7 +30,12 @@ pub fn text(summary: &Summary) -> String {
         for (property, number) in &verdict.checked {
             let broken =
                 verdict.violations.iter().filter(|violation| violation.property == *property).count();
-            let word = if broken == 0 { "holds" } else { "BROKEN" };
+            let word = match (broken, number) {
+                // Nothing happened that could have broken it.
+                (0, 0) => "unseen",
+                (0, _) => "holds",
+                _ => "BROKEN",
+            };
             let _ = writeln!(text, "  {word:<7} {property} ({number})");
         }
         for violation in verdict.violations.iter().take(20) {
