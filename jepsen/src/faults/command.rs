@@ -112,6 +112,11 @@ impl Try {
             if let Err(error) = self.one(name, &deployment, &pulse, &mut random).await {
                 println!("  BAD: {error:#}");
                 bad.push(name);
+                deployment.heal_all().await?;
+                if let Err(error) = deployment.wait_until_well(WELL_WITHIN).await {
+                    println!("  and it stays so: {error:#}");
+                    break;
+                }
             }
         }
         pulse.stop.cancel();
