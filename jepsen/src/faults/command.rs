@@ -148,6 +148,12 @@ impl Try {
         let views = deployment.views().await;
         let roles: Vec<String> = views.iter().map(|view| format!("{} {}", view.id, view.role)).collect();
         println!("  during: {rate}; nodes: {}", roles.join(", "));
+        let now_ms = jiff::Timestamp::now().as_millisecond();
+        match deployment.ledger_time_ms().await.map(i64::try_from) {
+            Ok(Ok(ledger_ms)) => println!("  the ledger's time is {} ms ahead", ledger_ms - now_ms),
+            Ok(Err(error)) => return Err(error.into()),
+            Err(error) => println!("  no read: {error:#}"),
+        }
         let began = Instant::now();
         println!("  healed: {}", fault.heal(deployment).await?);
         let healed = Instant::now();

@@ -8,9 +8,11 @@ use rand::rngs::StdRng;
 
 use super::choose;
 use super::{Doing, Fault};
-use crate::deploy::Deployment;
+use crate::deploy::{Deployment, Ending};
 
 const CHANGED_WITHIN: Duration = Duration::from_secs(60);
+/// A node that is no member any more ends.
+const REMOVED: Ending = &["removed"];
 const WELL_WITHIN: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +46,7 @@ impl Members {
 
     async fn remove(&mut self, deployment: &Deployment, id: u64) -> Result<()> {
         self.leaving = Some(id);
+        deployment.node_may_end(id, REMOVED);
         deployment.quorate(&["nodes", "remove", &id.to_string()], CHANGED_WITHIN).await?;
         deployment.remove_node(id);
         self.leaving = None;
@@ -62,6 +65,7 @@ impl Members {
     async fn replace(&mut self, deployment: &Deployment, old: u64) -> Result<u64> {
         let (id, address) = self.newcomer(deployment)?;
         self.leaving = Some(old);
+        deployment.node_may_end(old, REMOVED);
         let (old_text, new_text) = (old.to_string(), id.to_string());
         let arguments = ["nodes", "replace", &old_text, "--id", &new_text, "--address", &address];
         deployment.quorate(&arguments, CHANGED_WITHIN).await?;
