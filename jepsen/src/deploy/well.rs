@@ -29,6 +29,19 @@ impl Deployment {
         newest_leader(&self.views().await).map(|view| view.id)
     }
 
+    /// # Errors
+    /// The node does not say anything in time.
+    pub async fn wait_for_answer(&self, id: u64, within: Duration) -> Result<()> {
+        let deadline = Instant::now() + within;
+        while !self.views().await.iter().any(|view| view.id == id) {
+            if Instant::now() > deadline {
+                bail!("node {id} does not answer after {} s", within.as_secs());
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        Ok(())
+    }
+
     /// The ledger's time as the leader has it.
     ///
     /// # Errors
