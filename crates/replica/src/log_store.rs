@@ -99,6 +99,8 @@ impl LogStore {
             let (found, bytes) = self.disk.read(next, end.min(tail_first), left)?;
             if found.is_empty() {
                 next = self.skip_purged(next)?;
+                // Purged meanwhile, and what comes after it does not follow on what was read before.
+                entries.clear();
             }
             next += found.len() as u64;
             left = left.saturating_sub(bytes);
@@ -148,8 +150,12 @@ impl RaftLogReader<TypeConfig> for LogStore {
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
-        let (start, end) = self.clamp(start, end);
-        self.read(start, end, READ_MAX_BYTES)
+        let (first, end) = self.clamp(start, end);
+        let entries = self.read(first, end, READ_MAX_BYTES)?;
+        // A follower would take what comes after purged entries for what comes next. With nothing to send, it is told
+        // where the leader is.
+        let next = entries.first().is_some_and(|entry| entry.log_id.index == start);
+        Ok(if next { entries } else { Vec::new() })
     }
 }
 

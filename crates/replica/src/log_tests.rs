@@ -228,3 +228,18 @@ async fn purged_frames_go_a_few_with_each_flush_also_after_a_restart() {
     assert!(!on_disk(&log, 48));
     assert!(on_disk(&log, 50), "it is not purged");
 }
+
+#[tokio::test]
+async fn replication_gets_what_it_asks_for_or_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut log = LogStore::open(folder.path(), 0).unwrap();
+    for index in 0..20 {
+        append(&mut log, vec![entry(index, 10)]).await;
+    }
+    log.purge(log_id(9)).await.unwrap();
+    let indices = |entries: Vec<Entry>| entries.iter().map(|entry| entry.log_id.index).collect::<Vec<_>>();
+    // A follower would put entry 10 where it lacks entry 5.
+    assert_eq!(indices(log.limited_get_log_entries(5, 12).await.unwrap()), Vec::<u64>::new());
+    assert_eq!(indices(log.limited_get_log_entries(10, 12).await.unwrap()), [10, 11]);
+    assert_eq!(indices(log.try_get_log_entries(5..12).await.unwrap()), [10, 11]);
+}

@@ -222,6 +222,11 @@ async fn follow(inner: Weak<Inner>, status: watch::Sender<Status>) {
         if replica.has_lost_quorum() {
             (next.role, next.leader) = (Role::Candidate, None);
         }
+        if over && next.fatal.is_none() && !*replica.inner.stopping.borrow() {
+            // A panic leaves no word: this node would go on as a leader that does nothing.
+            (next.role, next.leader) = (Role::Stopped, None);
+            next.fatal = Some("raft ended by itself; see the log".to_owned());
+        }
         let changed = status.send_if_modified(|known| {
             let changed = *known != next;
             *known = next;
@@ -239,5 +244,32 @@ async fn follow(inner: Weak<Inner>, status: watch::Sender<Status>) {
             Ok(changed) => (true, changed.is_err()),
             Err(_) => (false, false),
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_of_raft_is_the_end_of_the_node() {
+        let folder = tempfile::tempdir().unwrap();
+        let replica = Replica::open(ReplicaConfig::new("test", 1, folder.path())).await.unwrap();
+        let mut status = replica.status();
+        let asked = replica.inner.raft.with_raft_state(|_| panic!("on purpose")).await;
+        assert!(asked.is_err());
+        let told = tokio::time::timeout(CLOSE_TIMEOUT, status.wait_for(|status| status.fatal.is_some()));
+        let status = told.await.unwrap().unwrap().clone();
+        assert_eq!((status.role, status.leader), (Role::Stopped, None));
+        replica.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn a_stop_that_was_asked_for_is_no_failure() {
+        let folder = tempfile::tempdir().unwrap();
+        let replica = Replica::open(ReplicaConfig::new("test", 1, folder.path())).await.unwrap();
+        let status = replica.status();
+        replica.shutdown().await;
+        assert_eq!(status.borrow().fatal, None);
     }
 }

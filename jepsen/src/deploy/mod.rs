@@ -268,3 +268,6 @@ pub fn end_on_signal() {
         std::process::exit(130);
     });
 }
+
+#[cfg(test)]
+mod tests;

@@ -65,6 +65,8 @@ fn namespaces(prefix: &str) -> Vec<String> {
 
 /// Kills whoever runs in the namespaces of this label and removes them. What connects them goes with them.
 pub fn remove_network(label: &str) {
+    // The harness's end: namespaces are gone only some time after they were deleted.
+    let _ = tool::run("ip", &["link", "del", label]);
     for namespace in namespaces(&format!("{label}-")) {
         let pids = tool::run("ip", &["netns", "pids", &namespace]).unwrap_or_default();
         // A thread of the harness that delays packets counts as one of the processes there.

@@ -29,6 +29,28 @@ impl Deployment {
         newest_leader(&self.views().await).map(|view| view.id)
     }
 
+    /// # Errors
+    /// The node does not say anything in time.
+    pub async fn wait_for_answer(&self, id: u64, within: Duration) -> Result<()> {
+        let deadline = Instant::now() + within;
+        while !self.views().await.iter().any(|view| view.id == id) {
+            if Instant::now() > deadline {
+                bail!("node {id} does not answer after {} s", within.as_secs());
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        Ok(())
+    }
+
+    /// The ledger's time as the leader has it.
+    ///
+    /// # Errors
+    /// It does not answer a linearizable read.
+    pub async fn ledger_time_ms(&self) -> Result<u64> {
+        let views = self.views().await;
+        ledger_time_ms(&newest_leader(&views).context("no node leads")?.address).await
+    }
+
     /// Whom the leader counts as voters.
     ///
     /// # Errors
@@ -105,7 +127,7 @@ impl Deployment {
                 return Some(format!("node {id} has applied {} of {target}", view.applied_index));
             }
         }
-        if let Err(error) = read(&leader.address).await {
+        if let Err(error) = ledger_time_ms(&leader.address).await {
             return Some(format!("the leader does not answer a read: {error:#}"));
         }
         let gateways: Vec<String> = self.gateways.lock().iter().map(|gateway| gateway.http.clone()).collect();
@@ -164,14 +186,15 @@ async fn view(place: &NodePlace) -> Option<View> {
     tokio::time::timeout(ASK_WITHIN, asked).await.ok().flatten()
 }
 
-/// A read that a quorum must confirm.
-async fn read(address: &str) -> Result<()> {
+/// A read that a quorum must confirm: the ledger's time.
+async fn ledger_time_ms(address: &str) -> Result<u64> {
     let channel = endpoint(address)?.connect_timeout(ASK_WITHIN).connect_lazy();
     let mut request = Request::new(ListTenantsRequest { page_size: 1, ..ListTenantsRequest::default() });
     request.set_timeout(ASK_WITHIN);
     let mut client = AdminClient::new(channel);
     let answered = tokio::time::timeout(ASK_WITHIN, client.list_tenants(request));
-    answered.await.context("no answer")?.map(drop).map_err(|status| anyhow::anyhow!("{status}"))
+    let answer = answered.await.context("no answer")?.map_err(|status| anyhow::anyhow!("{status}"))?;
+    Ok(answer.into_inner().read_point.map_or(0, |point| point.ledger_time_ms))
 }
 
 /// Whether `/readyz` or `/healthz` of this address does.

@@ -112,6 +112,11 @@ impl Try {
             if let Err(error) = self.one(name, &deployment, &pulse, &mut random).await {
                 println!("  BAD: {error:#}");
                 bad.push(name);
+                deployment.heal_all().await?;
+                if let Err(error) = deployment.wait_until_well(WELL_WITHIN).await {
+                    println!("  and it stays so: {error:#}");
+                    break;
+                }
             }
         }
         pulse.stop.cancel();
@@ -143,6 +148,12 @@ impl Try {
         let views = deployment.views().await;
         let roles: Vec<String> = views.iter().map(|view| format!("{} {}", view.id, view.role)).collect();
         println!("  during: {rate}; nodes: {}", roles.join(", "));
+        let now_ms = jiff::Timestamp::now().as_millisecond();
+        match deployment.ledger_time_ms().await.map(i64::try_from) {
+            Ok(Ok(ledger_ms)) => println!("  the ledger's time is {} ms ahead", ledger_ms - now_ms),
+            Ok(Err(error)) => return Err(error.into()),
+            Err(error) => println!("  no read: {error:#}"),
+        }
         let began = Instant::now();
         println!("  healed: {}", fault.heal(deployment).await?);
         let healed = Instant::now();

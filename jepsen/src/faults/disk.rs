@@ -14,9 +14,9 @@ use crate::deploy::{Deployment, Disk as FileSystem, Ending};
 /// How a node may end whose disk does not take what it writes.
 const FAILED: Ending =
     &["cannot go on", "No space left on device", "Input/output error", "Read-only file system"];
-/// All that makes data durable, and all that writes it.
+/// All that makes data durable, and all that writes to a place in a file. Not `write`: that is what sockets use, too.
 const SYNCS: &str = "fdatasync,fsync,sync_file_range";
-const WRITES: &str = "fdatasync,fsync,sync_file_range,pwrite64,write,writev,pwritev";
+const WRITES: &str = "pwrite64,pwritev";
 const SLOW_MS: std::ops::RangeInclusive<u64> = 50..=800;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,10 +44,10 @@ impl Disk {
             }
             What::Failing => {
                 deployment.node_may_end(id, FAILED);
-                // Answers on sockets are writes too: only syncs fail for sure without harming those.
-                let inject = format!("{SYNCS}:error=EIO");
-                deployment.inject_calls(id, &inject).await?;
-                Ok(format!("syncs of node {id} fail (EIO)"))
+                let (calls, words) =
+                    if random.random_bool(0.5) { (SYNCS, "syncs") } else { (WRITES, "writes to the log") };
+                deployment.inject_calls(id, &format!("{calls}:error=EIO")).await?;
+                Ok(format!("{words} of node {id} fail (EIO)"))
             }
             What::Slow => {
                 let ms = random.random_range(SLOW_MS);
@@ -93,7 +93,7 @@ impl Fault for Disk {
             let ended = !deployment.runs(id);
             deployment.start_node(id)?;
             // One that is on its way out is waited for: it would end after it was started, so to speak.
-            let stays = deployment.settles(id).await;
+            let stays = self.what == What::Slow || deployment.settles(id).await;
             deployment.start_node(id)?;
             deployment.node_must_run(id);
             let how = match (ended, stays) {

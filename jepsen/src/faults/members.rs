@@ -8,9 +8,13 @@ use rand::rngs::StdRng;
 
 use super::choose;
 use super::{Doing, Fault};
-use crate::deploy::Deployment;
+use crate::deploy::{Deployment, Ending};
 
 const CHANGED_WITHIN: Duration = Duration::from_secs(60);
+/// A node that is no member any more ends.
+const REMOVED: Ending = &["removed"];
+const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
+const TRIES: u32 = 3;
 const WELL_WITHIN: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,15 +39,17 @@ pub struct Members {
 
 impl Members {
     /// A new node runs; the cluster does not know it yet.
-    fn newcomer(&mut self, deployment: &Deployment) -> Result<(u64, String)> {
+    async fn newcomer(&mut self, deployment: &Deployment) -> Result<(u64, String)> {
         let place = deployment.add_node()?;
         self.coming = Some(place.id);
         deployment.start_node(place.id)?;
+        deployment.wait_for_answer(place.id, ANSWERS_WITHIN).await?;
         Ok((place.id, place.address))
     }
 
     async fn remove(&mut self, deployment: &Deployment, id: u64) -> Result<()> {
         self.leaving = Some(id);
+        deployment.node_may_end(id, REMOVED);
         deployment.quorate(&["nodes", "remove", &id.to_string()], CHANGED_WITHIN).await?;
         deployment.remove_node(id);
         self.leaving = None;
@@ -52,7 +58,7 @@ impl Members {
     }
 
     async fn add(&mut self, deployment: &Deployment) -> Result<u64> {
-        let (id, address) = self.newcomer(deployment)?;
+        let (id, address) = self.newcomer(deployment).await?;
         let arguments = ["nodes", "add", "--id", &id.to_string(), "--address", &address];
         deployment.quorate(&arguments, CHANGED_WITHIN).await?;
         (self.coming, self.short) = (None, false);
@@ -60,8 +66,9 @@ impl Members {
     }
 
     async fn replace(&mut self, deployment: &Deployment, old: u64) -> Result<u64> {
-        let (id, address) = self.newcomer(deployment)?;
+        let (id, address) = self.newcomer(deployment).await?;
         self.leaving = Some(old);
+        deployment.node_may_end(old, REMOVED);
         let (old_text, new_text) = (old.to_string(), id.to_string());
         let arguments = ["nodes", "replace", &old_text, "--id", &new_text, "--address", &address];
         deployment.quorate(&arguments, CHANGED_WITHIN).await?;
@@ -94,11 +101,18 @@ impl Fault for Members {
 
     fn heal<'a>(&'a mut self, deployment: &'a Arc<Deployment>) -> Doing<'a> {
         Box::pin(async move {
-            self.tidy(deployment).await?;
-            let said = if self.short {
-                format!("added node {}", self.add(deployment).await?)
-            } else {
-                "nothing to add".to_owned()
+            let mut tries = 0;
+            let said = loop {
+                self.tidy(deployment).await?;
+                if !self.short {
+                    break "nothing to add".to_owned();
+                }
+                tries += 1;
+                match self.add(deployment).await {
+                    Ok(id) => break format!("added node {id} (try {tries})"),
+                    Err(error) if tries == TRIES => return Err(error),
+                    Err(error) => tracing::warn!("a node was not added: {error:#}"),
+                }
             };
             deployment.wait_until_well(WELL_WITHIN).await.context("after a change of membership")?;
             Ok(said)
