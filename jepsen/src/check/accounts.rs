@@ -25,7 +25,8 @@ pub struct Life {
 /// Each tenant that a workload made known, with its operations.
 pub fn lives(history: &History, workload: &str) -> Vec<Life> {
     let mut lives: BTreeMap<String, Life> = BTreeMap::new();
-    for event in history.events.iter().filter(|event| event.workload == workload && event.f == words::TENANT) {
+    for event in history.events.iter().filter(|event| event.workload == workload && event.f == words::TENANT)
+    {
         let Ok(known) = serde_json::from_value::<words::Tenant>(event.value.clone()) else { continue };
         let life = lives.entry(known.tenant.clone()).or_default();
         (life.tenant, life.limits) = (known.tenant, known.accounts);
@@ -41,8 +42,13 @@ pub fn lives(history: &History, workload: &str) -> Vec<Life> {
 
 /// Everything that `jepsen/SEMANTICS.md` promises of accounts.
 pub fn check(history: &History, workload: &str) -> Verdict {
+    check_within(history, workload, linear::TRIES)
+}
+
+/// The same, with so many tries for the search of each tenant.
+pub fn check_within(history: &History, workload: &str, tries: u64) -> Verdict {
     let lives = lives(history, workload);
-    let mut verdict = linear::check(&lives, linear::TRIES);
+    let mut verdict = linear::check(&lives, tries);
     verdict.merge(order::check(&order::entries(history, workload)));
     verdict.merge(amounts::check(&lives));
     verdict.merge(reads::check(history, workload));

@@ -28,7 +28,9 @@ pub fn recoveries(history: &History) -> Vec<Recovery> {
         .events
         .iter()
         .filter(|event| event.kind == Kind::Ok && event.workload != NEMESIS)
-        .filter(|event| ![words::STALE_READ, words::FINAL_READ, words::INVARIANTS].contains(&event.f.as_str()))
+        .filter(|event| {
+            ![words::STALE_READ, words::FINAL_READ, words::INVARIANTS].contains(&event.f.as_str())
+        })
         .map(|event| event.time_us)
         .collect();
     let healed = spells.iter().filter(|spell| spell.to_us < u64::MAX);
@@ -131,6 +133,9 @@ mod tests {
         ]);
         let recoveries = recoveries(&both);
         assert_eq!(recoveries.len(), 1);
-        assert_eq!((recoveries[0].fault.as_str(), recoveries[0].took_us), ("partition-halves", Some(500_000)));
+        assert_eq!(
+            (recoveries[0].fault.as_str(), recoveries[0].took_us),
+            ("partition-halves", Some(500_000))
+        );
     }
 }

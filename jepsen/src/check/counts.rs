@@ -46,7 +46,8 @@ pub fn table(history: &History, verdicts: &[(String, Verdict)]) -> Vec<Count> {
     workloads.dedup();
     for workload in workloads.into_iter().filter(|workload| *workload != NEMESIS) {
         // A process ends with an operation of unknown outcome, or goes on: its last word is that of the unknown one.
-        let infos = history.events.iter().filter(|event| event.workload == workload && event.kind == Kind::Info);
+        let infos =
+            history.events.iter().filter(|event| event.workload == workload && event.kind == Kind::Info);
         let gave_up: HashMap<u64, u64> = infos.map(|event| (event.process, event.time_us)).collect();
         for operation in history.operations(workload) {
             let ended = match operation.outcome {

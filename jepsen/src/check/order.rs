@@ -123,7 +123,8 @@ mod tests {
 
     #[test]
     fn what_overlaps_may_stand_in_any_order_and_what_follows_may_not() {
-        let (first, second) = (entry(0, Does::Write, (0, 10), (1, 7)), entry(1, Does::Write, (5, 15), (1, 6)));
+        let (first, second) =
+            (entry(0, Does::Write, (0, 10), (1, 7)), entry(1, Does::Write, (5, 15), (1, 6)));
         assert!(check(&[first, second]).passed());
         let second = Entry { invoked_us: 11, ..second };
         assert_eq!(check(&[first, second]).violations[0].events, [0, 1]);

@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, Hash as _, Hasher as _, RandomState};
 
 use super::tenant::{Ask, Tenant};
-use super::words::{Answer, Snapshot};
+use super::words::{Answer, Decision, Snapshot};
 
 /// What came back.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +19,23 @@ pub enum Told {
     Seen(Snapshot),
     /// It may have taken effect.
     Nothing,
+}
+
+impl Told {
+    /// What was seen as spent, of each account that was shown.
+    fn spent(&self) -> Vec<(&str, u64)> {
+        match self {
+            Self::Answer(Answer { decision: Decision::Granted { balances, .. }, .. })
+            | Self::Answer(Answer { decision: Decision::Settled { balances, .. }, .. }) => {
+                balances.iter().map(|line| (line.account.as_str(), line.spent)).collect()
+            }
+            Self::Seen(seen) => {
+                seen.accounts.iter().map(|account| (account.account.as_str(), account.spent)).collect()
+            }
+            // A denial may be an old one.
+            Self::Answer(_) | Self::Nothing => Vec::new(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -59,28 +76,42 @@ pub enum Found {
         state: Box<Tenant>,
         next: Vec<usize>,
     },
-    /// Not within the budget of tries.
-    GaveUp,
+    /// None was found within the budget of tries.
+    GaveUp {
+        state: Box<Tenant>,
+        next: Vec<usize>,
+    },
 }
 
-/// `tries`: how many answers may be compared with a state.
+/// How many without an answer may be placed at once, and whether also where an answer fits without them. An order that
+/// needs much to be invented is looked for last; with the last of these, every order is.
+const PASSES: [(usize, bool); 5] =
+    [(1, false), (4, false), (usize::MAX, false), (1, true), (usize::MAX, true)];
+
+/// `tries`: how many answers may be compared with a state, in each pass.
 pub fn search(start: &Tenant, steps: &[Step], by: By, tries: u64) -> Found {
-    let mut search = Search::new(steps, by, tries);
+    let mut search = Search::new(steps, by);
     let left = steps.iter().filter(|step| step.is_required()).count();
-    // Few before many: an order that needs much to be invented between two answers is looked for last.
-    for spree in [1, 2, 4, usize::MAX] {
-        search.spree = spree;
+    let mut all_seen = false;
+    for (spree, everywhere) in PASSES {
+        (search.spree, search.everywhere, search.tries) = (spree, everywhere, tries);
         search.cut = false;
         search.seen.clear();
+        search.placed.fill(false);
+        search.set = 0;
         match search.place(start, left) {
             Ok(true) => return Found::Order,
             Ok(false) if search.cut => {}
-            Ok(false) => break,
-            Err(OutOfTries) => return Found::GaveUp,
+            Ok(false) => {
+                all_seen = true;
+                break;
+            }
+            Err(OutOfTries) => {}
         }
     }
     let (_, state, next) = search.best.unwrap_or((0, start.clone(), Vec::new()));
-    Found::Contradiction { state: Box::new(state), next }
+    let state = Box::new(state);
+    if all_seen { Found::Contradiction { state, next } } else { Found::GaveUp { state, next } }
 }
 
 struct OutOfTries;
@@ -90,9 +121,9 @@ struct Search<'a> {
     by: By,
     accounts: Accounts,
     tries: u64,
-    /// How many may be placed at once that nobody answered.
     spree: usize,
-    /// Something was not looked at because of it.
+    everywhere: bool,
+    /// Something was not looked at because of these.
     cut: bool,
     placed: Vec<bool>,
     /// Of what is placed: the exclusive or of a random number for each.
@@ -106,15 +137,16 @@ struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    fn new(steps: &'a [Step], by: By, tries: u64) -> Self {
+    fn new(steps: &'a [Step], by: By) -> Self {
         let hasher = RandomState::new();
         let numbers = (0..steps.len()).map(|step| hasher.hash_one(step)).collect();
         Self {
             steps,
             by,
             accounts: Accounts::new(steps),
-            tries,
+            tries: 0,
             spree: 1,
+            everywhere: false,
             cut: false,
             placed: vec![false; steps.len()],
             set: 0,
@@ -148,23 +180,38 @@ impl<'a> Search<'a> {
                 fitting.push((*step, after));
             }
         }
+        let is_stuck = fitting.is_empty();
         for (step, after) in fitting {
             if self.with(&[step], &after, left - 1)? {
                 return Ok(true);
             }
         }
+        if !is_stuck && !self.everywhere {
+            self.cut = true;
+            return Ok(false);
+        }
         self.place_unanswered(state, &next, left)
     }
 
     /// Those without an answer that let one of `next` fit, one after the other, by their number.
-    fn place_unanswered(
-        &mut self,
-        state: &Tenant,
-        next: &[usize],
-        left: usize,
-    ) -> Result<bool, OutOfTries> {
+    fn place_unanswered(&mut self, state: &Tenant, next: &[usize], left: usize) -> Result<bool, OutOfTries> {
         let mut frontier = vec![(Vec::new(), state.clone())];
         let mut met = HashSet::new();
+        // What is due expires together, the earliest deadline first.
+        let mut due: Vec<(u64, String)> = self.due(state).map(|(id, from)| (from, id.to_owned())).collect();
+        due.sort_unstable();
+        let mut expired = state.clone();
+        for (_, id) in due {
+            let Some(after) = expired.expired(&id).filter(|after| !self.is_beyond(after, next)) else {
+                break;
+            };
+            met.insert((0, self.hash(&after)));
+            if self.fits(&after, next)? && self.with(&[], &after, left)? {
+                return Ok(true);
+            }
+            frontier.push((Vec::new(), after.clone()));
+            expired = after;
+        }
         for _ in 0..self.spree {
             let mut further = Vec::new();
             for (taken, state) in frontier {
@@ -174,14 +221,12 @@ impl<'a> Search<'a> {
                     if !met.insert((set, self.hash(&after))) {
                         continue;
                     }
-                    let mut fits = false;
-                    for step in next {
-                        fits |= self.after(&after, *step)?.is_some();
-                    }
-                    if fits && self.with(&taken, &after, left)? {
+                    if self.fits(&after, next)? && self.with(&taken, &after, left)? {
                         return Ok(true);
                     }
-                    further.push((taken, after));
+                    if !self.is_beyond(&after, next) {
+                        further.push((taken, after));
+                    }
                 }
             }
             if further.is_empty() {
@@ -191,6 +236,36 @@ impl<'a> Search<'a> {
         }
         self.cut = true;
         Ok(false)
+    }
+
+    fn fits(&mut self, state: &Tenant, next: &[usize]) -> Result<bool, OutOfTries> {
+        for step in next {
+            if self.after(state, *step)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Those that may expire now. Later reads tell a time by which it must have been due.
+    fn due<'s>(&self, state: &'s Tenant) -> impl Iterator<Item = (&'s str, u64)> + use<'s> {
+        let seen = self.left().filter_map(|(_, step)| match &step.told {
+            Told::Seen(snapshot) => Some(snapshot.time_ms),
+            _ => None,
+        });
+        let latest = seen.min().unwrap_or(u64::MAX);
+        state.open().filter(move |(_, from)| *from <= latest)
+    }
+
+    /// More is spent than any of `next` has seen, and nothing takes it back.
+    fn is_beyond(&self, state: &Tenant, next: &[usize]) -> bool {
+        let ends = self.steps.iter().enumerate().filter(|(index, step)| {
+            !step.is_required() && !self.placed[*index] && !matches!(step.ask, Ask::Reserve { .. })
+        });
+        let correctable: HashSet<&str> = ends.map(|(_, step)| step.id.as_str()).collect();
+        let beyond =
+            |(account, seen): (&str, u64)| state.surely_spent(account, |id| correctable.contains(id)) > seen;
+        next.iter().all(|step| self.steps[*step].told.spent().into_iter().any(beyond))
     }
 
     fn with(&mut self, steps: &[usize], after: &Tenant, left: usize) -> Result<bool, OutOfTries> {
@@ -254,14 +329,7 @@ impl<'a> Search<'a> {
                 !step.is_required() && free && step.invoked_us <= horizon
             })
             .collect();
-        // Later reads tell a time at which it must have been due.
-        let seen = self.left().filter_map(|(_, step)| match &step.told {
-            Told::Seen(snapshot) => Some(snapshot.time_ms),
-            _ => None,
-        });
-        let latest = seen.min().unwrap_or(u64::MAX);
-        let due: Vec<&str> =
-            state.open().filter(|(_, from)| *from <= latest).map(|(id, _)| id).collect();
+        let due: Vec<&str> = self.due(state).map(|(id, _)| id).collect();
         let ids = unanswered.iter().map(|(_, step)| step.id.as_str()).chain(due.iter().copied());
         let matters = self.accounts.reach(next.iter().map(|step| &self.steps[*step]), ids);
         let matters = |id: &str| self.accounts.of(id) & matters != 0;

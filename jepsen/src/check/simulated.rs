@@ -192,7 +192,8 @@ impl Simulation {
     fn reserve(&mut self, tenant: String) -> Command {
         let id = self.fresh_id();
         let amount = self.random.random_range(1..80);
-        let at_least = if self.random.random_bool(0.3) { self.random.random_range(0..=amount) } else { amount };
+        let at_least =
+            if self.random.random_bool(0.3) { self.random.random_range(0..=amount) } else { amount };
         let subject = if self.random.random_bool(0.5) { "a" } else { "b" };
         let charge = |budget: &str, subject: &str| Charge {
             budget: budget.to_owned(),
@@ -227,9 +228,9 @@ impl Simulation {
             }
         }
         let before = self.ledger.clone();
-        let outcome = self.wrongly(command, step).unwrap_or_else(|| self.apply(command));
         // A bug that could not be seen even in principle is none.
-        let changed = self.ledger != before;
+        let (_, changed) = self.tried(command);
+        let outcome = self.wrongly(command, step).unwrap_or_else(|| self.apply(command));
         if known && changed && is_decision(&outcome) && self.strikes(Bug::LostWrite, step) {
             self.ledger = before;
         }
@@ -237,11 +238,18 @@ impl Simulation {
         self.record(f, &call, known.then(|| to_value(Answer::from(&executed)).unwrap()));
     }
 
+    /// What the answer would be, and whether anything would change but the time.
+    fn tried(&self, command: &Command) -> (Outcome, bool) {
+        let mut before = self.ledger.clone();
+        before.apply(self.at(), &Command::AckAlerts { up_to: 0 });
+        let mut after = before.clone();
+        let outcome = after.apply(self.at(), command);
+        (outcome, after != before)
+    }
+
     /// The answer, if this is where the bug strikes.
     fn wrongly(&mut self, command: &Command, step: usize) -> Option<Outcome> {
-        let mut right = self.ledger.clone();
-        let outcome = right.apply(self.at(), command);
-        let fresh = right != self.ledger;
+        let (outcome, fresh) = self.tried(command);
         let granted = matches!(outcome, Outcome::Granted(_));
         match command {
             Command::Settle { tenant, actual, .. }
@@ -252,12 +260,16 @@ impl Simulation {
                 if !self.strikes(Bug::AppliedTwice, step) {
                     return None;
                 }
-                self.ledger = right;
+                self.apply(command);
                 self.charge_unseen(tenant, &charges, actual);
                 Some(outcome)
             }
             Command::Reserve { tenant, id, charges, ttl_ms, wait } if granted && fresh => {
-                if !self.strikes(Bug::PartialReservation, step) {
+                // What holds nothing there cannot be missed.
+                let Outcome::Granted(grant) = &outcome else { return None };
+                if grant.balances.iter().any(|balance| balance.amount.is_zero())
+                    || !self.strikes(Bug::PartialReservation, step)
+                {
                     return None;
                 }
                 let charges = charges[..1].to_vec();
@@ -266,7 +278,8 @@ impl Simulation {
                 Some(outcome)
             }
             Command::Reserve { tenant, charges, ttl_ms, wait, .. } if granted => {
-                let (tenant, id, charges, ttl_ms) = (tenant.clone(), self.fresh_id(), charges.clone(), *ttl_ms);
+                let (tenant, id, charges, ttl_ms) =
+                    (tenant.clone(), self.fresh_id(), charges.clone(), *ttl_ms);
                 let again = Command::Reserve { tenant, id, charges, ttl_ms, wait: *wait };
                 if self.ledger.would_deny(self.at(), &again).is_some()
                     || !self.strikes(Bug::ReplayedAsNew, step)
@@ -279,7 +292,7 @@ impl Simulation {
                 if !self.strikes(Bug::EarlyExpiry, step) {
                     return None;
                 }
-                self.ledger = right;
+                self.apply(command);
                 let reservation = self.ledger.reservations(tenant).find(|open| open.id == *id)?;
                 let actual = reservation.charges.iter().map(|charge| charge.amount).collect();
                 self.apply(&Command::Settle { tenant: tenant.clone(), id: *id, actual, estimated: true });
@@ -294,7 +307,8 @@ impl Simulation {
     /// As if the settlement had been applied again.
     fn charge_unseen(&mut self, tenant: &str, charges: &[Charge], actual: &[Amount]) {
         let id = self.fresh_id();
-        let least = |charge: &Charge| Charge { amount: Amount::ZERO, at_least: Amount::ZERO, ..charge.clone() };
+        let least =
+            |charge: &Charge| Charge { amount: Amount::ZERO, at_least: Amount::ZERO, ..charge.clone() };
         let charges = charges.iter().map(least).collect();
         let tenant = tenant.to_owned();
         self.apply(&Command::Reserve { tenant: tenant.clone(), id, charges, ttl_ms: 1_000, wait: false });
@@ -347,10 +361,13 @@ impl Simulation {
     fn read_stale(&mut self, step: usize) {
         let node = self.random.random_range(1..4);
         let shown = self.shown.get(&node).copied().unwrap_or(0);
-        let before = self.past.iter().filter(|(index, _)| *index < shown).map(|(index, _)| *index).next_back();
+        let before =
+            self.past.iter().filter(|(index, _)| *index < shown).map(|(index, _)| *index).next_back();
         let back = before.filter(|_| self.strikes(Bug::ReadBack, step));
         let from = back.unwrap_or(shown.max(self.index.saturating_sub(8)));
-        let Some((index, ledger)) = self.past.iter().find(|(index, _)| *index >= from).cloned() else { return };
+        let Some((index, ledger)) = self.past.iter().find(|(index, _)| *index >= from).cloned() else {
+            return;
+        };
         self.shown.insert(node, index);
         let tenant = tenant(false);
         let seen = self.snapshot(&ledger, &tenant, index, node);

@@ -1,6 +1,10 @@
 //! The workloads: what clients do, and what must hold of what they saw. One file each, with its checker; the checker
 //! reads nothing but the history, so a recorded one can be checked again.
 
+pub mod account;
+mod accounts;
+pub mod hierarchy;
+
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -42,5 +46,5 @@ pub trait Workload: Send + Sync {
 
 /// All of them, in the order of the issue.
 pub fn all() -> Vec<Arc<dyn Workload>> {
-    Vec::new()
+    vec![Arc::new(account::Account::default()), Arc::new(hierarchy::Hierarchy::default())]
 }
