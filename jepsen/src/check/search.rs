@@ -180,7 +180,11 @@ impl<'a> Search<'a> {
                 fitting.push((*step, after));
             }
         }
-        let is_stuck = fitting.is_empty();
+        // Those of one entry may have come in any order, and some answers fit anywhere: what shows balances goes first.
+        let first = next.first().and_then(|step| self.steps[*step].place());
+        let fitted: Vec<usize> = fitting.iter().map(|(step, _)| *step).collect();
+        let is_stuck = next.iter().any(|step| self.steps[*step].place() == first && !fitted.contains(step));
+        fitting.sort_by_key(|(step, _)| self.steps[*step].told.spent().is_empty());
         for (step, after) in fitting {
             if self.with(&[step], &after, left - 1)? {
                 return Ok(true);
@@ -190,11 +194,21 @@ impl<'a> Search<'a> {
             self.cut = true;
             return Ok(false);
         }
-        self.place_unanswered(state, &next, left)
+        self.place_unanswered(state, &next, &fitted, left)
     }
 
-    /// Those without an answer that let one of `next` fit, one after the other, by their number.
-    fn place_unanswered(&mut self, state: &Tenant, next: &[usize], left: usize) -> Result<bool, OutOfTries> {
+    /// Those without an answer that let one of `next` fit, by their number, each time with the one that fits.
+    fn place_unanswered(
+        &mut self,
+        state: &Tenant,
+        next: &[usize],
+        fitted: &[usize],
+        left: usize,
+    ) -> Result<bool, OutOfTries> {
+        // What fits without them is, unless every order is wanted, not what they are for.
+        let wanted: Vec<usize> =
+            next.iter().copied().filter(|step| self.everywhere || !fitted.contains(step)).collect();
+        self.cut |= wanted.len() < next.len();
         let mut frontier = vec![(Vec::new(), state.clone())];
         let mut met = HashSet::new();
         // What is due expires together, the earliest deadline first.
@@ -202,11 +216,11 @@ impl<'a> Search<'a> {
         due.sort_unstable();
         let mut expired = state.clone();
         for (_, id) in due {
-            let Some(after) = expired.expired(&id).filter(|after| !self.is_beyond(after, next)) else {
+            let Some(after) = expired.expired(&id).filter(|after| !self.is_beyond(after, &wanted)) else {
                 break;
             };
             met.insert((0, self.hash(&after)));
-            if self.fits(&after, next)? && self.with(&[], &after, left)? {
+            if self.place_wanted(&[], &after, &wanted, left)? {
                 return Ok(true);
             }
             frontier.push((Vec::new(), after.clone()));
@@ -215,16 +229,16 @@ impl<'a> Search<'a> {
         for _ in 0..self.spree {
             let mut further = Vec::new();
             for (taken, state) in frontier {
-                for (step, after) in self.options(&state, &taken, next) {
+                for (step, after) in self.options(&state, &taken, &wanted) {
                     let taken: Vec<usize> = taken.iter().copied().chain(step).collect();
                     let set = taken.iter().fold(0, |set, step| set ^ self.numbers[*step]);
                     if !met.insert((set, self.hash(&after))) {
                         continue;
                     }
-                    if self.fits(&after, next)? && self.with(&taken, &after, left)? {
+                    if self.place_wanted(&taken, &after, &wanted, left)? {
                         return Ok(true);
                     }
-                    if !self.is_beyond(&after, next) {
+                    if !self.is_beyond(&after, &wanted) {
                         further.push((taken, after));
                     }
                 }
@@ -238,10 +252,20 @@ impl<'a> Search<'a> {
         Ok(false)
     }
 
-    fn fits(&mut self, state: &Tenant, next: &[usize]) -> Result<bool, OutOfTries> {
-        for step in next {
-            if self.after(state, *step)?.is_some() {
-                return Ok(true);
+    /// One of `wanted`, after those that were `taken`.
+    fn place_wanted(
+        &mut self,
+        taken: &[usize],
+        state: &Tenant,
+        wanted: &[usize],
+        left: usize,
+    ) -> Result<bool, OutOfTries> {
+        for step in wanted {
+            if let Some(after) = self.after(state, *step)? {
+                let steps: Vec<usize> = taken.iter().chain([step]).copied().collect();
+                if self.with(&steps, &after, left - 1)? {
+                    return Ok(true);
+                }
             }
         }
         Ok(false)

@@ -9,10 +9,25 @@ use tokio_util::sync::CancellationToken;
 
 use crate::check::{availability, counts};
 use crate::deploy::{Deployment, Options};
-use crate::history::{NEMESIS, Recorder};
+use crate::history::{History, NEMESIS, Recorder};
 use crate::workloads::account::Account;
 use crate::workloads::hierarchy::Hierarchy;
 use crate::workloads::{Context, Workload};
+
+/// Checks a history again: `HISTORY=… cargo test -p quorate-jepsen again -- --ignored --nocapture`.
+#[test]
+#[ignore = "needs a history"]
+fn again() {
+    let path = std::env::var("HISTORY").unwrap();
+    let history = History::read(std::path::Path::new(&path)).unwrap();
+    let workloads: [Box<dyn Workload>; 2] = [Box::<Account>::default(), Box::<Hierarchy>::default()];
+    for workload in workloads {
+        let started = Instant::now();
+        let verdict = workload.check(&history);
+        println!("{}: checked in {} ms, {verdict:#?}", workload.name(), started.elapsed().as_millis());
+        assert!(verdict.passed());
+    }
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs the debug binary, and a minute"]
