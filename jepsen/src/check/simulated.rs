@@ -230,11 +230,14 @@ impl Simulation {
         let before = self.ledger.clone();
         // A bug that could not be seen even in principle is none.
         let (_, changed) = self.tried(command);
-        let outcome = self.wrongly(command, step).unwrap_or_else(|| self.apply(command));
+        let index = self.index;
+        // Nobody misses what nobody was told.
+        let wrong = if known { self.wrongly(command, step) } else { None };
+        let outcome = wrong.unwrap_or_else(|| self.apply(command));
         if known && changed && is_decision(&outcome) && self.strikes(Bug::LostWrite, step) {
             self.ledger = before;
         }
-        let executed = Executed { outcome, log_term: 1, log_index: self.index };
+        let executed = Executed { outcome, log_term: 1, log_index: index };
         self.record(f, &call, known.then(|| to_value(Answer::from(&executed)).unwrap()));
     }
 
@@ -273,8 +276,10 @@ impl Simulation {
                     return None;
                 }
                 let charges = charges[..1].to_vec();
-                let (tenant, ttl_ms) = (tenant.clone(), *ttl_ms);
-                self.apply(&Command::Reserve { tenant, id: *id, charges, ttl_ms, wait: *wait });
+                let (name, ttl_ms) = (tenant.clone(), *ttl_ms);
+                self.apply(&Command::Reserve { tenant: name, id: *id, charges, ttl_ms, wait: *wait });
+                // Before anybody releases it.
+                self.read_now(tenant);
                 Some(outcome)
             }
             Command::Reserve { tenant, charges, ttl_ms, wait, .. } if granted => {
@@ -343,6 +348,8 @@ impl Simulation {
     fn read_now(&mut self, tenant: &str) {
         let seen = self.snapshot(&self.ledger, tenant, self.index, 1);
         self.record(words::READ, &Call::read(tenant, 1), Some(to_value(seen).unwrap()));
+        // Reads see whole entries.
+        self.index += 1;
     }
 
     fn read(&mut self, second: bool, step: usize) {
