@@ -230,6 +230,7 @@ impl<'a> Search<'a> {
             let mut further = Vec::new();
             for (taken, state) in frontier {
                 for (step, after) in self.options(&state, &taken, &wanted) {
+                    self.tries = self.tries.checked_sub(1).ok_or(OutOfTries)?;
                     let taken: Vec<usize> = taken.iter().copied().chain(step).collect();
                     let set = taken.iter().fold(0, |set, step| set ^ self.numbers[*step]);
                     if !met.insert((set, self.hash(&after))) {
@@ -311,8 +312,13 @@ impl<'a> Search<'a> {
     }
 
     fn after(&mut self, state: &Tenant, step: usize) -> Result<Option<Tenant>, OutOfTries> {
-        self.tries = self.tries.checked_sub(1).ok_or(OutOfTries)?;
         let step = &self.steps[step];
+        if let Told::Answer(answer) = &step.told
+            && !state.may_be_answered(&step.id, answer)
+        {
+            return Ok(None);
+        }
+        self.tries = self.tries.checked_sub(1).ok_or(OutOfTries)?;
         Ok(match &step.told {
             Told::Answer(answer) => state.answered(&step.id, &step.ask, answer),
             Told::Seen(snapshot) => state.read(snapshot),

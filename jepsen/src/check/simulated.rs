@@ -193,7 +193,7 @@ impl Simulation {
         let id = self.fresh_id();
         let amount = self.random.random_range(1..80);
         let at_least =
-            if self.random.random_bool(0.3) { self.random.random_range(0..=amount) } else { amount };
+            if self.random.random_bool(0.3) { self.random.random_range(1..=amount) } else { amount };
         let subject = if self.random.random_bool(0.5) { "a" } else { "b" };
         let charge = |budget: &str, subject: &str| Charge {
             budget: budget.to_owned(),

@@ -136,6 +136,27 @@ impl Tenant {
         fits.then_some(next)
     }
 
+    /// Less than [`Tenant::answered`], and quickly: false only if it would be `None`.
+    pub fn may_be_answered(&self, id: &str, answer: &Answer) -> bool {
+        let known = self.reservations.get(id);
+        let at = |line: &Line| self.accounts.get(&*line.account).copied().unwrap_or_default();
+        match &answer.decision {
+            // Holding something spends nothing.
+            Decision::Granted { balances, .. } => balances.iter().all(|line| line.spent == at(line).spent),
+            Decision::Settled { balances, .. } => known.is_some_and(|one| {
+                let frees = |held: &u64| if one.status == Status::Open { *held } else { 0 };
+                balances.len() == one.held.len()
+                    && balances
+                        .iter()
+                        .zip(&one.held)
+                        .all(|(line, held)| line.reserved.saturating_add(frees(held)) == at(line).reserved)
+            }),
+            Decision::Denied(denied) => known.is_some() || stands(&denied.short, at(&denied.short)),
+            Decision::Released | Decision::Extended { .. } => known.is_some(),
+            Decision::Refused { .. } => true,
+        }
+    }
+
     /// The state after an operation of which no answer is known; `None`: it would change nothing.
     pub fn unanswered(&self, id: &str, ask: &Ask) -> Option<Self> {
         let mut next = self.clone();

@@ -152,7 +152,7 @@ impl Client {
         let random = &mut self.player.random;
         let id = self.ids.next(random);
         let asked = random.random_range(1..60);
-        let least = if random.random_bool(0.25) { random.random_range(0..=asked) } else { asked };
+        let least = if random.random_bool(0.25) { random.random_range(1..=asked) } else { asked };
         let user = subject(random.random_range(0..USERS));
         // Some expire while the run goes on.
         let ttl_ms = if random.random_bool(0.15) { random.random_range(50..1_500) } else { 8_000 };
