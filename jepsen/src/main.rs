@@ -3,6 +3,7 @@
 mod check;
 mod client;
 mod deploy;
+mod edn;
 mod faults;
 mod history;
 mod nemesis;

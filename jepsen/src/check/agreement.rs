@@ -17,7 +17,9 @@ pub fn check(history: &History, workload: &str) -> Verdict {
         }
         let call = Call::from_history(&operation).unwrap_or_default();
         if !matches!(operation.outcome, Outcome::Ok(_)) {
-            verdict.undecided.push(format!("node {} could not be read at the end", call.node));
+            verdict
+                .undecided
+                .push(format!("node {} could not be asked at the end ({})", call.node, operation.f));
         } else if let Some(seen) = words::answer(&operation).filter(|_| is_read) {
             last.entry(call.tenant).or_default().push((operation.index, seen));
         } else if let Some(found) = words::answer::<Invariants>(&operation) {

@@ -6,6 +6,7 @@ mod amounts;
 pub mod availability;
 pub mod counts;
 mod faults;
+pub mod levels;
 mod linear;
 pub mod order;
 mod reads;

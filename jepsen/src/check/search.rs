@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, Hash as _, Hasher as _, RandomState};
 
 use super::tenant::{Ask, Tenant};
-use super::words::{Answer, Snapshot};
+use super::words::{Answer, Decision, Snapshot};
 
 /// What came back.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +19,23 @@ pub enum Told {
     Seen(Snapshot),
     /// It may have taken effect.
     Nothing,
+}
+
+impl Told {
+    /// What was seen as spent, of each account that was shown.
+    fn spent(&self) -> Vec<(&str, u64)> {
+        match self {
+            Self::Answer(Answer { decision: Decision::Granted { balances, .. }, .. })
+            | Self::Answer(Answer { decision: Decision::Settled { balances, .. }, .. }) => {
+                balances.iter().map(|line| (line.account.as_str(), line.spent)).collect()
+            }
+            Self::Seen(seen) => {
+                seen.accounts.iter().map(|account| (account.account.as_str(), account.spent)).collect()
+            }
+            // A denial may be an old one.
+            Self::Answer(_) | Self::Nothing => Vec::new(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -59,28 +76,42 @@ pub enum Found {
         state: Box<Tenant>,
         next: Vec<usize>,
     },
-    /// Not within the budget of tries.
-    GaveUp,
+    /// None was found within the budget of tries.
+    GaveUp {
+        state: Box<Tenant>,
+        next: Vec<usize>,
+    },
 }
 
-/// `tries`: how many answers may be compared with a state.
+/// How many without an answer may be placed at once, and whether also where an answer fits without them. An order that
+/// needs much to be invented is looked for last; with the last of these, every order is.
+const PASSES: [(usize, bool); 5] =
+    [(1, false), (4, false), (usize::MAX, false), (1, true), (usize::MAX, true)];
+
+/// `tries`: how many answers may be compared with a state, in each pass.
 pub fn search(start: &Tenant, steps: &[Step], by: By, tries: u64) -> Found {
-    let mut search = Search::new(steps, by, tries);
+    let mut search = Search::new(steps, by);
     let left = steps.iter().filter(|step| step.is_required()).count();
-    // Few before many: an order that needs much to be invented between two answers is looked for last.
-    for spree in [1, 2, 4, usize::MAX] {
-        search.spree = spree;
+    let mut all_seen = false;
+    for (spree, everywhere) in PASSES {
+        (search.spree, search.everywhere, search.tries) = (spree, everywhere, tries);
         search.cut = false;
         search.seen.clear();
+        search.placed.fill(false);
+        search.set = 0;
         match search.place(start, left) {
             Ok(true) => return Found::Order,
             Ok(false) if search.cut => {}
-            Ok(false) => break,
-            Err(OutOfTries) => return Found::GaveUp,
+            Ok(false) => {
+                all_seen = true;
+                break;
+            }
+            Err(OutOfTries) => {}
         }
     }
     let (_, state, next) = search.best.unwrap_or((0, start.clone(), Vec::new()));
-    Found::Contradiction { state: Box::new(state), next }
+    let state = Box::new(state);
+    if all_seen { Found::Contradiction { state, next } } else { Found::GaveUp { state, next } }
 }
 
 struct OutOfTries;
@@ -90,9 +121,9 @@ struct Search<'a> {
     by: By,
     accounts: Accounts,
     tries: u64,
-    /// How many may be placed at once that nobody answered.
     spree: usize,
-    /// Something was not looked at because of it.
+    everywhere: bool,
+    /// Something was not looked at because of these.
     cut: bool,
     placed: Vec<bool>,
     /// Of what is placed: the exclusive or of a random number for each.
@@ -106,15 +137,16 @@ struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    fn new(steps: &'a [Step], by: By, tries: u64) -> Self {
+    fn new(steps: &'a [Step], by: By) -> Self {
         let hasher = RandomState::new();
         let numbers = (0..steps.len()).map(|step| hasher.hash_one(step)).collect();
         Self {
             steps,
             by,
             accounts: Accounts::new(steps),
-            tries,
+            tries: 0,
             spree: 1,
+            everywhere: false,
             cut: false,
             placed: vec![false; steps.len()],
             set: 0,
@@ -148,35 +180,68 @@ impl<'a> Search<'a> {
                 fitting.push((*step, after));
             }
         }
+        // Those of one entry may have come in any order, and some answers fit anywhere: what shows balances goes first.
+        let first = next.first().and_then(|step| self.steps[*step].place());
+        let fitted: Vec<usize> = fitting.iter().map(|(step, _)| *step).collect();
+        let is_stuck = next.iter().any(|step| self.steps[*step].place() == first && !fitted.contains(step));
+        fitting.sort_by_key(|(step, _)| self.steps[*step].told.spent().is_empty());
         for (step, after) in fitting {
             if self.with(&[step], &after, left - 1)? {
                 return Ok(true);
             }
         }
-        self.place_unanswered(state, &next, left)
+        if !is_stuck && !self.everywhere {
+            self.cut = true;
+            return Ok(false);
+        }
+        self.place_unanswered(state, &next, &fitted, left)
     }
 
-    /// Those without an answer that let one of `next` fit, one after the other, by their number.
-    fn place_unanswered(&mut self, state: &Tenant, next: &[usize], left: usize) -> Result<bool, OutOfTries> {
+    /// Those without an answer that let one of `next` fit, by their number, each time with the one that fits.
+    fn place_unanswered(
+        &mut self,
+        state: &Tenant,
+        next: &[usize],
+        fitted: &[usize],
+        left: usize,
+    ) -> Result<bool, OutOfTries> {
+        // What fits without them is, unless every order is wanted, not what they are for.
+        let wanted: Vec<usize> =
+            next.iter().copied().filter(|step| self.everywhere || !fitted.contains(step)).collect();
+        self.cut |= wanted.len() < next.len();
         let mut frontier = vec![(Vec::new(), state.clone())];
         let mut met = HashSet::new();
+        // What is due expires together, the earliest deadline first.
+        let mut due: Vec<(u64, String)> = self.due(state).map(|(id, from)| (from, id.to_owned())).collect();
+        due.sort_unstable();
+        let mut expired = state.clone();
+        for (_, id) in due {
+            let Some(after) = expired.expired(&id).filter(|after| !self.is_beyond(after, &wanted)) else {
+                break;
+            };
+            met.insert((0, self.hash(&after)));
+            if self.place_wanted(&[], &after, &wanted, left)? {
+                return Ok(true);
+            }
+            frontier.push((Vec::new(), after.clone()));
+            expired = after;
+        }
         for _ in 0..self.spree {
             let mut further = Vec::new();
             for (taken, state) in frontier {
-                for (step, after) in self.options(&state, &taken, next) {
+                for (step, after) in self.options(&state, &taken, &wanted) {
+                    self.tries = self.tries.checked_sub(1).ok_or(OutOfTries)?;
                     let taken: Vec<usize> = taken.iter().copied().chain(step).collect();
                     let set = taken.iter().fold(0, |set, step| set ^ self.numbers[*step]);
                     if !met.insert((set, self.hash(&after))) {
                         continue;
                     }
-                    let mut fits = false;
-                    for step in next {
-                        fits |= self.after(&after, *step)?.is_some();
-                    }
-                    if fits && self.with(&taken, &after, left)? {
+                    if self.place_wanted(&taken, &after, &wanted, left)? {
                         return Ok(true);
                     }
-                    further.push((taken, after));
+                    if !self.is_beyond(&after, &wanted) {
+                        further.push((taken, after));
+                    }
                 }
             }
             if further.is_empty() {
@@ -186,6 +251,46 @@ impl<'a> Search<'a> {
         }
         self.cut = true;
         Ok(false)
+    }
+
+    /// One of `wanted`, after those that were `taken`.
+    fn place_wanted(
+        &mut self,
+        taken: &[usize],
+        state: &Tenant,
+        wanted: &[usize],
+        left: usize,
+    ) -> Result<bool, OutOfTries> {
+        for step in wanted {
+            if let Some(after) = self.after(state, *step)? {
+                let steps: Vec<usize> = taken.iter().chain([step]).copied().collect();
+                if self.with(&steps, &after, left - 1)? {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Those that may expire now. Later reads tell a time by which it must have been due.
+    fn due<'s>(&self, state: &'s Tenant) -> impl Iterator<Item = (&'s str, u64)> + use<'s> {
+        let seen = self.left().filter_map(|(_, step)| match &step.told {
+            Told::Seen(snapshot) => Some(snapshot.time_ms),
+            _ => None,
+        });
+        let latest = seen.min().unwrap_or(u64::MAX);
+        state.open().filter(move |(_, from)| *from <= latest)
+    }
+
+    /// More is spent than any of `next` has seen, and nothing takes it back.
+    fn is_beyond(&self, state: &Tenant, next: &[usize]) -> bool {
+        let ends = self.steps.iter().enumerate().filter(|(index, step)| {
+            !step.is_required() && !self.placed[*index] && !matches!(step.ask, Ask::Reserve { .. })
+        });
+        let correctable: HashSet<&str> = ends.map(|(_, step)| step.id.as_str()).collect();
+        let beyond =
+            |(account, seen): (&str, u64)| state.surely_spent(account, |id| correctable.contains(id)) > seen;
+        next.iter().all(|step| self.steps[*step].told.spent().into_iter().any(beyond))
     }
 
     fn with(&mut self, steps: &[usize], after: &Tenant, left: usize) -> Result<bool, OutOfTries> {
@@ -207,8 +312,13 @@ impl<'a> Search<'a> {
     }
 
     fn after(&mut self, state: &Tenant, step: usize) -> Result<Option<Tenant>, OutOfTries> {
-        self.tries = self.tries.checked_sub(1).ok_or(OutOfTries)?;
         let step = &self.steps[step];
+        if let Told::Answer(answer) = &step.told
+            && !state.may_be_answered(&step.id, answer)
+        {
+            return Ok(None);
+        }
+        self.tries = self.tries.checked_sub(1).ok_or(OutOfTries)?;
         Ok(match &step.told {
             Told::Answer(answer) => state.answered(&step.id, &step.ask, answer),
             Told::Seen(snapshot) => state.read(snapshot),
@@ -249,13 +359,7 @@ impl<'a> Search<'a> {
                 !step.is_required() && free && step.invoked_us <= horizon
             })
             .collect();
-        // Later reads tell a time at which it must have been due.
-        let seen = self.left().filter_map(|(_, step)| match &step.told {
-            Told::Seen(snapshot) => Some(snapshot.time_ms),
-            _ => None,
-        });
-        let latest = seen.min().unwrap_or(u64::MAX);
-        let due: Vec<&str> = state.open().filter(|(_, from)| *from <= latest).map(|(id, _)| id).collect();
+        let due: Vec<&str> = self.due(state).map(|(id, _)| id).collect();
         let ids = unanswered.iter().map(|(_, step)| step.id.as_str()).chain(due.iter().copied());
         let matters = self.accounts.reach(next.iter().map(|step| &self.steps[*step]), ids);
         let matters = |id: &str| self.accounts.of(id) & matters != 0;

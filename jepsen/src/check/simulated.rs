@@ -193,7 +193,7 @@ impl Simulation {
         let id = self.fresh_id();
         let amount = self.random.random_range(1..80);
         let at_least =
-            if self.random.random_bool(0.3) { self.random.random_range(0..=amount) } else { amount };
+            if self.random.random_bool(0.3) { self.random.random_range(1..=amount) } else { amount };
         let subject = if self.random.random_bool(0.5) { "a" } else { "b" };
         let charge = |budget: &str, subject: &str| Charge {
             budget: budget.to_owned(),
@@ -228,21 +228,31 @@ impl Simulation {
             }
         }
         let before = self.ledger.clone();
-        let outcome = self.wrongly(command, step).unwrap_or_else(|| self.apply(command));
         // A bug that could not be seen even in principle is none.
-        let changed = self.ledger != before;
+        let (_, changed) = self.tried(command);
+        let index = self.index;
+        // Nobody misses what nobody was told.
+        let wrong = if known { self.wrongly(command, step) } else { None };
+        let outcome = wrong.unwrap_or_else(|| self.apply(command));
         if known && changed && is_decision(&outcome) && self.strikes(Bug::LostWrite, step) {
             self.ledger = before;
         }
-        let executed = Executed { outcome, log_term: 1, log_index: self.index };
+        let executed = Executed { outcome, log_term: 1, log_index: index };
         self.record(f, &call, known.then(|| to_value(Answer::from(&executed)).unwrap()));
+    }
+
+    /// What the answer would be, and whether anything would change but the time.
+    fn tried(&self, command: &Command) -> (Outcome, bool) {
+        let mut before = self.ledger.clone();
+        before.apply(self.at(), &Command::AckAlerts { up_to: 0 });
+        let mut after = before.clone();
+        let outcome = after.apply(self.at(), command);
+        (outcome, after != before)
     }
 
     /// The answer, if this is where the bug strikes.
     fn wrongly(&mut self, command: &Command, step: usize) -> Option<Outcome> {
-        let mut right = self.ledger.clone();
-        let outcome = right.apply(self.at(), command);
-        let fresh = right != self.ledger;
+        let (outcome, fresh) = self.tried(command);
         let granted = matches!(outcome, Outcome::Granted(_));
         match command {
             Command::Settle { tenant, actual, .. }
@@ -253,17 +263,23 @@ impl Simulation {
                 if !self.strikes(Bug::AppliedTwice, step) {
                     return None;
                 }
-                self.ledger = right;
+                self.apply(command);
                 self.charge_unseen(tenant, &charges, actual);
                 Some(outcome)
             }
             Command::Reserve { tenant, id, charges, ttl_ms, wait } if granted && fresh => {
-                if !self.strikes(Bug::PartialReservation, step) {
+                // What holds nothing there cannot be missed.
+                let Outcome::Granted(grant) = &outcome else { return None };
+                if grant.balances.iter().any(|balance| balance.amount.is_zero())
+                    || !self.strikes(Bug::PartialReservation, step)
+                {
                     return None;
                 }
                 let charges = charges[..1].to_vec();
-                let (tenant, ttl_ms) = (tenant.clone(), *ttl_ms);
-                self.apply(&Command::Reserve { tenant, id: *id, charges, ttl_ms, wait: *wait });
+                let (name, ttl_ms) = (tenant.clone(), *ttl_ms);
+                self.apply(&Command::Reserve { tenant: name, id: *id, charges, ttl_ms, wait: *wait });
+                // Before anybody releases it.
+                self.read_now(tenant);
                 Some(outcome)
             }
             Command::Reserve { tenant, charges, ttl_ms, wait, .. } if granted => {
@@ -281,7 +297,7 @@ impl Simulation {
                 if !self.strikes(Bug::EarlyExpiry, step) {
                     return None;
                 }
-                self.ledger = right;
+                self.apply(command);
                 let reservation = self.ledger.reservations(tenant).find(|open| open.id == *id)?;
                 let actual = reservation.charges.iter().map(|charge| charge.amount).collect();
                 self.apply(&Command::Settle { tenant: tenant.clone(), id: *id, actual, estimated: true });
@@ -332,6 +348,8 @@ impl Simulation {
     fn read_now(&mut self, tenant: &str) {
         let seen = self.snapshot(&self.ledger, tenant, self.index, 1);
         self.record(words::READ, &Call::read(tenant, 1), Some(to_value(seen).unwrap()));
+        // Reads see whole entries.
+        self.index += 1;
     }
 
     fn read(&mut self, second: bool, step: usize) {

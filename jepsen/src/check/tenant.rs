@@ -6,6 +6,7 @@
 //! these workloads are for life.
 
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
 use std::rc::Rc;
 
 use super::words::{Account as Seen, Answer, Call, Charge, Decision, Denied, Limit, Line, Reason, Snapshot};
@@ -85,7 +86,7 @@ impl Deadline {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Reservation {
     charges: Vec<Charge>,
     ttl_ms: u64,
@@ -99,18 +100,27 @@ struct Reservation {
     resolved_from: u64,
 }
 
+/// Without what its id stands for.
+impl Hash for Reservation {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (&self.held, &self.charged, self.first, self.deadline, self.extended).hash(state);
+        (&self.status, self.resolved_from).hash(state);
+    }
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Tenant {
     /// The ledger's time is this or later.
     time: u64,
-    accounts: BTreeMap<String, Account>,
-    reservations: BTreeMap<String, Rc<Reservation>>,
+    accounts: BTreeMap<Rc<str>, Account>,
+    reservations: BTreeMap<Rc<str>, Rc<Reservation>>,
 }
 
 impl Tenant {
     pub fn new(limits: &[Limit]) -> Self {
-        let account =
-            |limit: &Limit| (limit.account.clone(), Account { limit: limit.limit, ..Account::default() });
+        let account = |limit: &Limit| {
+            (limit.account.as_str().into(), Account { limit: limit.limit, ..Account::default() })
+        };
         Self { accounts: limits.iter().map(account).collect(), ..Self::default() }
     }
 
@@ -126,6 +136,27 @@ impl Tenant {
         fits.then_some(next)
     }
 
+    /// Less than [`Tenant::answered`], and quickly: false only if it would be `None`.
+    pub fn may_be_answered(&self, id: &str, answer: &Answer) -> bool {
+        let known = self.reservations.get(id);
+        let at = |line: &Line| self.accounts.get(&*line.account).copied().unwrap_or_default();
+        match &answer.decision {
+            // Holding something spends nothing.
+            Decision::Granted { balances, .. } => balances.iter().all(|line| line.spent == at(line).spent),
+            Decision::Settled { balances, .. } => known.is_some_and(|one| {
+                let frees = |held: &u64| if one.status == Status::Open { *held } else { 0 };
+                balances.len() == one.held.len()
+                    && balances
+                        .iter()
+                        .zip(&one.held)
+                        .all(|(line, held)| line.reserved.saturating_add(frees(held)) == at(line).reserved)
+            }),
+            Decision::Denied(denied) => known.is_some() || stands(&denied.short, at(&denied.short)),
+            Decision::Released | Decision::Extended { .. } => known.is_some(),
+            Decision::Refused { .. } => true,
+        }
+    }
+
     /// The state after an operation of which no answer is known; `None`: it would change nothing.
     pub fn unanswered(&self, id: &str, ask: &Ask) -> Option<Self> {
         let mut next = self.clone();
@@ -139,7 +170,7 @@ impl Tenant {
     pub fn read(&self, seen: &Snapshot) -> Option<Self> {
         let mut next = self.clone();
         let fits = |account: &Seen| {
-            self.accounts.get(&account.account).is_some_and(|known| {
+            self.accounts.get(&*account.account).is_some_and(|known| {
                 account.limit == known.limit
                     && account.spent == known.spent
                     && account.reserved == known.reserved
@@ -150,7 +181,7 @@ impl Tenant {
         };
         // An account appears with its first grant.
         let used = |known: &Account| known.spent > 0 || known.reserved > 0;
-        let is_seen = |name: &String| seen.accounts.iter().any(|account| account.account == *name);
+        let is_seen = |name: &str| seen.accounts.iter().any(|account| account.account == name);
         let complete = self.accounts.iter().all(|(name, known)| !used(known) || is_seen(name));
         (complete && seen.accounts.iter().all(fits) && next.time_is(seen.time_ms)).then_some(next)
     }
@@ -158,12 +189,19 @@ impl Tenant {
     /// Open reservations, each with the earliest time at which it may expire.
     pub fn open(&self) -> impl Iterator<Item = (&str, u64)> {
         let open = self.reservations.iter().filter(|(_, one)| one.status == Status::Open);
-        open.map(|(id, one)| (id.as_str(), one.deadline.from))
+        open.map(|(id, one)| (&**id, one.deadline.from))
     }
 
-    pub fn accounts_of(&self, id: &str) -> impl Iterator<Item = &str> {
-        let charges = self.reservations.get(id).into_iter().flat_map(|one| &one.charges);
-        charges.map(|charge| charge.account.as_str())
+    /// What is spent of an account, less what a late word may take back: the charges of those that have expired and that
+    /// `may_be_corrected`.
+    pub fn surely_spent(&self, account: &str, may_be_corrected: impl Fn(&str) -> bool) -> u64 {
+        let spent = self.accounts.get(account).map_or(0, |account| account.spent);
+        let expired = self.reservations.iter().filter(|(_, one)| one.status == Status::Expired);
+        let back = expired.filter(|(id, _)| may_be_corrected(id)).map(|(_, one)| {
+            let charged = one.charges.iter().zip(&one.charged);
+            charged.filter(|(charge, _)| charge.account == account).map(|(_, charged)| charged).sum::<u64>()
+        });
+        spent.saturating_sub(back.sum())
     }
 
     /// In words, for a report: the reservation of this id, and its accounts.
@@ -240,7 +278,7 @@ impl Tenant {
             None => self.shares(charges),
         };
         for (charge, amount) in charges.iter().zip(&held) {
-            if let Some(account) = self.accounts.get_mut(&charge.account) {
+            if let Some(account) = self.accounts.get_mut(&*charge.account) {
                 account.reserved = account.reserved.saturating_add(*amount);
             }
         }
@@ -257,14 +295,14 @@ impl Tenant {
             status: short.map_or(Status::Open, Status::Denied),
             resolved_from: self.time,
         };
-        self.reservations.insert(id.to_owned(), Rc::new(reservation));
+        self.reservations.insert(id.into(), Rc::new(reservation));
         granted
     }
 
     /// The first account that has no room for its charge.
     fn short(&self, charges: &[Charge]) -> Option<DeniedAs> {
         charges.iter().find_map(|charge| {
-            let at = self.accounts.get(&charge.account).copied().unwrap_or_default();
+            let at = self.accounts.get(&*charge.account).copied().unwrap_or_default();
             let short = at.available() < charge.at_least;
             short.then(|| DeniedAs { account: charge.account.clone(), at, asked: charge.at_least })
         })
@@ -274,7 +312,7 @@ impl Tenant {
     fn shares(&self, charges: &[Charge]) -> Vec<u64> {
         let (mut part, mut whole) = (1, 1);
         for charge in charges {
-            let free = self.accounts.get(&charge.account).map_or(0, |account| account.available());
+            let free = self.accounts.get(&*charge.account).map_or(0, |account| account.available());
             let room = u128::from(charge.amount.saturating_sub(charge.at_least));
             let free = u128::from(free.saturating_sub(charge.at_least));
             if free < room && free * whole < part * room {
@@ -308,7 +346,7 @@ impl Tenant {
         for (((charge, held), charged), amount) in
             one.charges.iter().zip(&one.held).zip(&mut one.charged).zip(amounts)
         {
-            let Some(account) = self.accounts.get_mut(&charge.account) else { return false };
+            let Some(account) = self.accounts.get_mut(&*charge.account) else { return false };
             if was_open {
                 account.reserved = account.reserved.saturating_sub(*held);
             }
@@ -334,7 +372,7 @@ impl Tenant {
                 && lines.iter().zip(&one.charges).zip(amounts).all(|((line, charge), amount)| {
                     line.account == charge.account
                         && line.amount == *amount
-                        && accounts.get(&line.account).is_some_and(|account| stands(line, *account))
+                        && accounts.get(&*line.account).is_some_and(|account| stands(line, *account))
                 })
         };
         match (ask, decision) {

@@ -192,7 +192,9 @@ pub fn answer<T: serde::de::DeserializeOwned>(operation: &Operation) -> Option<T
 
 impl From<&LedgerCharge> for Charge {
     fn from(charge: &LedgerCharge) -> Self {
-        let (amount, at_least) = (charge.amount.micros(), charge.at_least.micros());
+        let amount = charge.amount.micros();
+        // On the wire, 0 is all of it.
+        let at_least = if charge.at_least.is_zero() { amount } else { charge.at_least.micros() };
         Self { account: account_name(&charge.budget, &charge.subject), amount, at_least }
     }
 }

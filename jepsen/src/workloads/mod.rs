@@ -1,11 +1,13 @@
 //! The workloads: what clients do, and what must hold of what they saw. One file each, with its checker; the checker
 //! reads nothing but the history, so a recorded one can be checked again.
 
+pub mod account;
 mod accounts;
 mod gateway;
 mod gateway_check;
 mod health;
 mod health_check;
+pub mod hierarchy;
 mod http;
 mod provider_record;
 #[cfg(test)]
@@ -54,5 +56,10 @@ pub trait Workload: Send + Sync {
 
 /// All of them, in the order of the issue.
 pub fn all() -> Vec<Arc<dyn Workload>> {
-    vec![Arc::new(gateway::Gateway::new()), Arc::new(health::Health::new())]
+    vec![
+        Arc::new(account::Account::default()),
+        Arc::new(hierarchy::Hierarchy::default()),
+        Arc::new(gateway::Gateway::new()),
+        Arc::new(health::Health::new()),
+    ]
 }

@@ -1,0 +1,7 @@
+//! What the workloads on accounts share: who sends and records operations, the tenants of a run, and its last reads.
+
+pub mod finish;
+pub mod player;
+pub mod tenants;
+#[cfg(test)]
+mod trial;
