@@ -12,6 +12,8 @@ mod provider_record;
 mod script;
 mod sse;
 mod tally;
+mod windows;
+mod windows_check;
 
 use std::sync::Arc;
 
@@ -54,5 +56,5 @@ pub trait Workload: Send + Sync {
 
 /// All of them, in the order of the issue.
 pub fn all() -> Vec<Arc<dyn Workload>> {
-    vec![Arc::new(gateway::Gateway::new()), Arc::new(health::Health::new())]
+    vec![Arc::new(gateway::Gateway::new()), Arc::new(health::Health::new()), Arc::new(windows::Windows)]
 }
