@@ -185,13 +185,18 @@ fn judge(
             tally.violation(ALIGNED, format!("{name}: {span:?}"), vec![operation.index]);
         }
     }
-    // Slices are told as one sum; each counts until all of it is old enough.
+    // Slices are told as one sum, from the oldest that has anything in it and still counts by the clock of who answers.
     let counted: Vec<(&Span, Vec<&Reservation>)> = if sliding {
+        let present = &account.present;
+        tally.checked(ALIGNED);
+        if present.end_ms <= snapshot.time_ms {
+            let detail = format!("{name}: {present:?} is over at {}", snapshot.time_ms);
+            tally.violation(ALIGNED, detail, vec![operation.index]);
+        }
         let counts = |reservation: &&&Reservation| {
-            let end = window.span_at(reservation.at).end.map_or(u64::MAX, |end| end.0);
-            reservation.granted == Place::Unknown || end.saturating_add(SLIDING_MS) > snapshot.time_ms
+            reservation.granted == Place::Unknown || reservation.at.0 >= present.start_ms
         };
-        vec![(&account.present, reservations.iter().filter(counts).copied().collect())]
+        vec![(present, reservations.iter().filter(counts).copied().collect())]
     } else {
         let of_window = |span: &Span| {
             let from = reservations.partition_point(|reservation| reservation.at.0 < span.start_ms);

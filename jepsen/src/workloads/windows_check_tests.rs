@@ -123,22 +123,23 @@ fn what_is_unknown_may_be_either() {
 }
 
 #[test]
-fn slices_count_for_as_long_as_the_window_slides() {
-    let sliding = |taken: u64, time_ms: u64| {
-        let present = span(T, 84, taken, 0);
+fn slices_count_from_the_oldest_that_is_shown() {
+    let sliding = |start_ms: u64, taken: u64, time_ms: u64| {
+        let present = span(start_ms, SLIDING_MS + 84, taken, 0);
         let (budget, subject) = (BUDGETS[2].to_owned(), SUBJECT.to_owned());
         let account = Seen { budget, subject, present, closed: Vec::new() };
         Snapshot { log_index: 16, time_ms, accounts: vec![account] }
     };
-    for (taken, time_ms, good) in [
-        (34, T + 5_000, true),
-        (30, T + 5_000, false),
-        (30, T + 5_700, true),
-        (0, T + 6_400, true),
-        (30, T + 6_400, false),
+    for (start_ms, taken, time_ms, expected) in [
+        (T + 450, 34, T + 5_000, vec![]),
+        (T + 450, 30, T + 5_000, vec![OWN]),
+        (T + 1_150, 30, T + 5_700, vec![]),
+        (T + 1_150, 34, T + 5_700, vec![OWN]),
+        (T + 6_300, 0, T + 6_350, vec![]),
+        (T + 450, 34, T + 5_700, vec![ALIGNED]),
     ] {
-        let verdict = finished(script(), &[sliding(taken, time_ms)]);
-        assert_eq!(verdict.passed(), good, "{taken} at {}: {verdict:?}", time_ms - T);
+        let verdict = finished(script(), &[sliding(start_ms, taken, time_ms)]);
+        assert_eq!(violated(&verdict), expected, "{taken} at {}: {verdict:?}", time_ms - T);
     }
 }
 
