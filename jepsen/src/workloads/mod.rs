@@ -7,6 +7,8 @@ mod gateway_check;
 mod health;
 mod health_check;
 mod http;
+mod policy;
+mod policy_check;
 mod provider_record;
 #[cfg(test)]
 mod script;
@@ -56,5 +58,10 @@ pub trait Workload: Send + Sync {
 
 /// All of them, in the order of the issue.
 pub fn all() -> Vec<Arc<dyn Workload>> {
-    vec![Arc::new(gateway::Gateway::new()), Arc::new(health::Health::new()), Arc::new(windows::Windows)]
+    vec![
+        Arc::new(gateway::Gateway::new()),
+        Arc::new(health::Health::new()),
+        Arc::new(policy::Policy::new()),
+        Arc::new(windows::Windows),
+    ]
 }
