@@ -148,7 +148,7 @@ async fn apply(context: Context, number: u64) {
         tokio::time::sleep(Duration::from_millis(pause)).await;
         let Some(node) = client::any(&nodes, &mut random) else { return };
         let Some(known) = read_versions(&context.recorder, node).await else { continue };
-        tokio::time::sleep(Duration::from_millis(random.random_range(0..200))).await;
+        tokio::time::sleep(Duration::from_millis(random.random_range(0..500))).await;
         turn += 1;
         let marker = format!("{NAME}-{number}-{turn}");
         let ours = |(_, comment): &&(u64, String)| comment.starts_with(NAME);
