@@ -58,9 +58,9 @@ impl Workload for Gateway {
         };
         [
             budget(LIFE, "user", 100_000_000, "Lifetime"),
-            budget("gateway-minute", "user", 12_000, "Minute"),
-            budget("gateway-sliding", "user", 1_500, "{sliding: 5s}"),
-            budget("gateway-second", "", 2_000, "Second"),
+            budget("gateway-minute", "user", 6_000, "Minute"),
+            budget("gateway-sliding", "user", 600, "{sliding: 5s}"),
+            budget("gateway-second", "", 1_500, "Second"),
         ]
         .join("---\n")
     }
