@@ -16,7 +16,7 @@ use tonic::transport::Channel;
 use super::gateway_check::{self, Call, LIFE, MODEL};
 use super::http::{Chat, Http};
 use super::provider_record::ProviderRecord;
-use super::{Context, Workload, accounts};
+use super::{Context, Workload, account_reads};
 use crate::check::Verdict;
 use crate::client::{self, CALL, Ending, NodeClient, Via};
 use crate::deploy::Deployment;
@@ -58,9 +58,9 @@ impl Workload for Gateway {
         };
         [
             budget(LIFE, "user", 100_000_000, "Lifetime"),
-            budget("gateway-minute", "user", 12_000, "Minute"),
-            budget("gateway-sliding", "user", 1_500, "{sliding: 5s}"),
-            budget("gateway-second", "", 2_000, "Second"),
+            budget("gateway-minute", "user", 6_000, "Minute"),
+            budget("gateway-sliding", "user", 600, "{sliding: 5s}"),
+            budget("gateway-second", "", 1_500, "Second"),
         ]
         .join("---\n")
     }
@@ -172,7 +172,7 @@ async fn watch_accounts(context: &Context) {
     let mut random = StdRng::seed_from_u64(context.seed);
     while !context.stop.is_cancelled() {
         if let Some(node) = client::any(&nodes, &mut random) {
-            accounts::read(&context.recorder, NAME, accounts::ACCOUNTS, node, NAME).await;
+            account_reads::read(&context.recorder, NAME, account_reads::ACCOUNTS, node, NAME).await;
         }
         tokio::select! {
             () = context.stop.cancelled() => {}
@@ -211,7 +211,10 @@ pub(super) async fn last_accounts(context: &Context, workload: &'static str) -> 
     let nodes = NodeClient::of_all(&context.deployment, Via::Unary);
     for turn in 0..nodes.len() * 5 {
         let node = &nodes[turn % nodes.len()];
-        if accounts::read(&context.recorder, workload, accounts::FINAL, node, workload).await.is_some() {
+        if account_reads::read(&context.recorder, workload, account_reads::FINAL, node, workload)
+            .await
+            .is_some()
+        {
             return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(200)).await;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
-use super::accounts::{ACCOUNTS, FINAL, Snapshot};
+use super::account_reads::{ACCOUNTS, FINAL, Snapshot};
 use super::gateway::NAME;
 use super::provider_record::{COMPLETE, LOST, SERVED, Served};
 use super::sse::{Answer, End};

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::history::Kind;
-use crate::workloads::accounts::{Seen, Span};
+use crate::workloads::account_reads::{Seen, Span};
 use crate::workloads::script::{Script, violated};
 
 fn call(marker: &str) -> Call {
@@ -20,7 +20,7 @@ fn call(marker: &str) -> Call {
 fn answer(status: u16, end: End, tokens: u64) -> Answer {
     let tokens = (status == 200 && end == End::Whole).then_some(tokens);
     let (code, backend) = (String::new(), "steady".to_owned());
-    Answer { status, code, backend, end, charged: tokens, usage: tokens, received: 3 }
+    Answer { status, code, backend, end, charged: tokens, usage: tokens, received: 3, limit: None }
 }
 
 fn served(marker: &str, input: u64, output: u64) -> Served {

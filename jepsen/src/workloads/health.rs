@@ -28,7 +28,7 @@ const MODEL: &str = "gpt-4o-mini";
 const BACKENDS: [&str; 2] = ["health-a", "health-b"];
 /// Between two requests of a client, on average.
 const PAUSE_MS: u64 = 120;
-const CIRCUITS_EVERY: Duration = Duration::from_millis(100);
+const CIRCUITS_EVERY: Duration = Duration::from_millis(150);
 const SEEN_EVERY: Duration = Duration::from_millis(200);
 const METRIC: &str = "quorate_gateway_provider_revision{";
 
@@ -188,7 +188,7 @@ async fn break_and_mend(context: &Context, http: &Http, addresses: &[String]) ->
             _ => json!({"status": 429, "retry-after": random.random_range(1..3)}),
         };
         let probes =
-            if random.random_bool(0.8) { json!({"latency-ms": 1_200}) } else { json!({"hang": true}) };
+            if random.random_bool(0.9) { json!({"latency-ms": 1_200}) } else { json!({"hang": true}) };
         for (behaviour, least_ms) in [(trouble, 300), (probes, 1_500), (Value::Null, 300)] {
             context.recorder.info(
                 NAME,
@@ -213,14 +213,16 @@ async fn mend(http: &Http, address: &str) -> Result<()> {
     http.json(Method::DELETE, address, "/mock/behaviour", &Value::Null).await.map(|_| ())
 }
 
+/// Through each node: while one of them is down, the others still tell.
 async fn watch_circuits(context: &Context) {
     let nodes = NodeClient::of_all(&context.deployment, Via::Unary);
-    let mut turn = 0;
-    while !context.stop.is_cancelled() {
-        turn += 1;
-        read_circuits(&context.recorder, &nodes[turn % nodes.len()]).await;
-        tokio::time::sleep(CIRCUITS_EVERY).await;
-    }
+    let watch = async |node: &NodeClient| {
+        while !context.stop.is_cancelled() {
+            read_circuits(&context.recorder, node).await;
+            tokio::time::sleep(CIRCUITS_EVERY).await;
+        }
+    };
+    join_all(nodes.iter().map(watch)).await;
 }
 
 async fn read_circuits(recorder: &Recorder, node: &NodeClient) {

@@ -2,6 +2,7 @@
 //! reads nothing but the history, so a recorded one can be checked again.
 
 pub mod account;
+mod account_reads;
 mod accounts;
 mod gateway;
 mod gateway_check;
@@ -9,11 +10,15 @@ mod health;
 mod health_check;
 pub mod hierarchy;
 mod http;
+mod policy;
+mod policy_check;
 mod provider_record;
 #[cfg(test)]
 mod script;
 mod sse;
 mod tally;
+mod windows;
+mod windows_check;
 
 use std::sync::Arc;
 
@@ -61,5 +66,7 @@ pub fn all() -> Vec<Arc<dyn Workload>> {
         Arc::new(hierarchy::Hierarchy::default()),
         Arc::new(gateway::Gateway::new()),
         Arc::new(health::Health::new()),
+        Arc::new(policy::Policy::new()),
+        Arc::new(windows::Windows),
     ]
 }

@@ -33,6 +33,8 @@ pub struct Answer {
     pub usage: Option<u64>,
     /// Pieces of text that have come: a token each.
     pub received: u64,
+    /// Of the account with the least left, in its unit, as the headers say it.
+    pub limit: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -55,6 +57,7 @@ impl Reader {
             charged: text(USED).parse().ok(),
             usage: None,
             received: 0,
+            limit: text("x-ratelimit-limit").split(',').next().and_then(|first| first.trim().parse().ok()),
         };
         let stream = text("content-type").starts_with("text/event-stream");
         Self { answer, stream, rest: Vec::new(), done: false }

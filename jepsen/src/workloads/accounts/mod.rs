@@ -3,5 +3,3 @@
 pub mod finish;
 pub mod player;
 pub mod tenants;
-#[cfg(test)]
-mod trial;

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use crate::client::{CALL, Ending, NodeClient};
 use crate::history::Recorder;
 
+/// Anything shorter is a slice of a sliding window, of which there are too many to write down.
+const WINDOW_MS_MIN: u64 = 1_000;
 /// The operation's name.
 pub const ACCOUNTS: &str = "accounts";
 /// The same after everything was resolved: the last word.
@@ -59,7 +61,11 @@ impl From<&Account> for Seen {
             reserved: account.reserved_micros,
             overdraft: account.overdraft_micros,
         };
-        let closed = account.closed_windows.iter().map(|window| Span {
+        let told = account
+            .closed_windows
+            .iter()
+            .filter(|window| window.end_ms.saturating_sub(window.start_ms) >= WINDOW_MS_MIN);
+        let closed = told.map(|window| Span {
             start_ms: window.start_ms,
             end_ms: window.end_ms,
             limit: window.limit_micros,
