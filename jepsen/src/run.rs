@@ -11,12 +11,12 @@ use quorate_rpc::{Client, ClientConfig};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::check::{Verdict, Violation};
+use crate::check::{Verdict, Violation, availability};
 use crate::deploy::{self, Deployment};
 use crate::faults::Known;
 use crate::history::{History, Recorder};
 use crate::nemesis;
-use crate::report::Summary;
+use crate::report::{CLUSTER, Summary};
 use crate::workloads::{Context, Workload};
 
 /// After the last heal: until the cluster is well, and for the last reads of each workload.
@@ -133,10 +133,11 @@ fn process_ends(deployment: &Deployment) -> Verdict {
     }
 }
 
-fn judge(plan: &Plan, history: &History, cluster: Verdict) -> Summary {
+fn judge(plan: &Plan, history: &History, mut cluster: Verdict) -> Summary {
+    cluster.merge(availability::check(history));
     let mut verdicts: Vec<(String, Verdict)> =
         plan.workloads.iter().map(|workload| (workload.name().to_owned(), workload.check(history))).collect();
-    verdicts.push(("cluster".to_owned(), cluster));
+    verdicts.push((CLUSTER.to_owned(), cluster));
     let faults: Vec<&str> = plan.faults.iter().map(|known| known.name).collect();
     Summary::new(history, verdicts, &faults, plan.seed, plan.time)
 }
@@ -150,7 +151,7 @@ pub fn replay(path: &Path) -> Result<(History, Summary)> {
     let all = crate::workloads::all();
     let has_events =
         |workload: &Arc<dyn Workload>| history.events.iter().any(|event| event.workload == workload.name());
-    let verdicts: Vec<(String, Verdict)> = all
+    let mut verdicts: Vec<(String, Verdict)> = all
         .iter()
         .filter(|workload| has_events(workload))
         .map(|workload| (workload.name().to_owned(), workload.check(&history)))
@@ -158,6 +159,7 @@ pub fn replay(path: &Path) -> Result<(History, Summary)> {
     if verdicts.is_empty() {
         bail!("{} holds no operations of a workload that is known here", path.display());
     }
+    verdicts.push((CLUSTER.to_owned(), availability::check(&history)));
     let time = history.events.last().map_or(0, |event| event.time_us);
     let summary = Summary::new(&history, verdicts, &[], 0, Duration::from_micros(time));
     Ok((history, summary))

@@ -1,75 +1,84 @@
 //! How soon clients were served again when a fault was healed and no other was there.
 
-use serde::Serialize;
+use std::collections::BTreeMap;
 
-use super::faults::spells;
+use super::faults::{Spell, spells};
 use super::{Verdict, Violation, words};
 use crate::history::{History, Kind, NEMESIS};
 
 /// As promised.
 pub const RECOVERY_MAX_US: u64 = 5_000_000;
+const PROPERTY: &str = "availability within 5 s of a healed fault";
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recovery {
     pub fault: String,
-    pub healed_us: u64,
-    /// From there to the end of the first operation that was answered; `None`: none was before the next fault, or the end.
+    pub workload: String,
+    /// From the healing to the end of the workload's first operation that was answered; `None`: none was before the next
+    /// fault, or the end.
     pub took_us: Option<u64>,
-    /// How long the record goes on, to the next fault or the end.
+    /// How long the record goes on, to the next fault or the end of the workload.
     pub watched_us: u64,
     pub event: u64,
 }
 
+/// Of each fault that was healed while no other was there, and each workload.
 pub fn recoveries(history: &History) -> Vec<Recovery> {
     let spells = spells(history);
-    let end = history.events.last().map_or(0, |event| event.time_us);
-    // A stale read needs no quorum; a last one is made when nobody else asks anything.
-    let served: Vec<u64> = history
-        .events
-        .iter()
-        .filter(|event| event.kind == Kind::Ok && event.workload != NEMESIS)
-        .filter(|event| {
-            ![words::STALE_READ, words::FINAL_READ, words::INVARIANTS].contains(&event.f.as_str())
-        })
-        .map(|event| event.time_us)
-        .collect();
-    let healed = spells.iter().filter(|spell| spell.to_us < u64::MAX);
-    let alone = healed.filter(|spell| {
-        let others = spells.iter().filter(|other| other.event != spell.event);
-        !others.into_iter().any(|other| other.overlaps(spell.to_us, spell.to_us))
-    });
-    let recovery = alone.map(|spell| {
-        let next = spells.iter().map(|other| other.from_us).filter(|from| *from > spell.to_us).min();
-        let until = next.unwrap_or(end).min(end);
-        let first = served.iter().find(|at| (spell.to_us..=until).contains(*at));
-        Recovery {
-            fault: spell.fault.clone(),
-            healed_us: spell.to_us,
-            took_us: first.map(|at| at - spell.to_us),
-            watched_us: until.saturating_sub(spell.to_us),
-            event: spell.event,
+    let mut served: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
+    let mut ends: BTreeMap<&str, u64> = BTreeMap::new();
+    for event in history.events.iter().filter(|event| event.workload != NEMESIS) {
+        // A stale read needs no quorum; a last one is made when nobody else asks anything.
+        if [words::STALE_READ, words::FINAL_READ, words::INVARIANTS].contains(&event.f.as_str()) {
+            continue;
         }
-    });
-    recovery.collect()
+        ends.insert(&event.workload, event.time_us);
+        let served = served.entry(&event.workload).or_default();
+        if event.kind == Kind::Ok {
+            served.push(event.time_us);
+        }
+    }
+    let is_alone = |spell: &&Spell| {
+        let mut others = spells.iter().filter(|other| other.event != spell.event);
+        spell.to_us < u64::MAX && !others.any(|other| other.overlaps(spell.to_us, spell.to_us))
+    };
+    let of = |spell: &Spell| {
+        let next = spells.iter().map(|other| other.from_us).filter(|from| *from > spell.to_us).min();
+        let recovery = |(workload, served): (&&str, &Vec<u64>)| {
+            let end = ends.get(workload).copied().unwrap_or(0);
+            let until = next.unwrap_or(end).min(end);
+            let first = served.iter().find(|at| (spell.to_us..=until).contains(*at));
+            Recovery {
+                fault: spell.fault.clone(),
+                workload: (*workload).to_owned(),
+                took_us: first.map(|at| at - spell.to_us),
+                watched_us: until.saturating_sub(spell.to_us),
+                event: spell.event,
+            }
+        };
+        served.iter().map(recovery).collect::<Vec<_>>()
+    };
+    spells.iter().filter(is_alone).flat_map(of).collect()
+}
+
+/// The longest that any workload waited, in microseconds; `None`: nothing was healed, or nobody was served.
+pub fn slowest_us(history: &History) -> Option<u64> {
+    recoveries(history).iter().filter_map(|recovery| recovery.took_us).max()
 }
 
 pub fn check(history: &History) -> Verdict {
     let mut verdict = Verdict::default();
     let recoveries = recoveries(history);
-    verdict.checked.push(("availability: healed faults".to_owned(), recoveries.len() as u64));
-    for Recovery { fault, took_us, watched_us, event, .. } in recoveries {
+    verdict.checked.push((PROPERTY.to_owned(), recoveries.len() as u64));
+    for Recovery { fault, workload, took_us, watched_us, event } in recoveries {
         let ms = |us: u64| us / 1_000;
         let detail = match took_us {
             Some(took) if took <= RECOVERY_MAX_US => continue,
-            Some(took) => format!("first answer {} ms after {fault} was healed", ms(took)),
+            Some(took) => format!("{workload}: first answer {} ms after {fault} was healed", ms(took)),
             None if watched_us < RECOVERY_MAX_US => continue,
-            None => format!("no answer within {} ms after {fault} was healed", ms(watched_us)),
+            None => format!("{workload}: no answer within {} ms after {fault} was healed", ms(watched_us)),
         };
-        verdict.violations.push(Violation {
-            property: "availability".to_owned(),
-            detail,
-            events: vec![event],
-        });
+        verdict.violations.push(Violation { property: PROPERTY.to_owned(), detail, events: vec![event] });
     }
     verdict
 }
@@ -137,5 +146,21 @@ mod tests {
             (recoveries[0].fault.as_str(), recoveries[0].took_us),
             ("partition-halves", Some(500_000))
         );
+    }
+    #[test]
+    fn each_workload_has_to_be_served_again() {
+        let one_only = history(&[
+            (0, "account", Kind::Ok, "reserve"),
+            (0, "policy", Kind::Ok, "request"),
+            (0, NEMESIS, Kind::Info, "begin:kill-one"),
+            (1_000, NEMESIS, Kind::Info, "heal:kill-one"),
+            (1_100, "account", Kind::Ok, "reserve"),
+            (6_500, "policy", Kind::Fail, "request"),
+        ]);
+        assert_eq!(slowest_us(&one_only), Some(100_000));
+        let verdict = check(&one_only);
+        assert_eq!(verdict.checked[0].1, 2);
+        assert_eq!(verdict.violations.len(), 1);
+        assert!(verdict.violations[0].detail.starts_with("policy: no answer"), "{verdict:?}");
     }
 }

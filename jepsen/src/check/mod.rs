@@ -5,7 +5,7 @@ mod agreement;
 mod amounts;
 pub mod availability;
 pub mod counts;
-mod faults;
+pub mod faults;
 pub mod levels;
 mod linear;
 pub mod order;
@@ -43,6 +43,7 @@ pub struct Verdict {
 }
 
 impl Verdict {
+    #[cfg(test)]
     pub fn passed(&self) -> bool {
         self.violations.is_empty() && self.undecided.is_empty()
     }

@@ -90,8 +90,8 @@ macro_rules! make {
             Box::new(members::Members { name, what, short: false, coming: None, leaving: None })
         }
     };
-    (gateways $all:literal) => {
-        |name| Box::new(gateways::KillGateways { name, all: $all, killed: Vec::new() })
+    (gateways $what:ident) => {
+        |name| Box::new(gateways::Gateways { name, what: gateways::What::$what, gone: Vec::new() })
     };
 }
 
@@ -105,7 +105,7 @@ const fn known(
     Known { name, about, class, needs, make }
 }
 
-static ALL: [Known; 37] = {
+static ALL: [Known; 38] = {
     use Class::{Clock, Damage, Disk, Gateways, Link, Members, Network, Nothing, Process};
     use Need::{Clocks, Disks, Network as Own, Previous, Python, Queue, Strace, Tc};
     [
@@ -216,8 +216,15 @@ static ALL: [Known; 37] = {
             make!(restart Upgrade),
             "restarts into the new binary, one by one",
         ),
-        known("kill-gateway", Gateways, &[], make!(gateways false), "kill -9 of a gateway"),
-        known("kill-gateways", Gateways, &[], make!(gateways true), "kill -9 of all gateways"),
+        known("kill-gateway", Gateways, &[], make!(gateways KillOne), "kill -9 of a gateway"),
+        known("kill-gateways", Gateways, &[], make!(gateways KillAll), "kill -9 of all gateways"),
+        known(
+            "restart-gateway",
+            Gateways,
+            &[],
+            make!(gateways StopOne),
+            "SIGTERM and a new start of a gateway",
+        ),
     ]
 };
 

@@ -1,4 +1,4 @@
-//! Gateways killed with requests in flight; and the fault that is none.
+//! Gateways that end with requests in flight, at once or in good order; and the fault that is none.
 
 use std::sync::Arc;
 
@@ -8,15 +8,22 @@ use rand::rngs::StdRng;
 use super::{Doing, Fault, list};
 use crate::deploy::Deployment;
 
-#[derive(Debug)]
-pub struct KillGateways {
-    pub name: &'static str,
-    pub all: bool,
-    /// By their places, from 0.
-    pub killed: Vec<usize>,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    KillOne,
+    KillAll,
+    StopOne,
 }
 
-impl Fault for KillGateways {
+#[derive(Debug)]
+pub struct Gateways {
+    pub name: &'static str,
+    pub what: What,
+    /// By their places, from 0.
+    pub gone: Vec<usize>,
+}
+
+impl Fault for Gateways {
     fn name(&self) -> &'static str {
         self.name
     }
@@ -24,21 +31,27 @@ impl Fault for KillGateways {
     fn inject<'a>(&'a mut self, deployment: &'a Arc<Deployment>, random: &'a mut StdRng) -> Doing<'a> {
         Box::pin(async move {
             let count = deployment.gateway_count();
-            self.killed = match count {
-                0 => Vec::new(),
-                _ if self.all => (0..count).collect(),
-                _ => vec![random.random_range(0..count)],
+            self.gone = match (count, self.what) {
+                (0, _) => Vec::new(),
+                (_, What::KillAll) => (0..count).collect(),
+                (_, What::KillOne | What::StopOne) => vec![random.random_range(0..count)],
             };
-            self.killed.iter().for_each(|number| deployment.kill_gateway(*number));
-            Ok(format!("killed gateway {}", names(&self.killed)))
+            for number in &self.gone {
+                match self.what {
+                    What::KillOne | What::KillAll => deployment.kill_gateway(*number),
+                    What::StopOne => deployment.stop_gateway(*number).await?,
+                }
+            }
+            let did = if self.what == What::StopOne { "stopped" } else { "killed" };
+            Ok(format!("{did} gateway {}", names(&self.gone)))
         })
     }
 
     fn heal<'a>(&'a mut self, deployment: &'a Arc<Deployment>) -> Doing<'a> {
         Box::pin(async move {
-            let killed = std::mem::take(&mut self.killed);
-            killed.iter().try_for_each(|number| deployment.start_gateway(*number))?;
-            Ok(format!("started gateway {}", names(&killed)))
+            let gone = std::mem::take(&mut self.gone);
+            gone.iter().try_for_each(|number| deployment.start_gateway(*number))?;
+            Ok(format!("started gateway {}", names(&gone)))
         })
     }
 }

@@ -4,16 +4,24 @@ mod page;
 mod table;
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
-use crate::check::Verdict;
-use crate::history::{Event, History, NEMESIS, Operation, Outcome};
+use crate::check::counts::{self, Count};
+use crate::check::faults::{Spell, spells};
+use crate::check::{Verdict, availability};
+use crate::edn;
+use crate::history::{History, Operation, Outcome};
 
 pub use table::{markdown, write_between_markers};
+
+/// The verdict on what is no workload's own.
+pub const CLUSTER: &str = "cluster";
 
 /// What became of operations.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -35,16 +43,6 @@ impl Counts {
     }
 }
 
-/// From the moment a fault was brought about to the moment it was undone.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct FaultSpan {
-    pub name: String,
-    /// What was done, and to whom.
-    pub done: String,
-    pub from_us: u64,
-    pub to_us: u64,
-}
-
 /// One run.
 #[derive(Debug, Clone, Serialize)]
 pub struct Summary {
@@ -53,8 +51,12 @@ pub struct Summary {
     pub faults: Vec<String>,
     /// By workload.
     pub counts: BTreeMap<String, Counts>,
-    pub spans: Vec<FaultSpan>,
-    /// By workload, and `cluster`.
+    /// By workload and fault.
+    pub by_fault: Vec<Count>,
+    pub spells: Vec<Spell>,
+    /// After a fault was healed, until every workload was served again; the longest.
+    pub recovery_us: Option<u64>,
+    /// By workload, and [`CLUSTER`].
     pub verdicts: Vec<(String, Verdict)>,
 }
 
@@ -67,7 +69,7 @@ impl Summary {
         time: Duration,
     ) -> Self {
         let mut counts = BTreeMap::new();
-        for (workload, _) in verdicts.iter().filter(|(name, _)| name != "cluster") {
+        for (workload, _) in verdicts.iter().filter(|(name, _)| name != CLUSTER) {
             let mut of_workload = Counts::default();
             history.operations(workload).iter().for_each(|operation| of_workload.add(&operation.outcome));
             counts.insert(workload.clone(), of_workload);
@@ -77,7 +79,9 @@ impl Summary {
             seconds: time.as_secs(),
             faults: faults.iter().map(|name| (*name).to_owned()).collect(),
             counts,
-            spans: fault_spans(history),
+            by_fault: counts::table(history, &verdicts),
+            spells: spells(history),
+            recovery_us: availability::slowest_us(history),
             verdicts,
         }
     }
@@ -90,7 +94,7 @@ impl Summary {
         self.verdicts.iter().map(|(_, verdict)| verdict.undecided.len()).sum()
     }
 
-    /// Writes `summary.json` and `index.html` beside the history.
+    /// Writes `summary.json`, `index.html` and `history.edn` beside the history.
     ///
     /// # Errors
     /// A file cannot be written.
@@ -100,37 +104,20 @@ impl Summary {
             std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
         };
         write("summary.json", serde_json::to_string_pretty(self)? + "\n")?;
-        write("index.html", page::page(self, history)?)
+        write("index.html", page::page(self, history)?)?;
+        let path = folder.join("history.edn");
+        let written = File::create(&path).and_then(|file| {
+            let mut file = BufWriter::new(file);
+            edn::write(history, &mut file)?;
+            file.flush()
+        });
+        written.with_context(|| format!("cannot write {}", path.display()))
     }
 
     /// For the terminal.
     pub fn print(&self) {
         print!("{}", table::text(self));
     }
-}
-
-/// From the nemesis's events, which say `begin:NAME`, `inject:NAME` and `heal:NAME`.
-fn fault_spans(history: &History) -> Vec<FaultSpan> {
-    let mut spans: Vec<FaultSpan> = Vec::new();
-    let said = |event: &Event| event.value.as_str().map_or_else(|| event.value.to_string(), str::to_owned);
-    for event in history.events.iter().filter(|event| event.workload == NEMESIS) {
-        let Some((what, name)) = event.f.split_once(':') else { continue };
-        if what == "begin" {
-            spans.push(FaultSpan {
-                name: name.to_owned(),
-                done: String::new(),
-                from_us: event.time_us,
-                to_us: u64::MAX,
-            });
-        }
-        let Some(span) = spans.iter_mut().rev().find(|span| span.name == name) else { continue };
-        match what {
-            "inject" => span.done = said(event),
-            "heal" => span.to_us = event.time_us,
-            _ => {}
-        }
-    }
-    spans
 }
 
 /// A run of `--all`.

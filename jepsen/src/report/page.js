@@ -4,7 +4,7 @@ const $ = id => document.getElementById(id);
 const css = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const words = ['ok', 'fail', 'unknown'];
 const { summary, workloads, operations } = data;
-const spans = summary.spans.map(span => ({ ...span, from: span.from_us / 1000, to: span.to_us > 1e15 ? null : span.to_us / 1000 }));
+const spans = summary.spells.map(span => ({ ...span, from: span.from_us / 1000, to: span.to_us > 1e15 ? null : span.to_us / 1000 }));
 const last = operations.reduce((end, row) => Math.max(end, row[5] ?? row[4]), 1);
 let view = [0, last], chosen = -1, lanes = [];
 
@@ -40,7 +40,9 @@ function tell() {
   });
   open.forEach(([workload, one]) => element(list, 'li', `${workload}, undecided: ${one}`));
   table($('faults'), ['fault', 'from, s', 'to, s', 'what'], spans.map(span =>
-    [span.name, (span.from / 1000).toFixed(2), span.to === null ? '–' : (span.to / 1000).toFixed(2), span.done]));
+    [span.fault, (span.from / 1000).toFixed(2), span.to === null ? '–' : (span.to / 1000).toFixed(2), span.done]));
+  table($('by-fault'), ['workload', 'fault', 'operations', 'ok', 'fail', 'unknown', 'violations'], summary.by_fault.map(row =>
+    [row.workload, row.fault, row.operations, row.ok, row.fail, row.unknown, row.violations]));
   summary.verdicts.forEach(([name, verdict]) => verdict.checked.forEach(([property, number]) => {
     const here = verdict.violations.some(one => one.property === property);
     element($('checked'), 'div', `${here ? 'BROKEN' : number ? 'holds' : 'unseen'} – ${name}: ${property} (${number})`, here ? 'bad' : '');
@@ -154,7 +156,7 @@ function at(event) { return view[0] + event.offsetX / event.target.clientWidth *
 
 function point(event) {
   const time = at(event), tip = $('tip'), lines = [];
-  spans.filter(span => time >= span.from && time <= (span.to ?? last)).forEach(span => lines.push(`fault ${span.name}: ${span.done}`));
+  spans.filter(span => time >= span.from && time <= (span.to ?? last)).forEach(span => lines.push(`fault ${span.fault}: ${span.done}`));
   if (event.target.id === 'timeline') {
     const lane = Math.floor(event.offsetY / event.target.clientHeight * lanes.count);
     const slack = (view[1] - view[0]) / 500;

@@ -48,6 +48,9 @@ pub fn text(summary: &Summary) -> String {
             let _ = writeln!(text, "  undecided: {undecided}");
         }
     }
+    if let Some(slowest) = summary.recovery_us {
+        let _ = writeln!(text, "\nserved again within {} ms of every heal", slowest / 1_000);
+    }
     let word = match (summary.violations(), summary.undecided()) {
         (0, 0) => "passed",
         (0, _) => "not decided",
@@ -58,7 +61,7 @@ pub fn text(summary: &Summary) -> String {
         "\n{word}: seed {}, {} s, {} faults",
         summary.seed,
         summary.seconds,
-        summary.spans.len()
+        summary.spells.len()
     );
     text
 }
