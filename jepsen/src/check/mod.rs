@@ -53,4 +53,10 @@ impl Verdict {
         self.violations.extend(other.violations);
         self.undecided.extend(other.undecided);
     }
+    /// A property that was checked on nothing has not been shown to hold.
+    pub fn unseen_is_undecided(&mut self) {
+        let unseen = self.checked.iter().filter(|(_, number)| *number == 0);
+        let told = unseen.map(|(property, _)| format!("nothing was seen that could break: {property}"));
+        self.undecided.extend(told.collect::<Vec<_>>());
+    }
 }
