@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, Result, bail};
@@ -36,7 +37,13 @@ pub fn missing() -> Option<String> {
     if !tool::is_root() {
         return Some("namespaces need root".to_owned());
     }
-    tool::missing(&TOOLS).map(|tool| format!("{tool} is not installed"))
+    if let Some(tool) = tool::missing(&TOOLS) {
+        return Some(format!("{tool} is not installed"));
+    }
+    // Root in a container need not be allowed to.
+    static TRIED: OnceLock<Option<String>> = OnceLock::new();
+    let refused = || Network::new().err().map(|error| format!("namespaces cannot be made: {error:#}"));
+    TRIED.get_or_init(refused).clone()
 }
 
 impl Network {
