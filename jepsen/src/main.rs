@@ -103,6 +103,15 @@ async fn run_all(options: &Options) -> Result<Score> {
         rows.push(Row { fault: fault.name, done });
     }
     let table = report::markdown(&rows);
+    let setting = format!(
+        "Commit {}, {} nodes, {} gateways, {} s a fault, {}.",
+        commit(),
+        options.nodes,
+        options.gateways,
+        share.as_secs(),
+        jiff::Timestamp::now().strftime("%Y-%m-%d"),
+    );
+    let table = format!("{setting}\n\n{table}");
     println!("\n{table}");
     if let Some(path) = &options.write {
         report::write_between_markers(path, &table)?;
@@ -112,6 +121,16 @@ async fn run_all(options: &Options) -> Result<Score> {
         rows.iter().map(|row| row.done.as_ref().map_or(1, of)).sum()
     };
     Ok((sum(Summary::violations), sum(Summary::undecided)))
+}
+
+/// What is tested, if this is a checkout.
+fn commit() -> String {
+    let git = |arguments: &[&str]| deploy::tool::run("git", arguments).map(|text| text.trim().to_owned());
+    match (git(&["rev-parse", "--short", "HEAD"]), git(&["status", "--porcelain", "--untracked-files=no"])) {
+        (Ok(commit), Ok(changes)) if changes.is_empty() => commit,
+        (Ok(commit), _) => format!("{commit} with changes"),
+        (Err(_), _) => "unknown".to_owned(),
+    }
 }
 
 /// All that are possible here; says which are not, and why.

@@ -1,5 +1,6 @@
 //! Summaries as text: for the terminal, and as the Markdown table of `docs/reliability.md`.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -66,38 +67,38 @@ pub fn text(summary: &Summary) -> String {
     text
 }
 
-/// The runs of `--all`: a row for each fault and workload.
+/// The runs of `--all`: a row for each fault, a column for each workload.
 pub fn markdown(rows: &[Row]) -> String {
-    let mut text = String::from(
-        "| fault | workload | operations | ok | fail | unknown | violations |\n| --- | --- | --- | --- | --- | --- | --- |\n",
-    );
+    let done = || rows.iter().filter_map(|row| row.done.as_ref().ok());
+    let workloads: BTreeSet<&String> = done().flat_map(|summary| summary.counts.keys()).collect();
+    let names: String = workloads.iter().map(|name| format!(" {name} |")).collect();
+    let mut text = format!("| fault | operations |{names} violations | served again, ms |\n");
+    let _ = writeln!(text, "| --- | ---: |{} ---: | ---: |", " ---: |".repeat(workloads.len()));
     for Row { fault, done } in rows {
         let summary = match done {
             Ok(summary) => summary,
             Err(error) => {
-                let _ = writeln!(text, "| {fault} | the run failed: {error} | | | | | |");
+                let _ = writeln!(text, "| `{fault}` | the run failed: {error} |");
                 continue;
             }
         };
-        for (workload, verdict) in &summary.verdicts {
-            let Some(counts) = summary.counts.get(workload) else {
-                // `cluster`: no operations of its own, so a row only if there is something to say.
-                if !verdict.violations.is_empty() {
-                    let _ = writeln!(text, "| {fault} | {workload} | | | | | {} |", verdict.violations.len());
-                }
-                continue;
-            };
-            let violations = match verdict.undecided.len() {
-                0 => verdict.violations.len().to_string(),
-                undecided => format!("{}, {undecided} undecided", verdict.violations.len()),
-            };
-            let Counts { operations, ok, fail, unknown } = counts;
-            let _ = writeln!(
-                text,
-                "| {fault} | {workload} | {operations} | {ok} | {fail} | {unknown} | {violations} |"
-            );
+        let operations: u64 = summary.counts.values().map(|counts| counts.operations).sum();
+        let _ = write!(text, "| `{fault}` | {operations} |");
+        for workload in &workloads {
+            let Counts { ok, fail, unknown, .. } = summary.counts.get(*workload).copied().unwrap_or_default();
+            let _ = write!(text, " {ok} / {fail} / {unknown} |");
         }
+        let violations = match summary.undecided() {
+            0 => summary.violations().to_string(),
+            undecided => format!("{}, {undecided} undecided", summary.violations()),
+        };
+        let again = summary.recovery_us.map_or_else(|| "–".to_owned(), |us| (us / 1_000).to_string());
+        let _ = writeln!(text, " {violations} | {again} |");
     }
+    let sum = |of: fn(&Summary) -> u64| done().map(of).sum::<u64>();
+    let operations = sum(|summary| summary.counts.values().map(|counts| counts.operations).sum());
+    let violations = sum(|summary| summary.violations() as u64);
+    let _ = writeln!(text, "\n{operations} operations, {violations} violations.");
     text
 }
 
@@ -113,4 +114,71 @@ pub fn write_between_markers(path: &Path, text: &str) -> Result<()> {
     let (_, after) = rest.split_once(END).with_context(place)?;
     let new = format!("{before}{BEGIN}\n\n{text}\n{END}{after}");
     std::fs::write(path, new).with_context(|| format!("cannot write {name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::check::{Verdict, Violation};
+    use crate::history::{Event, History, Kind};
+
+    fn summary(violations: usize) -> Summary {
+        let event = |(index, kind)| Event {
+            index,
+            time_us: index,
+            workload: "account".to_owned(),
+            process: 1,
+            kind,
+            f: "reserve".to_owned(),
+            value: Value::Null,
+            error: None,
+        };
+        let kinds = [Kind::Invoke, Kind::Ok, Kind::Invoke, Kind::Fail, Kind::Invoke, Kind::Info];
+        let history = History { events: (0..).zip(kinds).map(event).collect() };
+        let violation = Violation { property: "p".into(), detail: "d".into(), events: Vec::new() };
+        let verdict = Verdict {
+            checked: vec![("p".to_owned(), 3), ("q".to_owned(), 0)],
+            violations: vec![violation; violations],
+            undecided: Vec::new(),
+        };
+        Summary::new(
+            &history,
+            vec![("account".to_owned(), verdict)],
+            &["kill-one"],
+            1,
+            Duration::from_secs(9),
+        )
+    }
+
+    #[test]
+    fn a_row_says_how_operations_ended_and_a_failed_run_is_not_hidden() {
+        let row = |done| Row { fault: "kill-one", done };
+        let table = markdown(&[row(Ok(summary(2))), row(Err("no leader".to_owned()))]);
+        assert!(table.contains("| `kill-one` | 3 | 1 / 1 / 1 | 2 | – |\n"), "{table}");
+        assert!(table.contains("| `kill-one` | the run failed: no leader |\n"), "{table}");
+        assert!(table.ends_with("\n3 operations, 2 violations.\n"), "{table}");
+    }
+
+    #[test]
+    fn what_was_not_seen_is_not_said_to_hold() {
+        let told = text(&summary(0));
+        assert!(told.contains("holds   p (3)") && told.contains("unseen  q (0)"), "{told}");
+        assert!(text(&summary(1)).contains("BROKEN  p (3)"));
+    }
+
+    #[test]
+    fn only_what_is_between_the_markers_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("page.md");
+        std::fs::write(&path, format!("before\n{BEGIN}\nold\n{END}\nafter\n")).unwrap();
+        write_between_markers(&path, "new").unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text, format!("before\n{BEGIN}\n\nnew\n{END}\nafter\n"));
+        std::fs::write(&path, "no markers").unwrap();
+        assert!(write_between_markers(&path, "new").is_err());
+    }
 }
