@@ -156,6 +156,12 @@ impl Node {
         self.close().await;
     }
 
+    /// After `failed`: nothing that is in flight can be answered, and who asked should turn to another node at once.
+    pub async fn give_up(mut self) {
+        self.drain = Duration::ZERO;
+        self.close().await;
+    }
+
     /// Like `stop`, but for a whole cluster that goes down at once: there is nobody to hand the leadership to.
     pub async fn close(self) {
         self.stop.cancel();

@@ -236,6 +236,14 @@ async fn a_leader_that_stops_hands_over_and_comes_back() {
     assert_eq!(account(&cluster.client_at(leader)).await, (0, 200));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_cannot_go_on_waits_for_nobody() {
+    let mut cluster = Cluster::start_with(1, |config| config.limits.drain_ms = 600_000).await;
+    let silent = tokio::net::TcpStream::connect(&cluster.addresses()[0]).await.unwrap();
+    tokio::time::timeout(TIMEOUT, cluster.give_up(0)).await.unwrap();
+    drop(silent);
+}
+
 /// Both budgets change together: no decision may see one of the old policy and one of the new.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_limit_that_changes_under_load_loses_no_request_and_judges_none_by_half_a_policy() {

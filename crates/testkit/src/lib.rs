@@ -138,6 +138,14 @@ impl Cluster {
         }
     }
 
+    /// As if its storage had failed.
+    ///
+    /// # Panics
+    /// There is no such node.
+    pub async fn give_up(&mut self, index: usize) {
+        self.nodes[index].take().expect("a node that runs").give_up().await;
+    }
+
     /// # Panics
     /// The node does not start again.
     pub async fn restart(&mut self, index: usize) {

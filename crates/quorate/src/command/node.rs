@@ -56,7 +56,7 @@ impl RunNode {
         tokio::select! {
             told = self.stop.told_to_stop() => told?,
             reason = node.failed() => {
-                node.stop().await;
+                node.give_up().await;
                 bail!("node {id} cannot go on: {reason}");
             }
         }
