@@ -38,6 +38,7 @@ impl Replica {
     /// The list is wrong, somebody else runs under one of its ids, or the standing cannot be written.
     pub async fn bootstrap(&self, peers: &[Peer]) -> Result<(), ReplicaError> {
         self.check_peers(peers)?;
+        self.inner.clocks.expect(peers);
         let mut told = false;
         loop {
             let answers = self.ask(peers).await?;

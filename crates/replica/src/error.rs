@@ -69,6 +69,9 @@ pub enum ReplicaError {
     OtherCluster { address: String, found: String, wanted: String },
     #[error("peer {address} is node {found}, not {wanted}; correct the peer list")]
     OtherNode { address: String, found: u64, wanted: u64 },
+    #[error("node {id} cannot lead: its clock is {seconds} s {side} the cluster's; see to its NTP, or name another node",
+        seconds = .ahead_ms.unsigned_abs() as f64 / 1e3, side = if *.ahead_ms < 0 { "behind" } else { "ahead of" })]
+    WrongClock { id: u64, ahead_ms: i64 },
     #[error("no leader was confirmed by a quorum in time")]
     NoQuorum,
     #[error("replica has stopped: {0}")]

@@ -4,6 +4,7 @@
 //! disk; look at the ledger as this node has applied it; ask first for a linearizable look.
 
 mod bootstrap;
+mod clock;
 mod config;
 #[cfg(test)]
 mod conformance_tests;
@@ -30,6 +31,7 @@ mod tail;
 mod types;
 mod writer;
 
+pub use clock::{Clock, ClockReport, PeerOffset};
 pub use config::{ReplicaConfig, Timers};
 pub use error::{OpenError, ProposeError, ReplicaError};
 pub use replica::{Applied, ReadPoint, Replica, StorageStats};

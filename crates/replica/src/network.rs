@@ -14,7 +14,7 @@ use openraft::raft::{
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use quorate_rpc::raft::raft_client::RaftClient;
-use quorate_rpc::raft::{RaftMessage, RaftMessageKind as Kind};
+use quorate_rpc::raft::{ClockRequest, RaftMessage, RaftMessageKind as Kind};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
@@ -98,6 +98,13 @@ impl Connection {
         let mut client = self.client()?;
         let response = within(timeout, client.call(self.sender.message(self.target, kind, payload))).await?;
         decode(&response.into_inner().payload).map_err(|error| Status::internal(error.to_string()))
+    }
+
+    /// The peer's wall clock in milliseconds; 0 if it does not say.
+    pub async fn clock(&self, timeout: Duration) -> Result<u64, Status> {
+        let mut client = self.client()?;
+        let request = ClockRequest { cluster: self.sender.cluster.to_string(), to_node: self.target };
+        Ok(within(timeout, client.clock(request)).await?.into_inner().clock_ms)
     }
 
     async fn call<Q: Serialize, R: DeserializeOwned>(

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::clock::{Clocks, compare};
 use crate::config::ReplicaConfig;
 use crate::disk::{Disk, DiskStats};
 use crate::error::OpenError;
@@ -38,6 +39,7 @@ pub(crate) struct Inner {
     pub raft: Raft,
     pub state_machine: StateMachine,
     pub config: ReplicaConfig,
+    pub clocks: Clocks,
     pub standing: StandingFile,
     pub status: watch::Receiver<Status>,
     pub disk_stats: Arc<DiskStats>,
@@ -57,6 +59,7 @@ struct Open {
     /// Closing it lets another process open the folder.
     lock: File,
     follower: JoinHandle<()>,
+    comparing: JoinHandle<()>,
 }
 
 impl std::fmt::Debug for Inner {
@@ -70,10 +73,10 @@ impl Inner {
         self.open.lock().as_ref().map_or(0, |open| open.disk.size_on_disk())
     }
 
-    /// Elections only with the right to vote.
+    /// Elections only with the right to vote, and with a clock that is right, if there is another way to get a leader.
     pub fn refresh_elections(&self) {
         let applied = self.state_machine.applied().read().last.map_or(0, |last| last.index);
-        self.raft.runtime_config().elect(self.standing.get().may_vote(applied));
+        self.raft.runtime_config().elect(self.standing.get().may_vote(applied) && self.clocks.may_stand());
     }
 }
 
@@ -104,6 +107,8 @@ impl Replica {
         let raft = Raft::new(config.node_id, raft_config, network, folder.log, state_machine.clone()).await;
         let raft = raft.map_err(|error| OpenError::damaged(&config.data_dir, error.to_string()))?;
         let (status_sender, status) = watch::channel(status_of(&raft));
+        let clocks =
+            Clocks::new(config.clock.clone(), config.clock_offset_max_ms, config.clock_patience_ms());
         let lease = if pristine { Duration::ZERO } else { config.lease() };
         let inner = Arc::new(Inner {
             sender,
@@ -111,6 +116,7 @@ impl Replica {
             raft,
             state_machine,
             config,
+            clocks,
             standing: folder.standing,
             status,
             disk_stats: disk.stats(),
@@ -122,7 +128,8 @@ impl Replica {
         });
         inner.refresh_elections();
         let follower = tokio::spawn(follow(Arc::downgrade(&inner), status_sender));
-        *inner.open.lock() = Some(Open { disk, lock: folder.lock, follower });
+        let comparing = tokio::spawn(compare(Arc::downgrade(&inner)));
+        *inner.open.lock() = Some(Open { disk, lock: folder.lock, follower, comparing });
         Ok(Self { inner })
     }
 
@@ -132,8 +139,9 @@ impl Replica {
         if let Err(error) = self.inner.raft.shutdown().await {
             tracing::warn!(%error, "raft did not stop cleanly");
         }
-        let Some(Open { disk, lock, follower }) = self.inner.open.lock().take() else { return };
+        let Some(Open { disk, lock, follower, comparing }) = self.inner.open.lock().take() else { return };
         follower.abort();
+        comparing.abort();
         let deadline = Instant::now() + CLOSE_TIMEOUT;
         while Arc::strong_count(&disk) > 1 && Instant::now() < deadline {
             tokio::time::sleep(CLOSE_AGAIN).await;

@@ -6,7 +6,9 @@ use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt as _};
 use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest, VoteRequest};
 use quorate_rpc::raft::raft_server::Raft as RaftService;
-use quorate_rpc::raft::{IdentifyRequest, IdentifyResponse, RaftMessage, RaftMessageKind as Kind};
+use quorate_rpc::raft::{
+    ClockRequest, ClockResponse, IdentifyRequest, IdentifyResponse, RaftMessage, RaftMessageKind as Kind,
+};
 use serde::de::DeserializeOwned;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -102,6 +104,7 @@ impl RaftService for Service {
             }
             Kind::TransferLeader => {
                 self.replica.may_vote()?;
+                self.replica.may_take_over()?;
                 let transfer: TransferLeaderRequest<TypeConfig> = read(&message)?;
                 self.answer(&message, &raft.handle_transfer_leader(transfer).await.map_err(stopped)?)
             }
@@ -156,6 +159,18 @@ impl RaftService for Service {
         // Still there only if raft did not want it.
         let _ = std::fs::remove_file(path);
         self.answer(&first, &installed.map_err(stopped)?).map(Response::new)
+    }
+
+    async fn clock(&self, request: Request<ClockRequest>) -> Result<Response<ClockResponse>, Status> {
+        let ClockRequest { cluster, to_node } = request.into_inner();
+        let (me, clock) = (&self.replica.inner.sender, &self.replica.inner.clocks.clock);
+        if cluster != *me.cluster || to_node != me.node_id {
+            return Err(Status::failed_precondition(format!(
+                "this is node {} of cluster {}; the question is for node {to_node} of cluster {cluster}",
+                me.node_id, me.cluster
+            )));
+        }
+        Ok(Response::new(ClockResponse { clock_ms: u64::try_from(clock.wall_ms()).unwrap_or(0) }))
     }
 
     async fn identify(
