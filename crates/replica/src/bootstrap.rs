@@ -71,7 +71,7 @@ impl Replica {
     async fn form_if_first(&self, peers: &[Peer], answers: &Answers) -> Result<bool, ReplicaError> {
         let all_new = answers.len() == peers.len() && answers.values().all(|answer| !answer.initialized);
         let first = peers.iter().all(|peer| self.node_id() <= peer.id);
-        if !all_new || !first {
+        if !all_new || !first || !self.inner.clocks.is_compared() {
             return Ok(false);
         }
         let members = answers.iter().map(|(id, answer)| (*id, answer.incarnation.to_vec())).collect();

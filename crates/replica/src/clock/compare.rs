@@ -56,9 +56,10 @@ impl Comparing {
         let me = replica.node_id();
         let voters = status.members.iter().filter(|member| member.voter).map(|member| member.peer.clone());
         let mut peers: Vec<Peer> = voters.filter(|peer| peer.id != me).collect();
-        let has_members = !status.members.is_empty();
+        let mut has_members = !status.members.is_empty();
         if !has_members {
             peers = clocks.expected();
+            has_members = !peers.is_empty();
             peers.retain(|peer| peer.id != me);
         }
         self.connect(replica, &peers);

@@ -127,9 +127,14 @@ impl Clocks {
     pub fn may_stand(&self) -> bool {
         let run_ms = self.clock.run_ms();
         let state = self.state.lock();
-        let known = state.judged || run_ms > self.patience_ms;
+        let compared = state.judged || run_ms > self.patience_ms;
         let leaderless = run_ms - state.leader_heard_ms > self.patience_ms;
-        (known && !state.guard.is_off()) || leaderless
+        (compared && !state.guard.is_off()) || leaderless
+    }
+
+    /// To be waited for before this node forms a cluster: its first stamp would be believed as it is.
+    pub fn is_compared(&self) -> bool {
+        self.clock.run_ms() > self.patience_ms || self.is_judged()
     }
 
     /// Have a majority's clocks been known once?

@@ -3,10 +3,12 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use quorate_ledger::{Amount, BudgetRule, Charge, Command, Ledger, Outcome, ReservationId, Unit, Window};
-use quorate_replica::{Peer, Replica, ReplicaConfig, ReplicaError, Role, Status};
+use quorate_replica::{Clock, Peer, Replica, ReplicaConfig, ReplicaError, Role, Status};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -57,6 +59,8 @@ pub struct Cluster {
     pub folders: Vec<tempfile::TempDir>,
     pub nodes: Vec<Option<Node>>,
     pub snapshot_every: u64,
+    /// How far each node's wall clock is ahead, in milliseconds.
+    pub ahead_ms: Vec<Arc<AtomicI64>>,
     /// Of the only node, instead of one that goes with this value.
     pub fixed_folder: Option<PathBuf>,
 }
@@ -74,7 +78,8 @@ impl Cluster {
         }
         let folders = peers.iter().map(|_| tempfile::tempdir().unwrap()).collect();
         let nodes = peers.iter().map(|_| None).collect();
-        Self { peers, folders, nodes, snapshot_every: 20_000, fixed_folder: None }
+        let ahead_ms = peers.iter().map(|_| Arc::default()).collect();
+        Self { peers, folders, nodes, snapshot_every: 20_000, ahead_ms, fixed_folder: None }
     }
 
     pub async fn formed(size: u64) -> Self {
@@ -97,6 +102,8 @@ impl Cluster {
         let mut config = ReplicaConfig::new(CLUSTER, self.peers[index].id, self.folder(index));
         config.snapshot_every_entries = self.snapshot_every;
         config.keep_entries = self.snapshot_every / 4;
+        let ahead_ms = self.ahead_ms[index].clone();
+        config.clock = Clock::new(move || real_ms().saturating_add_signed(ahead_ms.load(Ordering::Relaxed)));
         config
     }
 
@@ -184,6 +191,10 @@ impl Cluster {
         }
         ledger
     }
+}
+
+pub fn real_ms() -> u64 {
+    u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
 }
 
 pub fn policy() -> Command {
