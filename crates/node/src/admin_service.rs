@@ -63,7 +63,7 @@ impl AdminService {
     /// This node as it knows itself.
     fn own_node(&self) -> admin::Node {
         let status = self.replica.status().borrow().clone();
-        let storage = self.replica.storage_stats();
+        let (storage, clock) = (self.replica.storage_stats(), self.replica.clock_report());
         let me = status.members.iter().find(|member| member.peer.id == self.replica.node_id());
         admin::Node {
             id: self.replica.node_id(),
@@ -77,6 +77,8 @@ impl AdminService {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             data_bytes: storage.log_bytes + storage.snapshot_bytes,
             uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            clock_offset_ms: clock.offset_ms,
+            clock_off: clock.off,
         }
     }
 

@@ -1,8 +1,11 @@
 //! The configuration of a node. Every key is documented in `docs/operations.md`.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use serde::Deserialize;
+
+use crate::error::NodeError;
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -29,6 +32,8 @@ pub struct NodeConfig {
     pub alerts: AlertsConfig,
     #[serde(default)]
     pub raft: RaftTimers,
+    #[serde(default)]
+    pub clock: ClockConfig,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -119,8 +124,51 @@ impl Default for RaftTimers {
     }
 }
 
+/// When a clock is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ClockConfig {
+    /// A node whose clock is further from the others' does not lead if another one can, in milliseconds.
+    pub max_offset_ms: u64,
+}
+
+impl ClockConfig {
+    /// Less is within what networks and NTP leave open; more is near to what the ledger lets an id be ahead.
+    const RANGE_MS: RangeInclusive<u64> = 20..=5_000;
+
+    pub(crate) fn check(&self) -> Result<(), NodeError> {
+        let (least, most) = (Self::RANGE_MS.start(), Self::RANGE_MS.end());
+        match Self::RANGE_MS.contains(&self.max_offset_ms) {
+            true => Ok(()),
+            false => Err(NodeError::Config(format!(
+                "clock.max_offset_ms is {}; it must be {least} to {most}",
+                self.max_offset_ms
+            ))),
+        }
+    }
+}
+
+impl Default for ClockConfig {
+    fn default() -> Self {
+        Self { max_offset_ms: 500 }
+    }
+}
+
 impl NodeConfig {
     pub fn advertised(&self) -> &str {
         self.advertise.as_deref().unwrap_or(&self.listen)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_offset_that_makes_no_sense_is_refused() {
+        assert!(ClockConfig::default().check().is_ok());
+        for (max_offset_ms, good) in [(0, false), (19, false), (20, true), (5_000, true), (5_001, false)] {
+            assert_eq!(ClockConfig { max_offset_ms }.check().is_ok(), good, "{max_offset_ms}");
+        }
     }
 }

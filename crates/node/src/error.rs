@@ -84,6 +84,7 @@ impl From<Undecided> for Status {
 pub(crate) fn replica_status(error: ReplicaError) -> Status {
     match error {
         ReplicaError::Peers(message) => Status::failed_precondition(message),
+        wrong @ ReplicaError::WrongClock { .. } => Status::failed_precondition(wrong.to_string()),
         other => Status::unavailable(other.to_string()),
     }
 }

@@ -10,6 +10,7 @@ mod admin_service;
 mod alert_body;
 mod alerts;
 mod budget_service;
+mod clock_metrics;
 mod config;
 mod error;
 mod explain;
@@ -39,7 +40,9 @@ mod watch_service;
 mod watchers;
 mod webhook;
 
-pub use config::{AlertsConfig, Limits, NodeConfig, PeerConfig, RaftTimers, SecretKey, SecretsConfig};
+pub use config::{
+    AlertsConfig, ClockConfig, Limits, NodeConfig, PeerConfig, RaftTimers, SecretKey, SecretsConfig,
+};
 pub use error::NodeError;
 pub use node::{Node, NodeListeners};
 pub use quorate_replica::{Role, Status, Timers};

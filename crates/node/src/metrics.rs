@@ -13,6 +13,7 @@ use prometheus_client::registry::{Registry, Unit};
 use quorate_ledger::{Command, Outcome};
 use quorate_replica::{Replica, Role};
 
+use crate::clock_metrics::ClockMetrics;
 use crate::policy_metrics::PolicyMetrics;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -58,6 +59,7 @@ pub(crate) struct Metrics {
     pub waiting: Gauge,
     pub granted_after_wait: Counter,
     pub policy: PolicyMetrics,
+    clock: ClockMetrics,
     pub forwarded: Counter,
     is_leader: Gauge,
     term: Gauge,
@@ -84,6 +86,7 @@ impl Metrics {
             waiting: Gauge::default(),
             granted_after_wait: Counter::default(),
             policy: PolicyMetrics::default(),
+            clock: ClockMetrics::default(),
             forwarded: Counter::default(),
             is_leader: Gauge::default(),
             term: Gauge::default(),
@@ -102,6 +105,7 @@ impl Metrics {
     fn register(&self) {
         let mut registry = self.registry.lock();
         self.policy.register(&mut registry);
+        self.clock.register(&mut registry);
         registry.register("operations", "Operations by kind and outcome", self.operations.clone());
         registry.register(
             "denials_from_state",
@@ -187,6 +191,7 @@ impl Metrics {
         let status = replica.status().borrow().clone();
         let storage = replica.storage_stats();
         self.policy.refresh(replica);
+        self.clock.refresh(&replica.clock_report());
         self.is_leader.set(i64::from(status.role == Role::Leader));
         self.term.set(signed(status.term));
         self.last_log_index.set(signed(status.last_log_index));

@@ -86,6 +86,7 @@ impl Node {
         let peers: Vec<Peer> =
             config.peers.iter().map(|peer| Peer { id: peer.id, address: peer.address.clone() }).collect();
         check_peers(&config, &peers)?;
+        config.clock.check()?;
         let replica = Replica::open(replica_config(&config)).await?;
         let metrics = Arc::new(Metrics::new());
         let proposer = Proposer::start(replica.clone(), &config.limits, metrics.clone());
@@ -194,6 +195,7 @@ fn replica_config(config: &NodeConfig) -> ReplicaConfig {
         election_min_ms: config.raft.election_min_ms,
         election_max_ms: config.raft.election_max_ms,
     };
+    replica.clock_offset_max_ms = config.clock.max_offset_ms;
     replica.snapshot_every_entries = config.limits.snapshot_every_entries;
     replica
 }

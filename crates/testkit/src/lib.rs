@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use quorate_node::{
-    AlertsConfig, Limits, Node, NodeConfig, NodeListeners, PeerConfig, RaftTimers, SecretsConfig,
+    AlertsConfig, ClockConfig, Limits, Node, NodeConfig, NodeListeners, PeerConfig, RaftTimers, SecretsConfig,
 };
 use quorate_rpc::admin::{ApplyPolicyRequest, ApplyPolicyResponse, CreateKeyRequest};
 use quorate_rpc::budget::ApiKey;
@@ -73,6 +73,7 @@ impl Cluster {
             secrets: SecretsConfig::default(),
             alerts: AlertsConfig::default(),
             raft: RaftTimers { heartbeat_ms: 100, election_min_ms: 400, election_max_ms: 800 },
+            clock: ClockConfig::default(),
         };
         (self.configure.0)(&mut config);
         config

@@ -305,6 +305,7 @@ fn node_config(
         alerts: AlertsConfig::default(),
         // One machine, no network between the nodes: a leader is found sooner.
         raft: quorate_node::RaftTimers { heartbeat_ms: 100, election_min_ms: 400, election_max_ms: 800 },
+        clock: quorate_node::ClockConfig::default(),
     })
 }
 

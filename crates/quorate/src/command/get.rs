@@ -98,7 +98,7 @@ impl Get {
         match self.what {
             What::Nodes => {
                 let answer = admin.list_nodes(admin::ListNodesRequest {}).await?;
-                output.print(&answer, || tables::nodes(&answer.nodes))
+                output.print(&answer, || tables::nodes(&answer.nodes, wide))
             }
             What::Tenants => {
                 let request = admin::ListTenantsRequest { consistency, tenant, ..Default::default() };

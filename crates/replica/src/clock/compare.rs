@@ -174,3 +174,45 @@ fn others(clocks: &Clocks) -> String {
     });
     each.collect::<Vec<_>>().join("; ")
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio_stream::wrappers::TcpListenerStream;
+    use tonic::service::Routes;
+    use tonic::transport::Server;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::network::Sender;
+
+    #[tokio::test]
+    async fn a_peer_of_an_older_release_is_alive_and_a_dead_one_is_not() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        // It knows the service, or none: to a question that is not in it, gRPC answers the same.
+        let server = Server::builder().add_routes(Routes::default());
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let stopped = async { stopped.await.unwrap_or_default() };
+        let server =
+            tokio::spawn(server.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopped));
+        let sender = Sender { cluster: "test".into(), group: 0, node_id: 1 };
+        let connection = Connection::new(sender, 2, &address);
+        let clocks = Clocks::new(Clock::system(), 500, 0);
+        let answer = ask(&clocks, 2, &connection).await;
+        assert!(matches!(answer, (2, Answer::Unaware)), "{answer:?}");
+        stop.send(()).unwrap();
+        server.await.unwrap().unwrap();
+        let silent = async {
+            while !matches!(ask(&clocks, 2, &connection).await, (2, Answer::Silent)) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), silent).await.expect("the peer is gone");
+    }
+
+    #[test]
+    fn sides_have_words() {
+        assert_eq!(apart(5_012), "5.0 s ahead of");
+        assert_eq!(apart(-600), "0.6 s behind");
+    }
+}

@@ -70,7 +70,8 @@ mod tests {
 
     #[test]
     fn the_median_decides_if_a_majority_is_known() {
-        let table: [(i64, &[Option<i64>], Option<i64>, bool, bool); 17] = [
+        type Row = (i64, &'static [Option<i64>], Option<i64>, bool, bool);
+        let table: [Row; 17] = [
             // (own clock, the others', deviation, confirmed by a majority, open)
             (0, &[], Some(0), true, false),
             (9_000, &[], Some(0), true, false),
