@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use quorate_rpc::tls::TlsFiles;
 use serde::Deserialize;
 
 #[derive(Debug, Clone, Deserialize)]
@@ -21,6 +22,8 @@ pub struct NodeConfig {
     pub data_dir: PathBuf,
     /// All members of the cluster, this node among them.
     pub peers: Vec<PeerConfig>,
+    /// How this node speaks gRPC, to peers and to callers; none: in plaintext.
+    pub tls: Option<TlsFiles>,
     #[serde(default)]
     pub limits: Limits,
     #[serde(default)]

@@ -2,6 +2,7 @@
 
 use quorate_replica::{OpenError, Peer, ProposeError, ReplicaError};
 use quorate_rpc::budget::{Result as WireResult, Unavailable, UnavailableReason, result::Kind};
+use quorate_rpc::tls::TlsError;
 use thiserror::Error;
 use tonic::Status;
 
@@ -11,6 +12,8 @@ pub enum NodeError {
     Bind { key: &'static str, address: String, source: std::io::Error },
     #[error("config: {0}")]
     Config(String),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error(transparent)]
     Open(#[from] OpenError),
     #[error(transparent)]

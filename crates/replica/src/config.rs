@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::{Config, SnapshotPolicy};
+use quorate_rpc::tls::Security;
 
 use crate::error::OpenError;
 
@@ -32,6 +33,8 @@ pub struct ReplicaConfig {
     pub snapshot_every_entries: u64,
     /// Log entries kept behind a snapshot for followers that are a little behind.
     pub keep_entries: u64,
+    /// How the peers are spoken to.
+    pub security: Security,
 }
 
 impl ReplicaConfig {
@@ -43,6 +46,7 @@ impl ReplicaConfig {
             timers: Timers::default(),
             snapshot_every_entries: 20_000,
             keep_entries: 5_000,
+            security: Security::Plain,
         }
     }
 

@@ -7,6 +7,7 @@ use quorate_node::{
 };
 use quorate_rpc::admin::{ApplyPolicyRequest, ApplyPolicyResponse, CreateKeyRequest};
 use quorate_rpc::budget::ApiKey;
+use quorate_rpc::tls::Security;
 use quorate_rpc::{Client, ClientConfig};
 
 /// Nodes of one cluster in this process, each with its own folder and sockets.
@@ -69,6 +70,7 @@ impl Cluster {
             http_listen: "127.0.0.1:0".to_owned(),
             data_dir: self.data_dir(index),
             peers: peers.collect(),
+            tls: None,
             limits: Limits::default(),
             secrets: SecretsConfig::default(),
             alerts: AlertsConfig::default(),
@@ -97,7 +99,12 @@ impl Cluster {
     }
 
     fn client_of(&self, nodes: Vec<String>) -> Client {
-        Client::connect(ClientConfig { name: "testkit".to_owned(), nodes, operation_timeout_ms: 5_000 })
+        Client::connect(ClientConfig {
+            name: "testkit".to_owned(),
+            nodes,
+            operation_timeout_ms: 5_000,
+            security: Security::Plain,
+        })
     }
 
     /// Applies manifests beside those that are in force.
