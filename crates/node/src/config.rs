@@ -2,8 +2,11 @@
 
 use std::path::PathBuf;
 
+use quorate_rpc::is_loopback;
 use quorate_rpc::tls::TlsFiles;
 use serde::Deserialize;
+
+use crate::error::NodeError;
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -24,6 +27,9 @@ pub struct NodeConfig {
     pub peers: Vec<PeerConfig>,
     /// How this node speaks gRPC, to peers and to callers; none: in plaintext.
     pub tls: Option<TlsFiles>,
+    /// Without `tls`: take connections from other machines all the same, unencrypted, from anybody.
+    #[serde(default)]
+    pub insecure: bool,
     #[serde(default)]
     pub limits: Limits,
     #[serde(default)]
@@ -123,6 +129,18 @@ impl Default for RaftTimers {
 }
 
 impl NodeConfig {
+    /// Without TLS only this machine may reach the node, unless the operator says otherwise.
+    pub(crate) fn check_reach(&self, key: &'static str, address: &str) -> Result<(), NodeError> {
+        if self.tls.is_some() || self.insecure {
+            return Ok(());
+        }
+        let unusable = |source| NodeError::Bind { key, address: address.to_owned(), source };
+        if is_loopback(address).map_err(unusable)? {
+            return Ok(());
+        }
+        Err(NodeError::Reach { key, address: address.to_owned() })
+    }
+
     pub fn advertised(&self) -> &str {
         self.advertise.as_deref().unwrap_or(&self.listen)
     }

@@ -17,6 +17,7 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
+use crate::access_layer::AccessLayer;
 use crate::admin_changes::Changes;
 use crate::admin_drains::Drains;
 use crate::admin_reads::Reads;
@@ -68,6 +69,7 @@ impl Node {
     /// Names the address and the config key.
     pub fn bind(config: &NodeConfig) -> Result<NodeListeners, NodeError> {
         let bind = |key, address: &str| {
+            config.check_reach(key, address)?;
             std::net::TcpListener::bind(address).map_err(|source| NodeError::Bind {
                 key,
                 address: address.to_owned(),
@@ -282,21 +284,25 @@ impl Incoming {
     }
 }
 
-async fn serve(routes: Routes, incoming: Incoming, stop: CancellationToken) {
-    let server = Server::builder()
+fn server() -> Server {
+    Server::builder()
         .tcp_nodelay(true)
         .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .max_concurrent_streams(Some(STREAMS_MAX))
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(4 << 20)
-        .add_routes(routes);
+}
+
+async fn serve(routes: Routes, incoming: Incoming, stop: CancellationToken) {
     let served = match incoming {
         Incoming::Plain(incoming) => {
+            let server = server().add_routes(routes);
             server.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await
         }
         Incoming::Tls(listener, tls) => {
             let incoming = tls::incoming(listener, tls);
+            let server = server().layer(AccessLayer).add_routes(routes);
             server.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await
         }
     };

@@ -71,6 +71,7 @@ impl Cluster {
             data_dir: self.data_dir(index),
             peers: peers.collect(),
             tls: None,
+            insecure: false,
             limits: Limits::default(),
             secrets: SecretsConfig::default(),
             alerts: AlertsConfig::default(),

@@ -304,6 +304,7 @@ fn node_config(
         data_dir: folder.join(format!("node-{id}")),
         peers: addresses.nodes.iter().zip(1..).map(peer).collect(),
         tls: None,
+        insecure: false,
         limits: Limits::default(),
         secrets: SecretsConfig::default(),
         alerts: AlertsConfig::default(),
