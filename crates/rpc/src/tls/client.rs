@@ -14,6 +14,7 @@ use rustls::pki_types::ServerName;
 use rustls::sign::SingleCertAndKey;
 use rustls::version::TLS13;
 use rustls::{CertificateError, ClientConfig, RootCertStore};
+use tokio::io::AsyncBufReadExt as _;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -97,7 +98,13 @@ impl Service<Uri> for Connector {
         let tls = self.0.clone();
         Box::pin(async move {
             let host = uri.host().unwrap_or_default();
-            Ok(TokioIo::new(tls.connect(host, uri.port_u16().unwrap_or(443)).await?))
+            let mut stream = tls.connect(host, uri.port_u16().unwrap_or(443)).await?;
+            // A server of HTTP/2 speaks first, but not before it has looked at our certificate: TLS 1.3 itself does not
+            // say here that it was refused.
+            if stream.fill_buf().await?.is_empty() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            Ok(TokioIo::new(stream))
         })
     }
 }
@@ -135,10 +142,10 @@ pub(crate) fn explain(error: &(dyn Error + 'static)) -> Option<String> {
             "the node speaks plaintext; leave the TLS settings out, or give the node its section `tls`"
                 .to_owned()
         }
-        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
-            "the node's certificate is from no authority of ours; is the CA file that of this cluster?"
-                .to_owned()
-        }
+        rustls::Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature,
+        ) => "the node's certificate is from no authority of ours; is the CA file that of this cluster?"
+            .to_owned(),
         rustls::Error::InvalidCertificate(error) => format!("the node's certificate is refused: {error}"),
         rustls::Error::AlertReceived(alert) => format!(
             "the node refused our certificate ({alert:?}); it must be from an authority of the node's CA file and valid now"

@@ -154,6 +154,20 @@ async fn strangers_are_refused_on_either_side() {
     fs::write(stranger.source.ca_file.as_ref().unwrap(), ours.certificate()).unwrap();
     let error = hello(&ClientTls::new(stranger.source.clone()).unwrap(), listening.port).await.unwrap_err();
     assert!(explain(&error).unwrap().contains("refused our certificate"), "{error}");
+    // The caller shows none.
+    let mut roots = rustls::RootCertStore::empty();
+    let (_, pem) = x509_parser::pem::parse_x509_pem(ours.certificate().as_bytes()).unwrap();
+    roots.add(pem.contents.into()).unwrap();
+    let config = rustls::ClientConfig::builder_with_provider(material::provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let tcp = TcpStream::connect(("127.0.0.1", listening.port)).await.unwrap();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let mut stream = connector.connect("127.0.0.1".try_into().unwrap(), tcp).await.unwrap();
+    let error = stream.read_to_end(&mut Vec::new()).await.unwrap_err();
+    assert!(error.to_string().contains("CertificateRequired"), "{error}");
     // The certificate is for another host.
     let folder = tempfile::tempdir().unwrap();
     let elsewhere = Subject { hosts: vec!["n1.example".to_owned()], ..subject("n1", Role::Node) };
