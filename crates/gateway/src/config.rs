@@ -1,5 +1,6 @@
 //! The configuration of one gateway, as read from its file. Every key has a comment; unknown keys are refused.
 
+use quorate_rpc::tls::TlsFiles;
 use serde::Deserialize;
 
 pub use crate::backend_config::{
@@ -19,6 +20,8 @@ pub struct GatewayConfig {
     pub http_listen: String,
     /// The budget nodes, `host:port` each; any of them may be down.
     pub nodes: Vec<String>,
+    /// How the nodes are spoken to; none: in plaintext.
+    pub cluster_tls: Option<TlsFiles>,
     /// Where requests go: the first backend that lists the model, else the first that lists none. Where the policy has
     /// routes, those decide, and an entry here stands in for the policy's backend of the same name (with or without its
     /// namespace). May be empty then.

@@ -1,5 +1,6 @@
 //! What can go wrong before a gateway serves.
 
+use quorate_rpc::tls::TlsError;
 use thiserror::Error;
 
 /// Why a gateway did not start.
@@ -8,6 +9,8 @@ pub enum GatewayError {
     /// Names the key and the remedy.
     #[error("wrong configuration: {0}")]
     Config(String),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error("cannot listen on {address} ({key}): {source}; choose another address or stop what uses it")]
     Bind { key: &'static str, address: String, source: std::io::Error },
     #[error("backend {backend}: {message}")]

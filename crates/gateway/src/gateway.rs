@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, net::TcpListener, sync::Arc, time::Duration};
 
+use quorate_rpc::tls::{Names, Security};
 use quorate_rpc::{Client, ClientConfig};
 use tokio::{
     sync::watch,
@@ -70,10 +71,15 @@ impl Gateway {
     /// [`GatewayError`] for a wrong configuration, a missing key or unusable sockets.
     pub fn start(config: GatewayConfig, listeners: GatewayListeners) -> Result<Self, GatewayError> {
         config.check()?;
+        let security = match &config.cluster_tls {
+            Some(files) => Security::mutual(files.named(Names::CLUSTER_TLS))?,
+            None => Security::Plain,
+        };
         let client = Client::connect(ClientConfig {
             name: config.name.clone(),
             nodes: config.nodes.clone(),
             operation_timeout_ms: config.timeouts.reserve_ms,
+            security,
         });
         let watched = Arc::new(client.watch());
         let metrics = Arc::new(Metrics::new());
@@ -102,7 +108,7 @@ impl Gateway {
             let unusable = |source| GatewayError::Bind { key, address: String::new(), source };
             listener.set_nonblocking(true).map_err(unusable)?;
             let address = listener.local_addr().map_err(unusable)?;
-            Ok((tokio::net::TcpListener::from_std(listener).map_err(unusable)?, address))
+            Ok::<_, GatewayError>((tokio::net::TcpListener::from_std(listener).map_err(unusable)?, address))
         };
         let (proxy, proxy_address) = listener("listen", listeners.proxy)?;
         let (http, http_address) = listener("http_listen", listeners.http)?;

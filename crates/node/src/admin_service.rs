@@ -85,10 +85,7 @@ impl AdminService {
     /// Asks a peer about itself.
     async fn peer_node(&self, member: &Member) -> admin::Node {
         let asked = async {
-            let channel = quorate_rpc::endpoint(&member.peer.address)
-                .ok()?
-                .connect_timeout(Duration::from_millis(800))
-                .connect_lazy();
+            let channel = self.replica.channel(&member.peer.address).ok()?;
             let mut request = forwarded(admin::ListNodesRequest {});
             request.set_timeout(Duration::from_secs(1));
             let response = AdminClient::new(channel).list_nodes(request).await.ok()?.into_inner();

@@ -3,6 +3,8 @@
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
+use quorate_rpc::is_loopback;
+use quorate_rpc::tls::TlsFiles;
 use serde::Deserialize;
 
 use crate::error::NodeError;
@@ -24,6 +26,11 @@ pub struct NodeConfig {
     pub data_dir: PathBuf,
     /// All members of the cluster, this node among them.
     pub peers: Vec<PeerConfig>,
+    /// How this node speaks gRPC, to peers and to callers; none: in plaintext.
+    pub tls: Option<TlsFiles>,
+    /// Without `tls`: take connections from other machines all the same, unencrypted, from anybody.
+    #[serde(default)]
+    pub insecure: bool,
     #[serde(default)]
     pub limits: Limits,
     #[serde(default)]
@@ -155,6 +162,18 @@ impl Default for ClockConfig {
 }
 
 impl NodeConfig {
+    /// Without TLS only this machine may reach the node, unless the operator says otherwise.
+    pub(crate) fn check_reach(&self, key: &'static str, address: &str) -> Result<(), NodeError> {
+        if self.tls.is_some() || self.insecure {
+            return Ok(());
+        }
+        let unusable = |source| NodeError::Bind { key, address: address.to_owned(), source };
+        if is_loopback(address).map_err(unusable)? {
+            return Ok(());
+        }
+        Err(NodeError::Reach { key, address: address.to_owned() })
+    }
+
     pub fn advertised(&self) -> &str {
         self.advertise.as_deref().unwrap_or(&self.listen)
     }

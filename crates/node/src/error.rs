@@ -2,6 +2,7 @@
 
 use quorate_replica::{OpenError, Peer, ProposeError, ReplicaError};
 use quorate_rpc::budget::{Result as WireResult, Unavailable, UnavailableReason, result::Kind};
+use quorate_rpc::tls::TlsError;
 use thiserror::Error;
 use tonic::Status;
 
@@ -9,8 +10,16 @@ use tonic::Status;
 pub enum NodeError {
     #[error("cannot listen on {address} ({key}): {source}; is another process there?")]
     Bind { key: &'static str, address: String, source: std::io::Error },
+    #[error(
+        "{key}: {address} can be reached from other machines, and without TLS anybody there may do everything; \
+         give a section `tls` (`quorate certs init` makes the certificates), or listen on a loopback address such \
+         as 127.0.0.1, or say `insecure: true` (--insecure, QUORATE_INSECURE=true) where the network itself is safe"
+    )]
+    Reach { key: &'static str, address: String },
     #[error("config: {0}")]
     Config(String),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error(transparent)]
     Open(#[from] OpenError),
     #[error(transparent)]

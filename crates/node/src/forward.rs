@@ -90,7 +90,7 @@ impl Forwarder {
         if let Some((_, channel)) = known.as_ref().filter(|(known, _)| known == address) {
             return Some(channel.clone());
         }
-        let channel = quorate_rpc::endpoint(address).ok()?.connect_lazy();
+        let channel = self.replica.channel(address).ok()?;
         *known = Some((address.to_owned(), channel.clone()));
         Some(channel)
     }

@@ -2,6 +2,8 @@
 //!
 //! The way of an operation: service → tenant actor (turnstile) → proposer (batch) → replica → outcome back.
 
+mod access;
+mod access_layer;
 mod admin_changes;
 mod admin_drains;
 mod admin_policy_reads;

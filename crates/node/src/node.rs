@@ -1,13 +1,15 @@
 //! A node: opens its replica, serves gRPC and HTTP, and stops in good order.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use quorate_replica::{Peer, Replica, ReplicaConfig, ReplicaError, Role, Status, Timers};
 use quorate_rpc::admin::admin_server::AdminServer;
 use quorate_rpc::budget::budget_server::BudgetServer;
+use quorate_rpc::tls::{self, ClientCertificates, Names, Protocol, Security, ServerTls, TlsFiles};
 use quorate_rpc::{DESCRIPTORS, MESSAGE_MAX_BYTES};
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -15,6 +17,7 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
+use crate::access_layer::AccessLayer;
 use crate::admin_changes::Changes;
 use crate::admin_drains::Drains;
 use crate::admin_reads::Reads;
@@ -44,8 +47,8 @@ const STREAMS_MAX: u32 = 4_096;
 /// Bound before anything is opened, so that a port in use costs nothing.
 #[derive(Debug)]
 pub struct NodeListeners {
-    pub grpc: TcpListener,
-    pub http: TcpListener,
+    pub grpc: std::net::TcpListener,
+    pub http: std::net::TcpListener,
 }
 
 #[derive(Debug)]
@@ -66,7 +69,8 @@ impl Node {
     /// Names the address and the config key.
     pub fn bind(config: &NodeConfig) -> Result<NodeListeners, NodeError> {
         let bind = |key, address: &str| {
-            TcpListener::bind(address).map_err(|source| NodeError::Bind {
+            config.check_reach(key, address)?;
+            std::net::TcpListener::bind(address).map_err(|source| NodeError::Bind {
                 key,
                 address: address.to_owned(),
                 source,
@@ -87,7 +91,7 @@ impl Node {
             config.peers.iter().map(|peer| Peer { id: peer.id, address: peer.address.clone() }).collect();
         check_peers(&config, &peers)?;
         config.clock.check()?;
-        let replica = Replica::open(replica_config(&config)).await?;
+        let replica = Replica::open(replica_config(&config)?).await?;
         let metrics = Arc::new(Metrics::new());
         let proposer = Proposer::start(replica.clone(), &config.limits, metrics.clone());
         let tenants = Tenants::new(replica.clone(), proposer.clone(), metrics.clone(), &config.limits);
@@ -107,7 +111,7 @@ impl Node {
             metrics: metrics.clone(),
         };
         let routes = routes(&config, &replica, &tenants, &policies, &metrics, &stop).await?;
-        let incoming = TcpIncoming::from(tokio_listener(listeners.grpc)?).with_nodelay(Some(true));
+        let incoming = Incoming::new(tokio_listener(listeners.grpc)?, config.tls.as_ref())?;
         let http = HttpServer { replica: replica.clone(), metrics: metrics.clone() };
         let server = tokio::spawn(serve(routes, incoming, stop.clone()));
         let (failed, failure) = watch::channel(None);
@@ -188,7 +192,7 @@ fn check_peers(config: &NodeConfig, peers: &[Peer]) -> Result<(), NodeError> {
     }
 }
 
-fn replica_config(config: &NodeConfig) -> ReplicaConfig {
+fn replica_config(config: &NodeConfig) -> Result<ReplicaConfig, NodeError> {
     let mut replica = ReplicaConfig::new(&config.cluster, config.id, &config.data_dir);
     replica.timers = Timers {
         heartbeat_ms: config.raft.heartbeat_ms,
@@ -197,7 +201,10 @@ fn replica_config(config: &NodeConfig) -> ReplicaConfig {
     };
     replica.clock_offset_max_ms = config.clock.max_offset_ms;
     replica.snapshot_every_entries = config.limits.snapshot_every_entries;
-    replica
+    if let Some(files) = &config.tls {
+        replica.security = Security::mutual(files.named(Names::TLS))?;
+    }
+    Ok(replica)
 }
 
 async fn routes(
@@ -263,16 +270,45 @@ async fn routes(
         .add_service(reflection))
 }
 
-async fn serve(routes: Routes, incoming: TcpIncoming, stop: CancellationToken) {
-    let server = Server::builder()
+/// Connections to the gRPC port.
+enum Incoming {
+    Plain(TcpIncoming),
+    Tls(TcpListener, Arc<ServerTls>),
+}
+
+impl Incoming {
+    fn new(listener: TcpListener, tls: Option<&TlsFiles>) -> Result<Self, NodeError> {
+        let Some(files) = tls else {
+            return Ok(Self::Plain(TcpIncoming::from(listener).with_nodelay(Some(true))));
+        };
+        let tls = ServerTls::new(files.named(Names::TLS), ClientCertificates::Required, Protocol::Grpc)?;
+        Ok(Self::Tls(listener, Arc::new(tls)))
+    }
+}
+
+fn server() -> Server {
+    Server::builder()
         .tcp_nodelay(true)
         .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .max_concurrent_streams(Some(STREAMS_MAX))
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(4 << 20)
-        .add_routes(routes);
-    if let Err(error) = server.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await {
+}
+
+async fn serve(routes: Routes, incoming: Incoming, stop: CancellationToken) {
+    let served = match incoming {
+        Incoming::Plain(incoming) => {
+            let server = server().add_routes(routes);
+            server.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await
+        }
+        Incoming::Tls(listener, tls) => {
+            let incoming = tls::incoming(listener, tls);
+            let server = server().layer(AccessLayer).add_routes(routes);
+            server.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await
+        }
+    };
+    if let Err(error) = served {
         tracing::error!(%error, "the gRPC server ended");
     }
 }
@@ -302,8 +338,8 @@ async fn watch_for_failure(replica: Replica, failed: watch::Sender<Option<String
     std::future::pending::<()>().await;
 }
 
-fn tokio_listener(listener: TcpListener) -> Result<tokio::net::TcpListener, NodeError> {
+fn tokio_listener(listener: std::net::TcpListener) -> Result<TcpListener, NodeError> {
     let serve = |error: std::io::Error| NodeError::Serve(error.to_string());
     listener.set_nonblocking(true).map_err(serve)?;
-    tokio::net::TcpListener::from_std(listener).map_err(serve)
+    TcpListener::from_std(listener).map_err(serve)
 }

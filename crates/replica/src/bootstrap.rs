@@ -146,7 +146,7 @@ impl Replica {
 
     /// Asks the node at `address` who it is; `None` if it does not answer in time.
     pub async fn identify(&self, address: &str) -> Option<IdentifyResponse> {
-        let channel = quorate_rpc::endpoint(address).ok()?.connect_lazy();
+        let channel = self.channel(address).ok()?;
         let cluster = self.inner.sender.cluster.to_string();
         let request = IdentifyRequest { cluster, from_node: self.node_id() };
         let mut client = RaftClient::new(channel);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::{Config, SnapshotPolicy};
+use quorate_rpc::tls::Security;
 
 use crate::clock::Clock;
 use crate::error::OpenError;
@@ -41,6 +42,8 @@ pub struct ReplicaConfig {
     pub clock: Clock,
     /// A node whose clock is further from the others' does not lead if another one can.
     pub clock_offset_max_ms: u64,
+    /// How the peers are spoken to.
+    pub security: Security,
 }
 
 impl ReplicaConfig {
@@ -54,6 +57,7 @@ impl ReplicaConfig {
             keep_entries: 5_000,
             clock: Clock::system(),
             clock_offset_max_ms: CLOCK_OFFSET_MAX_MS,
+            security: Security::Plain,
         }
     }
 

@@ -15,6 +15,7 @@ use openraft::raft::{
 };
 use quorate_rpc::raft::raft_client::RaftClient;
 use quorate_rpc::raft::{ClockRequest, RaftMessage, RaftMessageKind as Kind};
+use quorate_rpc::tls::Security;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
@@ -39,6 +40,8 @@ pub(crate) struct Sender {
     pub cluster: Arc<str>,
     pub group: u32,
     pub node_id: u64,
+    /// How the peers are spoken to.
+    pub security: Security,
 }
 
 impl Sender {
@@ -78,7 +81,7 @@ pub(crate) struct Connection {
 
 impl Connection {
     pub fn new(sender: Sender, target: u64, address: &str) -> Self {
-        let channel = quorate_rpc::endpoint(address).map(|endpoint| endpoint.connect_lazy());
+        let channel = quorate_rpc::channel(address, &sender.security);
         Self { sender, target, channel: channel.map_err(|error| error.to_string()) }
     }
 

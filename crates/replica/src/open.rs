@@ -98,8 +98,12 @@ impl Replica {
     pub async fn open(config: ReplicaConfig) -> Result<Self, OpenError> {
         let raft_config = config.for_raft()?;
         let folder = open_folder(&config).await?;
-        let sender =
-            Sender { cluster: config.cluster.as_str().into(), group: GROUP, node_id: config.node_id };
+        let sender = Sender {
+            cluster: config.cluster.as_str().into(),
+            group: GROUP,
+            node_id: config.node_id,
+            security: config.security.clone(),
+        };
         let pristine = folder.log.is_pristine();
         let disk = folder.log.disk().clone();
         let state_machine = folder.state_machine.clone();

@@ -9,10 +9,12 @@ use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
 use openraft::raft::ReadPolicy;
 use quorate_ledger::{Command, Ledger, Outcome, TimestampMs};
+use quorate_rpc::ClientError;
 use quorate_rpc::raft::raft_server::RaftServer;
 use std::sync::Arc;
 use tokio::sync::watch;
 use tonic::Status as Refused;
+use tonic::transport::Channel;
 
 use crate::clock::ClockReport;
 use crate::error::{ProposeError, ReplicaError};
@@ -64,6 +66,14 @@ pub struct Replica {
 impl Replica {
     pub fn node_id(&self) -> u64 {
         self.inner.sender.node_id
+    }
+
+    /// A channel to a peer, secured like the replica's own.
+    ///
+    /// # Errors
+    /// The address is none.
+    pub fn channel(&self, address: &str) -> Result<Channel, ClientError> {
+        quorate_rpc::channel(address, &self.inner.sender.security)
     }
 
     /// Applies the commands, in their order, as one log entry. Several calls may be under way at once.

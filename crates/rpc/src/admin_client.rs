@@ -10,7 +10,7 @@ use crate::admin::admin_client::AdminClient;
 use crate::admin::{self};
 use crate::budget::PolicyDocument;
 use crate::client::Client;
-use crate::error::{ClientError, is_about_the_node};
+use crate::error::{ClientError, explain, is_about_the_node};
 use crate::routing::MESSAGE_MAX_BYTES;
 
 /// Request metadata: who asks for a change, for the audit log.
@@ -131,7 +131,7 @@ impl Admin {
                 match tokio::time::timeout(timeout, send(client)).await {
                     Ok(Ok(response)) => return Ok(response),
                     Ok(Err(status)) if is_about_the_node(&status) => {
-                        last = format!("{address}: {}", status.message())
+                        last = format!("{address}: {}", explain(&status))
                     }
                     Ok(Err(status)) => return Err(status.into()),
                     Err(_) => last = format!("{address} did not answer"),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use quorate_ledger::{Amount, Charge, Command, Outcome, ReservationId};
 use quorate_rpc::budget::budget_client::BudgetClient;
+use quorate_rpc::tls::Security;
 use quorate_rpc::{Client, ClientConfig, convert};
 use tonic::transport::Channel;
 
@@ -61,7 +62,7 @@ impl BudgetWork {
     /// No node leads, or its address is none.
     pub async fn unary(nodes: &[String], connections: usize, budget: &str, tenants: usize) -> Result<Self> {
         let leader = leader(nodes).await?;
-        let connect = |_| Ok(BudgetClient::new(quorate_rpc::endpoint(&leader)?.connect_lazy()));
+        let connect = |_| Ok(BudgetClient::new(quorate_rpc::channel(&leader, &Security::Plain)?));
         let clients = (0..connections.max(1)).map(connect).collect::<Result<_>>()?;
         Ok(Self {
             way: Way::Unary(clients),
@@ -145,6 +146,7 @@ fn client(nodes: &[String], number: usize) -> Client {
         name: format!("bench-{number}"),
         nodes: nodes.to_vec(),
         operation_timeout_ms: u64::from(TIMEOUT_MS),
+        security: Security::Plain,
     })
 }
 

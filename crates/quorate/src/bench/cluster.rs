@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use quorate_rpc::admin::ApplyPolicyRequest;
+use quorate_rpc::tls::Security;
 use quorate_rpc::{Client, ClientConfig};
 use tokio::process::{Child, Command};
 
@@ -104,8 +105,12 @@ impl Cluster {
 
     async fn wait_until_ready(&mut self, gateway_http: SocketAddr, provider: SocketAddr) -> Result<()> {
         let deadline = Instant::now() + READY_WITHIN;
-        let client =
-            ClientConfig { name: "bench".to_owned(), nodes: self.nodes.clone(), operation_timeout_ms: 5_000 };
+        let client = ClientConfig {
+            name: "bench".to_owned(),
+            nodes: self.nodes.clone(),
+            operation_timeout_ms: 5_000,
+            security: Security::Plain,
+        };
         let admin = Client::connect(client).admin();
         loop {
             self.check_running()?;

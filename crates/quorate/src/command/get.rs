@@ -89,7 +89,7 @@ enum What {
 impl Get {
     pub async fn run(mut self) -> Result<()> {
         let options = &mut self.options;
-        let admin = options.cluster.admin();
+        let admin = options.cluster.admin()?;
         let consistency =
             i32::from(if options.stale { Consistency::Stale } else { Consistency::Linearizable });
         let tenant = options.tenant.take().unwrap_or_default();

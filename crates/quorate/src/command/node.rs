@@ -40,6 +40,9 @@ pub struct RunNode {
     /// Instead of the file's `data_dir`
     #[arg(long, env = "QUORATE_NODE_DATA_DIR", value_name = "FOLDER")]
     data_dir: Option<PathBuf>,
+    /// Without TLS: let other machines connect all the same, unencrypted, anybody
+    #[arg(long, env = "QUORATE_INSECURE")]
+    insecure: bool,
     #[command(flatten)]
     set: SetOptions,
     #[command(flatten)]
@@ -72,6 +75,7 @@ impl RunNode {
             Override::flag("listen", "listen", self.listen.clone()),
             Override::flag("advertise", "advertise", self.advertise.clone()),
             Override::flag("http-listen", "http_listen", self.http_listen.clone()),
+            Override::flag("insecure", "insecure", self.insecure.then_some(true)),
             Override::flag("data-dir", "data_dir", self.data_dir.as_deref().map(config::text)),
         ];
         let overrides: Vec<Override> =

@@ -153,7 +153,9 @@ async fn ask(clocks: &Clocks, id: u64, connection: &Connection) -> (u64, Answer)
         // A release that does not say.
         Ok(0) => Answer::Unaware,
         Ok(wall_ms) => Answer::Clock(Sample::new(asked_ms, answered_ms, bounded(wall_ms))),
-        Err(status) if status.code() == Code::Unimplemented => Answer::Unaware,
+        Err(status) if matches!(status.code(), Code::Unimplemented | Code::PermissionDenied) => {
+            Answer::Unaware
+        }
         Err(_) => Answer::Silent,
     };
     (id, answer)
@@ -177,6 +179,7 @@ fn others(clocks: &Clocks) -> String {
 
 #[cfg(test)]
 mod tests {
+    use quorate_rpc::tls::Security;
     use tokio_stream::wrappers::TcpListenerStream;
     use tonic::service::Routes;
     use tonic::transport::Server;
@@ -195,7 +198,7 @@ mod tests {
         let stopped = async { stopped.await.unwrap_or_default() };
         let server =
             tokio::spawn(server.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopped));
-        let sender = Sender { cluster: "test".into(), group: 0, node_id: 1 };
+        let sender = Sender { cluster: "test".into(), group: 0, node_id: 1, security: Security::Plain };
         let connection = Connection::new(sender, 2, &address);
         let clocks = Clocks::new(Clock::system(), 500, 0);
         let answer = ask(&clocks, 2, &connection).await;

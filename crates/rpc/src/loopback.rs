@@ -1,0 +1,38 @@
+//! Whether an address can be reached from other machines: what needs no TLS is what cannot.
+
+use std::io;
+use std::net::ToSocketAddrs as _;
+
+/// Whether all that `host:port` resolves to is on this machine. Asks the resolver for a name; called at start only.
+///
+/// # Errors
+/// It is no address, or a name that nobody knows.
+pub fn is_loopback(address: &str) -> io::Result<bool> {
+    let mut addresses = address.to_socket_addrs()?.peekable();
+    if addresses.peek().is_none() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+    }
+    Ok(addresses.all(|address| address.ip().to_canonical().is_loopback()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machine_counts() {
+        for (address, loopback) in [
+            ("127.0.0.1:1", true),
+            ("127.9.9.9:1", true),
+            ("[::1]:1", true),
+            ("[::ffff:127.0.0.1]:1", true),
+            ("localhost:1", true),
+            ("0.0.0.0:1", false),
+            ("[::]:1", false),
+            ("10.0.0.1:1", false),
+        ] {
+            assert_eq!(is_loopback(address).unwrap(), loopback, "{address}");
+        }
+        assert!(is_loopback("nothing").is_err());
+    }
+}
