@@ -3,6 +3,8 @@
 mod adjust;
 mod apply;
 mod bench;
+mod cert_files;
+mod certs;
 mod describe;
 pub mod dev;
 mod dev_backends;
@@ -80,6 +82,7 @@ enum Command {
     Drain(drain::Drain),
     Undrain(drain::Undrain),
     TransferLeader(transfer_leader::TransferLeader),
+    Certs(certs::Certs),
     Bench(bench::Bench),
 }
 
@@ -182,6 +185,7 @@ impl Cli {
             Command::Drain(command) => command.run().await,
             Command::Undrain(command) => command.run().await,
             Command::TransferLeader(command) => command.run().await,
+            Command::Certs(command) => command.run(),
             Command::Bench(command) => command.run().await,
         }
     }

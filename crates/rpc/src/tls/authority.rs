@@ -6,9 +6,13 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose, date_time_ymd,
 };
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
 use thiserror::Error;
 
-use crate::tls::identity::Role;
+use crate::tls::identity::{Role, Validity};
+use crate::tls::material::provider;
 
 pub const CERTIFICATE_DAYS: u32 = 365;
 const AUTHORITY_DAYS: u32 = 3_650;
@@ -20,6 +24,8 @@ const BACKDATED: Duration = Duration::from_secs(60 * 60);
 pub enum IssueError {
     #[error("`{0}` is no host: wanted a DNS name or an IP address")]
     Host(String),
+    #[error("the authority cannot be used: {0}")]
+    Authority(String),
     #[error("cannot issue a certificate: {0}")]
     Failed(#[from] rcgen::Error),
 }
@@ -64,6 +70,18 @@ impl Authority {
     /// # Errors
     /// They cannot be read.
     pub fn from_pem(certificate: &str, key: &str) -> Result<Self, IssueError> {
+        let unusable = |problem: &dyn ToString| IssueError::Authority(problem.to_string());
+        let der = CertificateDer::from_pem_slice(certificate.as_bytes()).map_err(|error| unusable(&error))?;
+        let validity = Validity::of(&der).map_err(|error| unusable(&error))?;
+        if validity.is_over() {
+            return Err(unusable(&format!(
+                "its certificate expired at {}; make another",
+                validity.not_after
+            )));
+        }
+        let secret = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|error| unusable(&error))?;
+        CertifiedKey::from_der(vec![der], secret, &provider())
+            .map_err(|error| unusable(&format!("{error}; does the key belong to the certificate?")))?;
         let issuer = Issuer::from_ca_cert_pem(certificate, KeyPair::from_pem(key)?)?;
         Ok(Self { issuer, certificate: certificate.to_owned() })
     }

@@ -14,6 +14,7 @@ use rustls::pki_types::ServerName;
 use rustls::sign::SingleCertAndKey;
 use rustls::version::TLS13;
 use rustls::{CertificateError, ClientConfig, RootCertStore};
+use thiserror::Error;
 use tokio::io::AsyncBufReadExt as _;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -22,6 +23,7 @@ use tower_service::Service;
 
 use crate::tls::error::{Problem, TlsError};
 use crate::tls::files::TlsSource;
+use crate::tls::identity::{Identity, Role};
 use crate::tls::material::{Material, provider};
 use crate::tls::reload::Reloading;
 
@@ -104,10 +106,22 @@ impl Service<Uri> for Connector {
             if stream.fill_buf().await?.is_empty() {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
+            is_node(&stream).map_err(io::Error::other)?;
             Ok(TokioIo::new(stream))
         })
     }
 }
+
+/// Others of the cluster have certificates for their hosts too, and those may be hosts of nodes.
+fn is_node(stream: &TlsStream<TcpStream>) -> Result<(), NoNode> {
+    let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+    let identity = Identity::of(shown.ok_or_else(|| NoNode("it shows none".to_owned()))?).map_err(NoNode)?;
+    if identity.has(Role::Node) { Ok(()) } else { Err(NoNode(format!("it is of {}", identity.described()))) }
+}
+
+#[derive(Debug, Error)]
+#[error("the certificate is not one of a node (O=quorate:node): {0}")]
+struct NoNode(String);
 
 fn client_config(material: &Material, source: &TlsSource) -> Result<ClientConfig, TlsError> {
     let Some(roots) = &material.roots else {
@@ -133,6 +147,9 @@ pub(crate) fn explain(error: &(dyn Error + 'static)) -> Option<String> {
     // An io::Error stands for what it holds, and passes it over as a source.
     if let Some(inner) = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
         return explain(inner);
+    }
+    if let Some(no_node) = error.downcast_ref::<NoNode>() {
+        return Some(no_node.to_string());
     }
     let Some(error) = error.downcast_ref::<rustls::Error>() else {
         return explain(error.source()?);

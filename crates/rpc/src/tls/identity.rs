@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 use x509_parser::time::ASN1Time;
+use x509_parser::x509::X509Name;
 
 const NAME_BYTES_MAX: usize = 128;
 
@@ -73,12 +74,7 @@ impl Identity {
                 "the CN {name:?} of the certificate is no name: wanted 1 to {NAME_BYTES_MAX} printable bytes"
             ));
         }
-        let organizations = subject.iter_organization().filter_map(|name| name.as_str().ok());
-        let mut roles: Vec<Role> =
-            organizations.filter_map(|name| Role::named(name.strip_prefix("quorate:")?)).collect();
-        roles.sort_unstable();
-        roles.dedup();
-        Ok(Self { name: name.to_owned(), roles })
+        Ok(Self { name: name.to_owned(), roles: roles(subject) })
     }
 
     pub fn has(&self, role: Role) -> bool {
@@ -126,7 +122,17 @@ impl Validity {
     }
 }
 
-fn parse(certificate: &[u8]) -> Result<X509Certificate<'_>, String> {
+/// Sorted, each once. An O that names no role counts for nothing.
+pub(crate) fn roles(subject: &X509Name<'_>) -> Vec<Role> {
+    let organizations = subject.iter_organization().filter_map(|name| name.as_str().ok());
+    let mut roles: Vec<Role> =
+        organizations.filter_map(|name| Role::named(name.strip_prefix("quorate:")?)).collect();
+    roles.sort_unstable();
+    roles.dedup();
+    roles
+}
+
+pub(crate) fn parse(certificate: &[u8]) -> Result<X509Certificate<'_>, String> {
     X509Certificate::from_der(certificate)
         .map(|(_, certificate)| certificate)
         .map_err(|error| format!("not an X.509 certificate: {error}"))

@@ -11,6 +11,7 @@ mod material;
 mod plaintext;
 mod reload;
 mod server;
+mod shown;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -23,4 +24,5 @@ pub use files::{Names, TlsFiles, TlsSource};
 pub use identity::{Identity, Role, Validity};
 pub use incoming::incoming;
 pub use server::{ClientCertificates, HandshakeError, Protocol, ServerTls};
+pub use shown::Shown;
 pub use stream::{Peer, PeerStream};

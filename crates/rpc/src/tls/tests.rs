@@ -253,6 +253,49 @@ async fn a_plain_client_is_told_that_the_node_speaks_tls_and_the_other_way_round
 }
 
 #[tokio::test]
+async fn only_a_node_is_taken_for_one() {
+    let authority = Authority::new("a").unwrap();
+    let server = side(&authority, "g1", Role::Gateway);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let tls = ServerTls::new(server.source.clone(), ClientCertificates::Required, Protocol::Grpc).unwrap();
+    let mut connections = Box::pin(incoming(listener, Arc::new(tls)));
+    let spoken = tokio::spawn(async move {
+        let mut stream = connections.next().await.unwrap().unwrap();
+        stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    });
+    let client = side(&authority, "alice", Role::Admin);
+    let channel = crate::channel(&address, &Security::mutual(client.source).unwrap()).unwrap();
+    let status = crate::admin::admin_client::AdminClient::new(channel)
+        .list_gateways(crate::admin::ListGatewaysRequest {})
+        .await
+        .unwrap_err();
+    assert!(crate::explain(&status).contains("not one of a node (O=quorate:node): it is of g1 (gateway)"));
+    spoken.await.unwrap();
+}
+
+#[test]
+fn an_authority_goes_on_from_its_files() {
+    let made = Authority::new("a").unwrap();
+    let again = Authority::from_pem(made.certificate(), &made.key()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let source = write(folder.path(), &again, &subject("n1", Role::Node));
+    let shown = &Shown::all(&fs::read(&source.cert_file).unwrap()).unwrap()[0];
+    assert_eq!((shown.name.as_str(), shown.issuer.as_str(), shown.is_authority), ("n1", "a", false));
+    assert_eq!((&shown.roles[..], &shown.hosts[..]), (&[Role::Node][..], &["127.0.0.1".to_owned()][..]));
+    assert!(Shown::all(made.certificate().as_bytes()).unwrap()[0].is_authority);
+    ClientTls::new(source).unwrap();
+    let other = Authority::new("b").unwrap();
+    let error = Authority::from_pem(made.certificate(), &other.key()).unwrap_err().to_string();
+    assert!(error.contains("does the key belong to the certificate"), "{error}");
+    let error =
+        made.issue(&Subject { hosts: vec!["a b".to_owned(), "é".to_owned()], ..subject("x", Role::Node) });
+    assert!(error.is_err(), "{error:?}");
+    assert!(Shown::all(b"").unwrap_err().contains("no certificate"));
+}
+
+#[tokio::test]
 async fn new_files_count_at_once_and_bad_ones_do_not() {
     let authority = Authority::new("a").unwrap();
     let (server, client) = (side(&authority, "n1", Role::Node), side(&authority, "old", Role::Gateway));
