@@ -13,6 +13,12 @@ pub enum GatewayError {
     Tls(#[from] TlsError),
     #[error("cannot listen on {address} ({key}): {source}; choose another address or stop what uses it")]
     Bind { key: &'static str, address: String, source: std::io::Error },
+    #[error(
+        "{key}: {address} can be reached from other machines, and without TLS keys and prompts go there unencrypted; \
+         give a section `{section}`, or listen on a loopback address such as 127.0.0.1, or say `insecure: true` \
+         (--insecure, QUORATE_INSECURE=true) where the network itself is safe"
+    )]
+    Reach { key: &'static str, address: String, section: &'static str },
     #[error("backend {backend}: {message}")]
     Backend { backend: String, message: String },
 }

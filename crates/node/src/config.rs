@@ -3,8 +3,8 @@
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
-use quorate_rpc::is_loopback;
-use quorate_rpc::tls::TlsFiles;
+use quorate_rpc::may_listen;
+use quorate_rpc::tls::{HttpTlsFiles, TlsFiles};
 use serde::Deserialize;
 
 use crate::error::NodeError;
@@ -28,7 +28,9 @@ pub struct NodeConfig {
     pub peers: Vec<PeerConfig>,
     /// How this node speaks gRPC, to peers and to callers; none: in plaintext.
     pub tls: Option<TlsFiles>,
-    /// Without `tls`: take connections from other machines all the same, unencrypted, from anybody.
+    /// How `http_listen` is served; none: in plaintext.
+    pub http_tls: Option<HttpTlsFiles>,
+    /// Where there is no TLS: take connections from other machines all the same, unencrypted, from anybody.
     #[serde(default)]
     pub insecure: bool,
     #[serde(default)]
@@ -162,16 +164,18 @@ impl Default for ClockConfig {
 }
 
 impl NodeConfig {
-    /// Without TLS only this machine may reach the node, unless the operator says otherwise.
+    /// Without TLS only this machine may reach a port, unless the operator says otherwise.
     pub(crate) fn check_reach(&self, key: &'static str, address: &str) -> Result<(), NodeError> {
-        if self.tls.is_some() || self.insecure {
-            return Ok(());
+        let (section, over_tls) = match key {
+            "http_listen" => ("http_tls", self.http_tls.is_some()),
+            _ => ("tls", self.tls.is_some()),
+        };
+        let address = address.to_owned();
+        match may_listen(&address, over_tls, self.insecure) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(NodeError::Reach { key, address, section }),
+            Err(source) => Err(NodeError::Bind { key, address, source }),
         }
-        let unusable = |source| NodeError::Bind { key, address: address.to_owned(), source };
-        if is_loopback(address).map_err(unusable)? {
-            return Ok(());
-        }
-        Err(NodeError::Reach { key, address: address.to_owned() })
     }
 
     pub fn advertised(&self) -> &str {

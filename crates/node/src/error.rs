@@ -11,11 +11,11 @@ pub enum NodeError {
     #[error("cannot listen on {address} ({key}): {source}; is another process there?")]
     Bind { key: &'static str, address: String, source: std::io::Error },
     #[error(
-        "{key}: {address} can be reached from other machines, and without TLS anybody there may do everything; \
-         give a section `tls` (`quorate certs init` makes the certificates), or listen on a loopback address such \
+        "{key}: {address} can be reached from other machines, and without TLS anybody there may read and do everything; \
+         give a section `{section}` (`quorate certs init` makes the certificates), or listen on a loopback address such \
          as 127.0.0.1, or say `insecure: true` (--insecure, QUORATE_INSECURE=true) where the network itself is safe"
     )]
-    Reach { key: &'static str, address: String },
+    Reach { key: &'static str, address: String, section: &'static str },
     #[error("config: {0}")]
     Config(String),
     #[error(transparent)]

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use quorate_replica::{Peer, Replica, ReplicaConfig, ReplicaError, Role, Status, Timers};
 use quorate_rpc::admin::admin_server::AdminServer;
 use quorate_rpc::budget::budget_server::BudgetServer;
-use quorate_rpc::tls::{self, ClientCertificates, Names, Protocol, Security, ServerTls, TlsFiles};
+use quorate_rpc::tls::{
+    self, ClientCertificates, HttpListener, Names, Protocol, Security, ServerTls, TlsFiles,
+};
 use quorate_rpc::{DESCRIPTORS, MESSAGE_MAX_BYTES};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
@@ -91,6 +93,8 @@ impl Node {
             config.peers.iter().map(|peer| Peer { id: peer.id, address: peer.address.clone() }).collect();
         check_peers(&config, &peers)?;
         config.clock.check()?;
+        let http_tls = config.http_tls.as_ref();
+        let http_tls = http_tls.map(|files| files.server(Names::HTTP_TLS, Protocol::Http1)).transpose()?;
         let replica = Replica::open(replica_config(&config)?).await?;
         let metrics = Arc::new(Metrics::new());
         let proposer = Proposer::start(replica.clone(), &config.limits, metrics.clone());
@@ -112,11 +116,12 @@ impl Node {
         };
         let routes = routes(&config, &replica, &tenants, &policies, &metrics, &stop).await?;
         let incoming = Incoming::new(tokio_listener(listeners.grpc)?, config.tls.as_ref())?;
+        let http_listener = HttpListener::new(tokio_listener(listeners.http)?, http_tls);
         let http = HttpServer { replica: replica.clone(), metrics: metrics.clone() };
         let server = tokio::spawn(serve(routes, incoming, stop.clone()));
         let (failed, failure) = watch::channel(None);
         let tasks = vec![
-            tokio::spawn(http.serve(tokio_listener(listeners.http)?, stop.clone())),
+            tokio::spawn(http.serve(http_listener, stop.clone())),
             tokio::spawn(tenants.clone().follow_leadership()),
             tokio::spawn(policies.follow(metrics)),
             tokio::spawn(alerts.run()),

@@ -44,7 +44,7 @@ pub use admin_client::{Admin, BY_HEADER};
 pub use budget::PolicyDocument;
 pub use client::{Client, ClientConfig, ClientStats, Executed};
 pub use error::{ClientError, explain};
-pub use loopback::is_loopback;
+pub use loopback::may_listen;
 pub use routing::{FORWARDED_HEADER, LEADER_HEADER, MESSAGE_MAX_BYTES, channel};
 pub use session::{Session, SessionLost};
 pub use watch::WatchHandle;

@@ -1,13 +1,22 @@
-//! Whether an address can be reached from other machines: what needs no TLS is what cannot.
+//! Whether an address can be reached from other machines: without TLS only what cannot be is listened on, unless the operator
+//! says otherwise. One rule for every port.
 
 use std::io;
 use std::net::ToSocketAddrs as _;
+
+/// Whether a port may be opened there: over TLS, on this machine only, or because the operator insists.
+///
+/// # Errors
+/// It is no address, or a name that nobody knows.
+pub fn may_listen(address: &str, over_tls: bool, insecure: bool) -> io::Result<bool> {
+    Ok(over_tls || insecure || is_loopback(address)?)
+}
 
 /// Whether all that `host:port` resolves to is on this machine. Asks the resolver for a name; called at start only.
 ///
 /// # Errors
 /// It is no address, or a name that nobody knows.
-pub fn is_loopback(address: &str) -> io::Result<bool> {
+fn is_loopback(address: &str) -> io::Result<bool> {
     let mut addresses = address.to_socket_addrs()?.peekable();
     if addresses.peek().is_none() {
         return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
@@ -34,5 +43,9 @@ mod tests {
             assert_eq!(is_loopback(address).unwrap(), loopback, "{address}");
         }
         assert!(is_loopback("nothing").is_err());
+        for (over_tls, insecure, may) in [(false, false, false), (true, false, true), (false, true, true)] {
+            assert_eq!(may_listen("0.0.0.0:1", over_tls, insecure).unwrap(), may);
+            assert!(may_listen("127.0.0.1:1", over_tls, insecure).unwrap());
+        }
     }
 }

@@ -102,6 +102,7 @@ impl Cluster {
             data_dir: self.data_dir(index),
             peers: peers.collect(),
             tls: None,
+            http_tls: None,
             insecure: false,
             limits: Limits::default(),
             secrets: SecretsConfig::default(),

@@ -41,6 +41,8 @@ pub enum Protocol {
     Grpc,
     /// TLS 1.2 as well, and HTTP/1.1: applications bring what they have.
     Http,
+    /// The same without HTTP/2: monitoring.
+    Http1,
 }
 
 /// Why a connection was not taken. Nobody but the log hears of it.
@@ -90,7 +92,11 @@ impl ServerTls {
             return Err(HandshakeError::Plaintext);
         }
         let stream = TlsAcceptor::from(self.config.current()).accept(tcp).await?;
-        let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+        let shown = match self.protocol {
+            Protocol::Grpc => stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()),
+            // That it was checked is all that counts: it may be anybody's, and says nothing about roles.
+            Protocol::Http | Protocol::Http1 => None,
+        };
         let identity =
             shown.map(|shown| Identity::of(shown)).transpose().map_err(HandshakeError::Identity)?;
         Ok(PeerStream::new(stream, Peer { address, identity: identity.map(Arc::new) }))
@@ -113,7 +119,7 @@ fn server_config(
     };
     let versions: &[_] = match protocol {
         Protocol::Grpc => &[&TLS13],
-        Protocol::Http => &[&TLS13, &TLS12],
+        Protocol::Http | Protocol::Http1 => &[&TLS13, &TLS12],
     };
     let builder = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(versions)
@@ -137,6 +143,7 @@ fn server_config(
     config.alpn_protocols = match protocol {
         Protocol::Grpc => vec![b"h2".to_vec()],
         Protocol::Http => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+        Protocol::Http1 => vec![b"http/1.1".to_vec()],
     };
     if clients != ClientCertificates::None {
         // A resumed session would not look at the dates of the certificate again.
