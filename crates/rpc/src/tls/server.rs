@@ -92,13 +92,13 @@ impl ServerTls {
             return Err(HandshakeError::Plaintext);
         }
         let stream = TlsAcceptor::from(self.config.current()).accept(tcp).await?;
-        let shown = match self.protocol {
-            Protocol::Grpc => stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()),
+        let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+        let identity = match (self.protocol, shown.map(|shown| Identity::of(shown)).transpose()) {
+            (_, Ok(identity)) => identity,
+            (Protocol::Grpc, Err(error)) => return Err(HandshakeError::Identity(error)),
             // That it was checked is all that counts: it may be anybody's, and says nothing about roles.
-            Protocol::Http | Protocol::Http1 => None,
+            (Protocol::Http | Protocol::Http1, Err(_)) => None,
         };
-        let identity =
-            shown.map(|shown| Identity::of(shown)).transpose().map_err(HandshakeError::Identity)?;
         Ok(PeerStream::new(stream, Peer { address, identity: identity.map(Arc::new) }))
     }
 
