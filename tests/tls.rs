@@ -37,6 +37,8 @@ struct Secured {
     /// What `quorate certs init` said, by holder.
     said: BTreeMap<String, String>,
     gateway: String,
+    /// Of node 1.
+    metrics: String,
     processes: BTreeMap<String, Process>,
 }
 
@@ -52,6 +54,7 @@ impl Secured {
             nodes,
             said: BTreeMap::new(),
             gateway: free_address(),
+            metrics: free_address(),
             processes: BTreeMap::new(),
             folder,
         };
@@ -98,7 +101,8 @@ impl Secured {
 
     fn start_node(&mut self, id: usize) {
         let (name, data) = (format!("node-{id}"), self.path(&format!("node-{id}")));
-        let config = node_config(id, &self.nodes, &free_address(), &data) + &self.said[&name];
+        let http = if id == 1 { self.metrics.clone() } else { free_address() };
+        let config = node_config(id, &self.nodes, &http, &data) + &self.said[&name];
         let file = self.path(&format!("{name}.yaml"));
         std::fs::write(&file, config).unwrap();
         let process =
@@ -189,6 +193,18 @@ async fn a_deployment_with_certificates_of_its_own() {
     assert!(refused.contains("gateway-1 (gateway) may not call"), "{refused}");
     let half = quorate(&["get", "nodes", "--tls-ca", &file("ca.crt")], &plain).unwrap_err();
     assert!(half.contains("--tls-cert"), "{half}");
+
+    let http = HttpClient::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    let metrics = http.get(format!("http://{}/metrics", secured.metrics).parse().unwrap()).await.unwrap();
+    let metrics = metrics.into_body().collect().await.unwrap().to_bytes();
+    let metrics = String::from_utf8_lossy(&metrics);
+    let expires = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("quorate_node_tls_certificate_expires_timestamp_seconds "))
+        .unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    assert!(expires.parse::<u64>().unwrap() > now + 360 * 24 * 3_600, "{expires}");
+    assert!(metrics.contains("quorate_node_tls_reload_failures_total 0"), "{metrics}");
 
     let shown = quorate(&["certs", "show", &file("node-1.crt"), "-o", "json"], &plain).unwrap();
     let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
