@@ -325,9 +325,11 @@ impl Admin for AdminService {
         request: Request<admin::TransferLeadershipRequest>,
     ) -> Result<Response<admin::TransferLeadershipResponse>, Status> {
         on_leader!(self, request, transfer_leadership);
+        let by = by(request.metadata());
         let to = request.into_inner().to_node;
         let leader =
             self.replica.transfer_leadership((to > 0).then_some(to)).await.map_err(replica_status)?;
+        tracing::info!(by, leader, "leadership transferred");
         Ok(Response::new(admin::TransferLeadershipResponse { leader }))
     }
 }

@@ -35,6 +35,7 @@ mod proposer;
 mod secrets;
 mod tenant_actor;
 mod tenants;
+mod tls_metrics;
 mod turnstile;
 mod wait_queue;
 mod waiting;

@@ -1,6 +1,7 @@
 //! What a node measures. No tenant is ever a label: there may be any number of them.
 
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use prometheus_client::encoding::text::encode;
@@ -12,9 +13,11 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 use quorate_ledger::{Command, Outcome};
 use quorate_replica::{Replica, Role};
+use quorate_rpc::tls::ServerTls;
 
 use crate::clock_metrics::ClockMetrics;
 use crate::policy_metrics::PolicyMetrics;
+use crate::tls_metrics::TlsMetrics;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct OperationLabels {
@@ -49,6 +52,8 @@ enum Ended {
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Mutex<Registry>,
+    /// Empty without TLS.
+    tls: OnceLock<TlsMetrics>,
     operations: Family<OperationLabels, Counter>,
     pub denials_from_state: Counter,
     pub batch_operations: Histogram,
@@ -76,6 +81,7 @@ impl Metrics {
     pub fn new() -> Self {
         let metrics = Self {
             registry: Mutex::new(Registry::with_prefix("quorate_node")),
+            tls: OnceLock::new(),
             operations: Family::default(),
             denials_from_state: Counter::default(),
             batch_operations: Histogram::new(exponential_buckets(1.0, 2.0, 9)),
@@ -158,6 +164,11 @@ impl Metrics {
         );
     }
 
+    pub fn follow_tls(&self, tls: Arc<ServerTls>) {
+        let mut registry = self.registry.lock();
+        self.tls.get_or_init(|| TlsMetrics::register(tls, &mut registry));
+    }
+
     /// Counts one finished operation; `None`: undecided.
     pub fn count(&self, operation: &'static str, outcome: Option<&Outcome>) {
         if let Some(outcome) = outcome {
@@ -192,6 +203,9 @@ impl Metrics {
         let storage = replica.storage_stats();
         self.policy.refresh(replica);
         self.clock.refresh(&replica.clock_report());
+        if let Some(tls) = self.tls.get() {
+            tls.refresh();
+        }
         self.is_leader.set(i64::from(status.role == Role::Leader));
         self.term.set(signed(status.term));
         self.last_log_index.set(signed(status.last_log_index));

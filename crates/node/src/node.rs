@@ -117,6 +117,9 @@ impl Node {
         let routes = routes(&config, &replica, &tenants, &policies, &metrics, &stop).await?;
         let incoming = Incoming::new(tokio_listener(listeners.grpc)?, config.tls.as_ref())?;
         let http_listener = HttpListener::new(tokio_listener(listeners.http)?, http_tls);
+        if let Incoming::Tls(_, tls) = &incoming {
+            metrics.follow_tls(tls.clone());
+        }
         let http = HttpServer { replica: replica.clone(), metrics: metrics.clone() };
         let server = tokio::spawn(serve(routes, incoming, stop.clone()));
         let (failed, failure) = watch::channel(None);

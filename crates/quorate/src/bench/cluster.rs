@@ -13,6 +13,7 @@ use quorate_rpc::tls::Security;
 use quorate_rpc::{Client, ClientConfig};
 use tokio::process::{Child, Command};
 
+use crate::bench::Place;
 use crate::bench::load::Watched;
 use crate::bench::process::Process;
 
@@ -100,6 +101,16 @@ impl Cluster {
             if tokio::time::timeout(STOP_WITHIN, child.wait()).await.is_err() {
                 let _ = child.kill().await;
             }
+        }
+    }
+
+    pub fn place(&self) -> Place {
+        Place {
+            nodes: self.nodes.clone(),
+            security: Security::Plain,
+            gateway: self.gateway.clone(),
+            provider: self.provider.clone(),
+            budget: BUDGET.to_owned(),
         }
     }
 

@@ -107,7 +107,7 @@ pub struct ClusterOptions {
 
 /// Where the nodes speak TLS: all three
 #[derive(Debug, Clone, Args)]
-struct TlsOptions {
+pub struct TlsOptions {
     /// Certificates of the authorities that are believed, in PEM
     #[arg(long, env = "QUORATE_TLS_CA", value_name = "FILE", requires_all = ["tls_cert", "tls_key"])]
     tls_ca: Option<PathBuf>,
@@ -120,7 +120,9 @@ struct TlsOptions {
 }
 
 impl TlsOptions {
-    fn security(&self) -> Result<Security> {
+    /// # Errors
+    /// The files cannot be used.
+    pub fn security(&self) -> Result<Security> {
         let (Some(ca), Some(cert), Some(key)) = (&self.tls_ca, &self.tls_cert, &self.tls_key) else {
             return Ok(Security::Plain);
         };

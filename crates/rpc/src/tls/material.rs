@@ -32,6 +32,8 @@ pub(crate) struct Material {
     /// `None`: the source names no authorities.
     pub roots: Option<Arc<RootCertStore>>,
     pub own: Arc<CertifiedKey>,
+    /// When the own certificate expires, in seconds since 1970.
+    pub not_after_s: i64,
 }
 
 pub(crate) fn provider() -> Arc<CryptoProvider> {
@@ -67,7 +69,7 @@ impl Material {
         let in_key = |problem| TlsError::new(source.names.key, &source.key_file, problem);
         let chain = certificates(&contents.cert).map_err(in_cert)?;
         let own = chain.first().ok_or_else(|| in_cert(Problem::NoCertificate))?;
-        valid_now(own).map_err(in_cert)?;
+        let not_after_s = valid_now(own).map_err(in_cert)?.not_after_s;
         let key = PrivateKeyDer::from_pem_slice(&contents.key).map_err(|error| {
             in_key(match error {
                 pem::Error::NoItemsFound => Problem::NoKey,
@@ -79,7 +81,7 @@ impl Material {
             rustls::Error::InvalidCertificate(error) => in_cert(Problem::BadCertificate(error.to_string())),
             other => in_key(Problem::BadKey(other.to_string())),
         })?;
-        Ok(Self { roots: roots.map(Arc::new), own: Arc::new(own) })
+        Ok(Self { roots: roots.map(Arc::new), own: Arc::new(own), not_after_s })
     }
 }
 
@@ -109,7 +111,7 @@ fn roots(pem: &[u8]) -> Result<RootCertStore, Problem> {
         match valid_now(&certificate) {
             Err(Problem::Expired(at)) => refused = Problem::AuthoritiesExpired(at),
             Err(other) => refused = other,
-            Ok(()) => {
+            Ok(_) => {
                 store.add(certificate).map_err(|error| Problem::BadCertificate(error.to_string()))?;
             }
         }
@@ -117,7 +119,7 @@ fn roots(pem: &[u8]) -> Result<RootCertStore, Problem> {
     if store.is_empty() { Err(refused) } else { Ok(store) }
 }
 
-fn valid_now(certificate: &CertificateDer<'_>) -> Result<(), Problem> {
+fn valid_now(certificate: &CertificateDer<'_>) -> Result<Validity, Problem> {
     let validity = Validity::of(certificate).map_err(Problem::BadCertificate)?;
     if validity.is_over() {
         return Err(Problem::Expired(validity.not_after));
@@ -125,5 +127,5 @@ fn valid_now(certificate: &CertificateDer<'_>) -> Result<(), Problem> {
     if validity.is_to_come() {
         return Err(Problem::NotYet(validity.not_before));
     }
-    Ok(())
+    Ok(validity)
 }

@@ -60,8 +60,13 @@ pub enum HandshakeError {
 
 #[derive(Debug)]
 pub struct ServerTls {
-    config: Reloading<ServerConfig>,
+    serving: Reloading<Serving>,
     protocol: Protocol,
+}
+
+struct Serving {
+    config: Arc<ServerConfig>,
+    not_after_s: i64,
 }
 
 impl ServerTls {
@@ -69,14 +74,21 @@ impl ServerTls {
     /// The files cannot be used.
     pub fn new(source: TlsSource, clients: ClientCertificates, protocol: Protocol) -> Result<Self, TlsError> {
         let names = source.clone();
-        let config =
-            Reloading::new(source, move |material| server_config(material, &names, clients, protocol))?;
-        Ok(Self { config, protocol })
+        let serving = Reloading::new(source, move |material| {
+            let config = server_config(material, &names, clients, protocol)?;
+            Ok(Serving { config: Arc::new(config), not_after_s: material.not_after_s })
+        })?;
+        Ok(Self { serving, protocol })
     }
 
     /// How many times new files were found that cannot be used.
     pub fn reload_failures(&self) -> u64 {
-        self.config.failures()
+        self.serving.failures()
+    }
+
+    /// When the certificate in use expires, in seconds since 1970.
+    pub fn certificate_expires_s(&self) -> i64 {
+        self.serving.current().not_after_s
     }
 
     /// # Errors
@@ -91,7 +103,7 @@ impl ServerTls {
             plaintext::refuse(&mut tcp, self.protocol).await;
             return Err(HandshakeError::Plaintext);
         }
-        let stream = TlsAcceptor::from(self.config.current()).accept(tcp).await?;
+        let stream = TlsAcceptor::from(self.serving.current().config.clone()).accept(tcp).await?;
         let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
         let identity = match (self.protocol, shown.map(|shown| Identity::of(shown)).transpose()) {
             (_, Ok(identity)) => identity,
@@ -104,7 +116,7 @@ impl ServerTls {
 
     #[cfg(test)]
     pub(crate) fn look_now(&self) {
-        self.config.current_within(Duration::ZERO);
+        self.serving.current_within(Duration::ZERO);
     }
 }
 
