@@ -4,6 +4,7 @@
 
 mod admin_changes;
 mod admin_drains;
+mod admin_members;
 mod admin_policy_reads;
 mod admin_reads;
 mod admin_service;
@@ -29,6 +30,7 @@ mod policy_reads;
 mod policy_upload;
 mod policy_words;
 mod proposer;
+mod rebuild;
 mod secrets;
 mod tenant_actor;
 mod tenants;
@@ -42,4 +44,5 @@ mod webhook;
 pub use config::{AlertsConfig, Limits, NodeConfig, PeerConfig, RaftTimers, SecretKey, SecretsConfig};
 pub use error::NodeError;
 pub use node::{Node, NodeListeners};
+pub use rebuild::set_data_folder_aside;
 pub use quorate_replica::{Role, Status, Timers};
