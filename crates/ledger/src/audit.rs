@@ -95,7 +95,8 @@ impl Ledger {
         subject: &str,
         detail: &str,
     ) -> Outcome {
-        let checked = check::by(by).and_then(|()| check::subject(subject)).and_then(|()| check::comment(detail));
+        let checked =
+            check::by(by).and_then(|()| check::subject(subject)).and_then(|()| check::comment(detail));
         if let Err(message) = checked {
             return Outcome::Refused(Refusal::Invalid(message));
         }

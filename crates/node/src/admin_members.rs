@@ -102,7 +102,8 @@ async fn there(channel: Channel, metadata: &MetadataMap, change: Change) -> Resu
         }
         Change::Remove(id) => {
             let request = passed_on(metadata, admin::RemoveNodeRequest { id });
-            let admin::RemoveNodeResponse { changed, voters } = leader.remove_node(request).await?.into_inner();
+            let admin::RemoveNodeResponse { changed, voters } =
+                leader.remove_node(request).await?.into_inner();
             Ok(Changed { changed, voters })
         }
         Change::Replace(old_id, Peer { id: new_id, address }) => {
@@ -125,9 +126,9 @@ fn peer(field: &str, id: u64, address: &str) -> Result<Peer, Status> {
     if id == 0 {
         return Err(Status::invalid_argument(format!("{field}: ids start at 1")));
     }
-    let has_port = address.rsplit_once(':').is_some_and(|(host, port)| {
-        !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)
-    });
+    let has_port = address
+        .rsplit_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0));
     if !has_port || address.len() > ADDRESS_MAX_BYTES || quorate_rpc::endpoint(address).is_err() {
         let shown = &address[..address.floor_char_boundary(ADDRESS_MAX_BYTES)];
         return Err(Status::invalid_argument(format!("address: {shown:?} is no host:port")));

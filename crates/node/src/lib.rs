@@ -44,5 +44,5 @@ mod webhook;
 pub use config::{AlertsConfig, Limits, NodeConfig, PeerConfig, RaftTimers, SecretKey, SecretsConfig};
 pub use error::NodeError;
 pub use node::{Node, NodeListeners};
-pub use rebuild::set_data_folder_aside;
 pub use quorate_replica::{Role, Status, Timers};
+pub use rebuild::set_data_folder_aside;

@@ -56,7 +56,9 @@ impl Replica {
             let Asked { answers, wrong } = self.ask(&known).await?;
             let settled = match self.inner.standing.get() {
                 Standing::Member if self.is_initialized().await => {
-                    wrong.iter().for_each(|wrong| warn!(%wrong, "`peers` is out of date; the log is what counts"));
+                    wrong
+                        .iter()
+                        .for_each(|wrong| warn!(%wrong, "`peers` is out of date; the log is what counts"));
                     true
                 }
                 standing if standing != Standing::Member && self.cluster_exists(&answers) => {

@@ -64,6 +64,11 @@ impl Replica {
         if standing != Standing::New && !caught_up {
             return Ok(false);
         }
+        // The leader cannot be asked if that is this node itself, by the votes of the others.
+        let is_voter = self.committed_membership().is_some() && self.view().voters.contains(&self.node_id());
+        if caught_up && is_voter {
+            return self.is_back();
+        }
         let address = address.to_owned();
         let request = RejoinRequest { address, incarnation: self.inner.incarnation, caught_up };
         for peer in known {
@@ -75,11 +80,7 @@ impl Replica {
                     self.set_standing(Standing::Rebuilding { term, index })?;
                     return Ok(false);
                 }
-                RejoinAnswer::Voter => {
-                    info!("rebuilt; this node is a full member again");
-                    self.set_standing(Standing::Member)?;
-                    return Ok(true);
-                }
+                RejoinAnswer::Voter => return self.is_back(),
                 RejoinAnswer::Duplicate { address } => {
                     return Err(ReplicaError::DuplicateNode { id: self.node_id(), address });
                 }
@@ -92,6 +93,12 @@ impl Replica {
             }
         }
         Ok(false)
+    }
+
+    fn is_back(&self) -> Result<bool, ReplicaError> {
+        info!("rebuilt; this node is a full member");
+        self.set_standing(Standing::Member)?;
+        Ok(true)
     }
 
     /// What the leader does for a node with a new folder.
@@ -139,7 +146,8 @@ impl Replica {
             ));
         }
         if survey.all_can_read().is_ok() {
-            let recorded = self.record(AuditAction::RejoinNode, id, address.to_owned(), "the node itself").await;
+            let recorded =
+                self.record(AuditAction::RejoinNode, id, address.to_owned(), "the node itself").await;
             recorded.map_err(|error| error.to_string())?;
         }
         Ok(())

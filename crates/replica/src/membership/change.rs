@@ -11,9 +11,9 @@ use tokio::sync::MutexGuard;
 use tracing::{info, warn};
 
 use crate::error::ProposeError;
+use crate::membership::MembershipError;
 use crate::membership::survey::Survey;
 use crate::membership::view::Joining;
-use crate::membership::MembershipError;
 use crate::open::Inner;
 use crate::replica::Replica;
 use crate::status::{Peer, Role, peer_of};
@@ -47,7 +47,8 @@ impl Replica {
         if joining == Joining::Voter {
             return Ok(self.unchanged());
         }
-        self.take_up(peer, joining, &survey, (AuditAction::AddNode, peer.id, peer.address.clone()), by).await?;
+        self.take_up(peer, joining, &survey, (AuditAction::AddNode, peer.id, peer.address.clone()), by)
+            .await?;
         let now = self.survey().await.view;
         now.quorum_of(&now.voters_with(peer.id))?;
         self.change_members(ChangeMembers::AddVoterIds(BTreeSet::from([peer.id]))).await?;
@@ -170,7 +171,8 @@ impl Replica {
 
     /// Voters that go are no members afterwards. The entry with which it was done.
     pub(crate) async fn change_members(&self, change: Change) -> Result<LogId, MembershipError> {
-        let changed = tokio::time::timeout(CHANGE_TIMEOUT, self.inner.raft.change_membership(change, false)).await;
+        let changed =
+            tokio::time::timeout(CHANGE_TIMEOUT, self.inner.raft.change_membership(change, false)).await;
         match changed {
             Ok(Ok(response)) => Ok(response.log_id),
             Ok(Err(error)) => Err(change_error(error)),

@@ -9,18 +9,24 @@ use crate::status::Peer;
 pub enum MembershipError {
     #[error("this node does not lead")]
     NotLeader { leader: Option<Peer> },
-    #[error("another change of the membership is under way; look at `quorate nodes list` and try again when it is done")]
+    #[error(
+        "another change of the membership is under way; look at `quorate nodes list` and try again when it is done"
+    )]
     Busy,
     #[error("id {id} belongs to the node at {address}; choose another id, or remove that node first")]
     IdInUse { id: u64, address: String },
-    #[error("address {address} belongs to node {id}; give the new node another one, or remove that node first")]
+    #[error(
+        "address {address} belongs to node {id}; give the new node another one, or remove that node first"
+    )]
     AddressInUse { id: u64, address: String },
     #[error(
         "nobody answers at {address}; first start node {id} there, with a new data folder, and with the members and itself \
          as its `peers`"
     )]
     Silent { id: u64, address: String },
-    #[error("the node at {address} belongs to cluster {found}, not {wanted}; correct the address, or its `cluster`")]
+    #[error(
+        "the node at {address} belongs to cluster {found}, not {wanted}; correct the address, or its `cluster`"
+    )]
     OtherCluster { address: String, found: String, wanted: String },
     #[error("the node at {address} has id {found}, not {wanted}; correct the id")]
     OtherNode { address: String, found: u64, wanted: u64 },
@@ -29,7 +35,9 @@ pub enum MembershipError {
          away, start it with an empty one, and give this command again"
     )]
     HasCluster { id: u64, address: String },
-    #[error("node {id} runs a release that cannot read this change; update it first, or stop it if it is to go")]
+    #[error(
+        "node {id} runs a release that cannot read this change; update it first, or stop it if it is to go"
+    )]
     OldRelease { id: u64 },
     #[error("there is no node {id}; the members are {members}")]
     Unknown { id: u64, members: String },

@@ -77,7 +77,11 @@ impl Replica {
                 match connection.ask::<_, ()>(Kind::Invite, &invitation, INVITE_TIMEOUT).await {
                     Ok(()) => (accepted, answered) = (true, Instant::now()),
                     Err(refused) if refused.code() == tonic::Code::FailedPrecondition => {
-                        let why = format!("node {} is not the one that was asked first: {}", peer.id, refused.message());
+                        let why = format!(
+                            "node {} is not the one that was asked first: {}",
+                            peer.id,
+                            refused.message()
+                        );
                         return Err(MembershipError::Unfinished(why));
                     }
                     Err(_) => {}
@@ -93,7 +97,8 @@ impl Replica {
             if matched > furthest {
                 (furthest, moved) = (matched, Instant::now());
             }
-            let so_far = format!("node {} is a learner, its log is at {matched}, the leader's at {last}", peer.id);
+            let so_far =
+                format!("node {} is a learner, its log is at {matched}, the leader's at {last}", peer.id);
             if answered.elapsed() > SILENT_MAX {
                 return Err(MembershipError::Unfinished(format!("{so_far}, and it does not answer")));
             }
