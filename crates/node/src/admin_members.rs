@@ -72,7 +72,9 @@ impl Members {
             }
             let answer = match self.forwarder.elsewhere(metadata) {
                 Ok(None) => self.here(&by(metadata), change).await.map_err(membership_status),
-                Ok(Some(channel)) => there(channel, metadata, change.clone()).await,
+                Ok(Some(channel)) => {
+                    there(channel, metadata, change.clone()).await.map_err(of_an_older_leader)
+                }
                 Err(undecided) => Err(undecided.into()),
             };
             match answer {
@@ -112,6 +114,16 @@ async fn there(channel: Channel, metadata: &MetadataMap, change: Change) -> Resu
                 leader.replace_node(request).await?.into_inner();
             Ok(Changed { changed, voters })
         }
+    }
+}
+
+/// In a rolling update.
+fn of_an_older_leader(status: Status) -> Status {
+    match status.code() {
+        Code::Unimplemented => Status::failed_precondition(
+            "the leader runs a release that cannot change the membership; update all nodes first",
+        ),
+        _ => status,
     }
 }
 

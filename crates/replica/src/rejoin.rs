@@ -23,7 +23,7 @@ use crate::types::LogId;
 
 /// Above the leader's own: it answers even if its change is stuck.
 const ASK_TIMEOUT: Duration = Duration::from_secs(8);
-const CHANGE_TIMEOUT: Duration = Duration::from_secs(5);
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(7);
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct RejoinRequest {

@@ -76,3 +76,28 @@ impl StandingFile {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{decode, encode};
+
+    /// A folder of an earlier release is read as it was meant.
+    #[test]
+    fn its_form_on_disk_stays() {
+        for (standing, bytes) in [
+            (Standing::New, vec![0]),
+            (Standing::Rebuilding { term: 2, index: 7 }, vec![1, 2, 7]),
+            (Standing::Member, vec![2]),
+            (Standing::Removed, vec![3]),
+        ] {
+            assert_eq!(encode(&standing).unwrap(), bytes);
+            assert_eq!(decode::<Standing>(&bytes).unwrap(), standing);
+        }
+    }
+
+    #[test]
+    fn who_was_removed_promises_nothing() {
+        assert!(!Standing::Removed.may_append(u64::MAX) && !Standing::Removed.may_vote(u64::MAX));
+    }
+}

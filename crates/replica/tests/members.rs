@@ -346,6 +346,33 @@ async fn a_command_that_was_cut_off_goes_on() {
     assert_holds(&cluster.settle().await, &ids);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_leader_dies_half_way_through_a_replacement() {
+    let mut cluster = three().await;
+    let four = cluster.spare().await;
+    let peers = cluster.peers.clone();
+    let mut ids = load_some(&cluster).await;
+    let _four = cluster.start_in_background(four, peers.clone()).await;
+    let leader = cluster.leader().await;
+    let old = (leader + 1) % 3;
+    let replace = Change::Replace(peers[old].id, peers[3].clone());
+    let replacing = {
+        let (replica, replace) = (cluster.node(leader).replica.clone(), replace.clone());
+        tokio::spawn(async move { ask(&replica, &replace).await })
+    };
+    cluster.node(leader).wait("the learner", |status| status.members.len() == 4).await;
+    cluster.stop(leader).await;
+    println!("the first command: {:?}", replacing.await.unwrap());
+    let mut wanted: Vec<u64> = (1..=4).filter(|id| *id != peers[old].id).collect();
+    wanted.sort_unstable();
+    assert_eq!(voters(change(&cluster, replace).await), wanted);
+    cluster.stop(old).await;
+    ids.extend(load_some(&cluster).await);
+    cluster.open(leader).await;
+    finds_its_place(&cluster, leader, &peers[..3]).await;
+    assert_holds(&cluster.settle().await, &ids);
+}
+
 /// Says that it is a new node, and then nothing more.
 #[derive(Debug)]
 struct Mute {

@@ -12,9 +12,9 @@ use crate::output::OutputOptions;
 
 /// List, add, remove and replace the nodes of a running cluster
 ///
-/// A new node is started first, with its own id, a new data folder, and the members and itself as its `peers`. It waits
-/// until it is added, and says so. Every change is refused if it could cost the cluster its quorum; each may be given
-/// again, and then goes on where it was.
+/// A new node is started first, with its own id, a new data folder, and the members and itself
+/// as its `peers`. It waits until it is added, and says so. A change that could cost the cluster
+/// its quorum is refused. Each may be given again, and then goes on where it was.
 ///
 /// Examples:
 ///   quorate nodes list
@@ -119,6 +119,11 @@ fn say(node: &str, what: &str, changed: bool, voters: &[u64]) {
 fn half_done(error: ClientError) -> anyhow::Error {
     match error {
         ClientError::Rejected { code: Code::Aborted, message } => anyhow!("not finished: {message}"),
+        ClientError::Rejected { code: Code::Unimplemented, .. } => {
+            anyhow!(
+                "the node that was asked runs a release that cannot change the membership; update all nodes first"
+            )
+        }
         other => other.into(),
     }
 }

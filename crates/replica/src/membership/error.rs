@@ -44,8 +44,8 @@ pub enum MembershipError {
     #[error("node {id} is the last voter; a cluster needs one. Add its successor first, or use replace")]
     Last { id: u64 },
     #[error(
-        "the voters would be {voters}, of which {needed} are needed for a quorum, but only {live} can be reached and are \
-         up to date now; bring others back first, or replace the dead ones instead"
+        "the voters would be {voters}, and a quorum takes {needed} of them; those that can be reached and are up to date \
+         now: {live}. Bring others back first, or replace the dead ones instead"
     )]
     NoQuorumLeft { voters: String, needed: usize, live: String },
     /// Some of it was done; the rest can follow.

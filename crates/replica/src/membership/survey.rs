@@ -8,10 +8,15 @@ use openraft::Instant as _;
 use openraft::LogIdOptionExt as _;
 use openraft::async_runtime::WatchReceiver as _;
 use quorate_rpc::raft::IdentifyResponse;
+use tokio::time::Instant;
 
 use crate::membership::{LOG_VERSION, MembershipError, NEARLY_THERE, View};
 use crate::replica::Replica;
 use crate::types::LogId;
+
+/// Some heartbeats.
+const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(2);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 #[derive(Debug)]
 pub(crate) struct Survey {
@@ -55,7 +60,8 @@ impl Replica {
         }
     }
 
-    /// The same, of those only that answer just now.
+    /// The same, of those only that answer just now. Those that answer are given a moment to acknowledge, too: a new
+    /// leader has not heard from all of them.
     pub(crate) async fn survey(&self) -> Survey {
         let mut view = self.view();
         let others = view.members.iter().filter(|(id, _)| **id != self.node_id());
@@ -65,6 +71,13 @@ impl Replica {
             Some((id, answer.filter(|answer| *answer.cluster == *self.inner.sender.cluster)?))
         });
         let answers: BTreeMap<u64, IdentifyResponse> = answers.collect();
+        let deadline = Instant::now() + ACKNOWLEDGED_WITHIN;
+        let slow =
+            |view: &View| answers.iter().any(|(id, answer)| answer.initialized && !view.live.contains(id));
+        while slow(&view) && Instant::now() < deadline {
+            tokio::time::sleep(LOOK_EVERY).await;
+            view = self.view();
+        }
         view.live.retain(|id| *id == self.node_id() || answers.contains_key(id));
         Survey { view, answers }
     }
