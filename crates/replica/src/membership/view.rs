@@ -123,10 +123,12 @@ mod tests {
         }
     }
 
+    type Ids = &'static [u64];
+
     #[test]
     fn nobody_is_removed_whom_the_quorum_needs() {
         // Voters, learners, who is live, who is to go, and what is wrong with it.
-        let table: [(&[u64], &[u64], &[u64], u64, &str); 11] = [
+        let table: [(Ids, Ids, Ids, u64, &str); 11] = [
             (&[1, 2, 3], &[], &[1, 2, 3], 3, ""),
             (&[1, 2, 3], &[], &[1, 2], 3, ""),
             (&[1, 2, 3], &[], &[1, 2], 2, "now: 1."),
