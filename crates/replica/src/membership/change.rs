@@ -94,13 +94,14 @@ impl Replica {
         if old == new.id {
             return Err(MembershipError::IdInUse { id: old, address: new.address.clone() });
         }
-        let alone = survey.view.voters_without(old).is_empty();
-        if old == self.node_id() && !alone {
-            // The others have to do without it for a moment.
-            survey.view.removing(old)?;
+        survey.view.clone().with_live(new.id).quorum_of(&survey.view.voters_after(old, new.id))?;
+        if old == self.node_id() && !survey.view.voters_without(old).is_empty() {
+            // Not for a successor that is not there.
+            if joining != Joining::Voter {
+                self.newcomer(new).await?;
+            }
             return Err(self.hand_over(&survey).await);
         }
-        survey.view.clone().with_live(new.id).quorum_of(&survey.view.voters_after(old, new.id))?;
         let detail = format!("by node {} at {}", new.id, new.address);
         match joining {
             Joining::Voter => {
@@ -194,7 +195,7 @@ impl Replica {
         let view = &survey.view;
         let successors = view.voters.intersection(&view.live).filter(|id| **id != self.node_id());
         let Some(best) = successors.copied().max_by_key(|id| self.progress_of(*id)) else {
-            return MembershipError::Last { id: self.node_id() };
+            return unfinished("no other voter is up to date enough to lead");
         };
         match self.transfer_leadership(Some(best)).await {
             Ok(_) => MembershipError::NotLeader { leader: self.status().borrow().leader.clone() },
