@@ -14,6 +14,7 @@ use tonic::{Request, Response, Status};
 
 use crate::admin_changes::{Changes, by};
 use crate::admin_drains::{Drained, Drains};
+use crate::admin_members::Members;
 use crate::admin_reads::Reads;
 use crate::error::replica_status;
 use crate::forward::{Forwarder, admin_client, forwarded, forwarded_change};
@@ -30,6 +31,7 @@ pub(crate) struct AdminService {
     pub policies: Arc<Policies>,
     pub changes: Changes,
     pub drains: Drains,
+    pub members: Members,
     pub policy_changes: PolicyChanges,
     pub forwarder: Arc<Forwarder>,
     pub watchers: Arc<Watchers>,
@@ -331,6 +333,27 @@ impl Admin for AdminService {
             self.replica.transfer_leadership((to > 0).then_some(to)).await.map_err(replica_status)?;
         tracing::info!(by, leader, "leadership transferred");
         Ok(Response::new(admin::TransferLeadershipResponse { leader }))
+    }
+
+    async fn add_node(
+        &self,
+        request: Request<admin::AddNodeRequest>,
+    ) -> Result<Response<admin::AddNodeResponse>, Status> {
+        self.members.add(request).await.map(Response::new)
+    }
+
+    async fn remove_node(
+        &self,
+        request: Request<admin::RemoveNodeRequest>,
+    ) -> Result<Response<admin::RemoveNodeResponse>, Status> {
+        self.members.remove(request).await.map(Response::new)
+    }
+
+    async fn replace_node(
+        &self,
+        request: Request<admin::ReplaceNodeRequest>,
+    ) -> Result<Response<admin::ReplaceNodeResponse>, Status> {
+        self.members.replace(request).await.map(Response::new)
     }
 }
 

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use quorate_rpc::may_listen;
-use quorate_rpc::tls::{HttpTlsFiles, TlsFiles};
+use quorate_rpc::tls::{HttpTlsFiles, Names, Security, TlsFiles};
 use serde::Deserialize;
 
 use crate::error::NodeError;
@@ -176,6 +176,12 @@ impl NodeConfig {
             Ok(false) => Err(NodeError::Reach { key, address, section }),
             Err(source) => Err(NodeError::Bind { key, address, source }),
         }
+    }
+
+    /// How this node speaks to others.
+    pub(crate) fn security(&self) -> Result<Security, NodeError> {
+        let Some(files) = &self.tls else { return Ok(Security::Plain) };
+        Ok(Security::mutual(files.named(Names::TLS))?)
     }
 
     pub fn advertised(&self) -> &str {

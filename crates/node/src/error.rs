@@ -1,6 +1,6 @@
 //! Why a node cannot start, and why an operation was not decided.
 
-use quorate_replica::{OpenError, Peer, ProposeError, ReplicaError};
+use quorate_replica::{MembershipError, OpenError, Peer, ProposeError, ReplicaError};
 use quorate_rpc::budget::{Result as WireResult, Unavailable, UnavailableReason, result::Kind};
 use quorate_rpc::tls::TlsError;
 use thiserror::Error;
@@ -24,6 +24,8 @@ pub enum NodeError {
     Open(#[from] OpenError),
     #[error(transparent)]
     Replica(#[from] ReplicaError),
+    #[error("--rebuild: {0}")]
+    Rebuild(String),
     #[error("server: {0}")]
     Serve(String),
 }
@@ -87,6 +89,17 @@ impl From<Undecided> for Status {
             Undecided::TimedOut(_) => Self::deadline_exceeded(message),
             Undecided::NotLeader(_) | Undecided::Stopped(_) => Self::unavailable(message),
         }
+    }
+}
+
+/// A refusal says what to do; what is half done has to be asked for again.
+pub(crate) fn membership_status(error: MembershipError) -> Status {
+    let message = error.to_string();
+    match error {
+        MembershipError::Replica(error) => replica_status(error),
+        MembershipError::NotLeader { .. } => Status::unavailable(message),
+        MembershipError::Unfinished(_) => Status::aborted(message),
+        _ => Status::failed_precondition(message),
     }
 }
 

@@ -38,6 +38,7 @@ enum Operation {
     Alerts,
     Probe,
     Drain,
+    Record,
     Provider,
 }
 
@@ -192,6 +193,7 @@ impl Metrics {
             "alerts" => Operation::Alerts,
             "probe" => Operation::Probe,
             "drain" => Operation::Drain,
+            "record" => Operation::Record,
             _ => Operation::Provider,
         };
         self.operations.get_or_create(&OperationLabels { operation, outcome }).inc();
@@ -253,6 +255,7 @@ pub(crate) fn kind(command: &Command) -> &'static str {
         Command::ReportProvider(_) => "provider",
         Command::ClaimProbe { .. } => "probe",
         Command::DrainProvider { .. } => "drain",
+        Command::RecordChange { .. } => "record",
     }
 }
 

@@ -7,9 +7,7 @@ use std::time::{Duration, Instant};
 use quorate_replica::{Peer, Replica, ReplicaConfig, ReplicaError, Role, Status, Timers};
 use quorate_rpc::admin::admin_server::AdminServer;
 use quorate_rpc::budget::budget_server::BudgetServer;
-use quorate_rpc::tls::{
-    self, ClientCertificates, HttpListener, Names, Protocol, Security, ServerTls, TlsFiles,
-};
+use quorate_rpc::tls::{self, ClientCertificates, HttpListener, Names, Protocol, ServerTls, TlsFiles};
 use quorate_rpc::{DESCRIPTORS, MESSAGE_MAX_BYTES};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
@@ -22,6 +20,7 @@ use tonic::transport::server::TcpIncoming;
 use crate::access_layer::AccessLayer;
 use crate::admin_changes::Changes;
 use crate::admin_drains::Drains;
+use crate::admin_members::Members;
 use crate::admin_reads::Reads;
 use crate::admin_service::AdminService;
 use crate::alerts::Alerts;
@@ -147,7 +146,8 @@ impl Node {
         self.replica.status()
     }
 
-    /// Resolves when the node cannot go on: its storage failed, or somebody else runs under its id.
+    /// Resolves when the node cannot go on, with the whole message: its storage failed, somebody else runs under its id, or
+    /// it was removed from the cluster.
     pub async fn failed(&self) -> String {
         let mut failure = self.failure.clone();
         let failed = failure.wait_for(Option::is_some).await.map(|failure| failure.clone());
@@ -209,9 +209,7 @@ fn replica_config(config: &NodeConfig) -> Result<ReplicaConfig, NodeError> {
     };
     replica.clock_offset_max_ms = config.clock.max_offset_ms;
     replica.snapshot_every_entries = config.limits.snapshot_every_entries;
-    if let Some(files) = &config.tls {
-        replica.security = Security::mutual(files.named(Names::TLS))?;
-    }
+    replica.security = config.security()?;
     Ok(replica)
 }
 
@@ -253,6 +251,7 @@ async fn routes(
         },
         drains: Drains { replica: replica.clone(), changes: changes.clone(), policies: policies.clone() },
         changes,
+        members: Members { replica: replica.clone(), forwarder: forwarder.clone() },
         forwarder,
         watchers,
         started: Instant::now(),
@@ -321,18 +320,24 @@ async fn serve(routes: Routes, incoming: Incoming, stop: CancellationToken) {
     }
 }
 
+/// Finds the node its place, and then watches whether it keeps it.
 async fn bootstrap(replica: Replica, peers: Vec<Peer>, failed: watch::Sender<Option<String>>) {
-    match replica.bootstrap(&peers).await {
-        // Somebody else's mistake, perhaps; but to go on would be to share an identity.
-        Err(
-            error @ (ReplicaError::DuplicateNode { .. }
-            | ReplicaError::OtherCluster { .. }
-            | ReplicaError::OtherNode { .. }),
-        ) => {
-            failed.send_replace(Some(error.to_string()));
+    let ended = match replica.bootstrap(&peers).await {
+        Err(error) => error,
+        Ok(()) => replica.until_removed(&peers).await,
+    };
+    match ended {
+        removed @ ReplicaError::Removed { .. } => {
+            tracing::error!("{removed}");
+            failed.send_replace(Some(removed.to_string()));
         }
-        Err(error) => tracing::error!(%error, "cannot join the cluster"),
-        Ok(()) => {}
+        // Somebody else's mistake, perhaps; but to go on would be to share an identity.
+        error @ (ReplicaError::DuplicateNode { .. }
+        | ReplicaError::OtherCluster { .. }
+        | ReplicaError::OtherNode { .. }) => {
+            failed.send_replace(Some(cannot_go_on(&replica, &error.to_string())));
+        }
+        error => tracing::error!(%error, "cannot join the cluster"),
     }
     // Keeps the sender: `failed` must not see the channel closed.
     std::future::pending::<()>().await;
@@ -341,9 +346,14 @@ async fn bootstrap(replica: Replica, peers: Vec<Peer>, failed: watch::Sender<Opt
 async fn watch_for_failure(replica: Replica, failed: watch::Sender<Option<String>>) {
     let mut status = replica.status();
     if let Ok(status) = status.wait_for(|status| status.fatal.is_some()).await {
-        failed.send_replace(status.fatal.clone());
+        let fatal = status.fatal.as_deref().map(|fatal| cannot_go_on(&replica, fatal));
+        failed.send_replace(fatal);
     }
     std::future::pending::<()>().await;
+}
+
+fn cannot_go_on(replica: &Replica, reason: &str) -> String {
+    format!("node {} cannot go on: {reason}", replica.node_id())
 }
 
 fn tokio_listener(listener: std::net::TcpListener) -> Result<TcpListener, NodeError> {

@@ -84,7 +84,8 @@ impl Tenants {
             | Command::AckAlerts { .. }
             | Command::ReportProvider(_)
             | Command::ClaimProbe { .. }
-            | Command::DrainProvider { .. } => {
+            | Command::DrainProvider { .. }
+            | Command::RecordChange { .. } => {
                 return in_time(timeout, self.proposer.propose(command)).await;
             }
         };

@@ -1,7 +1,7 @@
 //! Whose data folder this is: written once, checked at every start.
 
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -62,4 +62,20 @@ pub(crate) fn lock(folder: &Path) -> Result<File, OpenError> {
         Err(fs::TryLockError::WouldBlock) => Err(OpenError::InUse { folder: folder.to_owned() }),
         Err(fs::TryLockError::Error(error)) => Err(OpenError::io(folder, error)),
     }
+}
+
+/// Renames the data folder, so that the node starts with an empty one and is rebuilt from its peers. False: there is none.
+///
+/// # Errors
+/// A running process uses the folder, or it cannot be renamed.
+pub fn set_aside(folder: &Path, to: PathBuf) -> Result<bool, OpenError> {
+    if !folder.exists() {
+        return Ok(false);
+    }
+    // Goes with the folder.
+    let lock = lock(folder)?;
+    let renamed = fs::rename(folder, &to);
+    drop(lock);
+    let aside = |source| OpenError::Aside { folder: folder.to_owned(), to, source };
+    renamed.map(|()| true).map_err(aside)
 }

@@ -16,6 +16,7 @@ mod identity;
 mod log_store;
 #[cfg(test)]
 mod log_tests;
+mod membership;
 mod network;
 mod open;
 mod rejoin;
@@ -34,6 +35,8 @@ mod writer;
 pub use clock::{Clock, ClockReport, PeerOffset};
 pub use config::{ReplicaConfig, Timers};
 pub use error::{OpenError, ProposeError, ReplicaError};
+pub use identity::set_aside;
+pub use membership::{Changed, MembershipError};
 pub use replica::{Applied, ReadPoint, Replica, StorageStats};
 pub use size::{BATCH_MAX_BYTES, size_bound};
 pub use status::{Member, Peer, Role, Status};

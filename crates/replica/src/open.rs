@@ -18,6 +18,7 @@ use crate::disk::{Disk, DiskStats};
 use crate::error::OpenError;
 use crate::identity::{self, Identity};
 use crate::log_store::LogStore;
+use crate::membership::finish_what_is_left;
 use crate::network::{Network, Sender};
 use crate::replica::Replica;
 use crate::snapshot::SnapshotFolder;
@@ -48,6 +49,8 @@ pub(crate) struct Inner {
     pub transfer_term: AtomicU64,
     /// One change of membership at a time.
     pub changing: tokio::sync::Mutex<()>,
+    /// When a leader was heard last, or this node started.
+    pub heard: Mutex<Instant>,
     /// True from `shutdown` on: streams from peers end, so that a server can end.
     pub stopping: watch::Sender<bool>,
     /// Taken by `shutdown`, which waits until the last user has let go of them.
@@ -58,8 +61,7 @@ struct Open {
     disk: Arc<Disk>,
     /// Closing it lets another process open the folder.
     lock: File,
-    follower: JoinHandle<()>,
-    comparing: JoinHandle<()>,
+    tasks: [JoinHandle<()>; 3],
 }
 
 impl std::fmt::Debug for Inner {
@@ -127,13 +129,15 @@ impl Replica {
             votes_from: Instant::now() + lease,
             transfer_term: AtomicU64::new(0),
             changing: tokio::sync::Mutex::new(()),
+            heard: Mutex::new(Instant::now()),
             stopping: watch::Sender::new(false),
             open: Mutex::new(None),
         });
         inner.refresh_elections();
         let follower = tokio::spawn(follow(Arc::downgrade(&inner), status_sender));
         let comparing = tokio::spawn(compare(Arc::downgrade(&inner)));
-        *inner.open.lock() = Some(Open { disk, lock: folder.lock, follower, comparing });
+        let finisher = tokio::spawn(finish_what_is_left(Arc::downgrade(&inner)));
+        *inner.open.lock() = Some(Open { disk, lock: folder.lock, tasks: [follower, comparing, finisher] });
         Ok(Self { inner })
     }
 
@@ -143,9 +147,8 @@ impl Replica {
         if let Err(error) = self.inner.raft.shutdown().await {
             tracing::warn!(%error, "raft did not stop cleanly");
         }
-        let Some(Open { disk, lock, follower, comparing }) = self.inner.open.lock().take() else { return };
-        follower.abort();
-        comparing.abort();
+        let Some(Open { disk, lock, tasks }) = self.inner.open.lock().take() else { return };
+        tasks.iter().for_each(JoinHandle::abort);
         let deadline = Instant::now() + CLOSE_TIMEOUT;
         while Arc::strong_count(&disk) > 1 && Instant::now() < deadline {
             tokio::time::sleep(CLOSE_AGAIN).await;
@@ -182,6 +185,10 @@ fn read_folder(config: &ReplicaConfig) -> Result<Folder, OpenError> {
     let snapshots = SnapshotFolder::open(folder.join("snapshots")).map_err(io)?;
     let state_machine = StateMachine::open(snapshots).map_err(io)?;
     let standing = StandingFile::open(folder).map_err(io)?;
+    if standing.get() == Standing::Removed {
+        let (folder, cluster) = (folder.to_owned(), config.cluster.clone());
+        return Err(OpenError::Removed { folder, id: config.node_id, cluster });
+    }
     check_parts(folder, identity.is_some(), &log, &state_machine, &standing)?;
     let identity = match identity {
         Some(identity) => identity,

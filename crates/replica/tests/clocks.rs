@@ -152,3 +152,30 @@ async fn two_that_differ_go_on_and_the_third_decides() {
     ids.extend(load(&cluster, 5, 2).await);
     assert_holds(&cluster.settle().await, &ids);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_clocks_of_new_members_are_compared_and_those_of_removed_ones_forgotten() {
+    let mut cluster = Cluster::formed(3).await;
+    let four = cluster.spare().await;
+    let peers = cluster.peers.clone();
+    let _four = cluster.start_in_background(four, peers.clone()).await;
+    let leader = cluster.leader().await;
+    cluster.node(leader).replica.add_node(&peers[3], "olga").await.unwrap();
+    let known = |cluster: &Cluster, node: usize| -> Vec<(u64, bool)> {
+        let peers = cluster.node(node).replica.clock_report().peers;
+        peers.iter().map(|peer| (peer.id, peer.ahead_ms == Some(0))).collect()
+    };
+    let others = |of: usize| (1..=4_u64).filter(move |id| *id != peers[of].id).map(|id| (id, true));
+    let all = |cluster: &Cluster| (0..4).all(|node| known(cluster, node) == others(node).collect::<Vec<_>>());
+    cluster.until("all four compared", all).await;
+    // It is judged like the others.
+    cluster.set_ahead(four, HOUR_MS);
+    cluster.until("the new one is off", |cluster| cluster.is_off(four)).await;
+
+    let leader = cluster.leader().await;
+    cluster.node(leader).replica.remove_node(4, "olga").await.unwrap();
+    let forgotten =
+        |cluster: &Cluster| (0..3).all(|node| known(cluster, node).iter().all(|(id, _)| *id != 4));
+    cluster.until("the removed one forgotten", forgotten).await;
+    cluster.until("the three compared", |cluster| (0..3).all(|node| known(cluster, node).len() == 2)).await;
+}

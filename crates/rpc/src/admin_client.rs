@@ -19,6 +19,8 @@ pub const BY_HEADER: &str = "quorate-by";
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// A policy can be large, and then it takes a compiler and many log entries.
 const APPLY_TIMEOUT: Duration = Duration::from_secs(30);
+/// A new node takes the whole ledger first.
+const MEMBERSHIP_TIMEOUT: Duration = Duration::from_secs(330);
 /// Times that every node is asked before giving up: an election takes a while.
 const ROUNDS: usize = 8;
 const BETWEEN_ROUNDS: Duration = Duration::from_millis(400);
@@ -78,6 +80,9 @@ calls! {
     adjust_account: admin::AdjustAccountRequest => admin::AdjustAccountResponse, CALL_TIMEOUT;
     check_invariants: admin::CheckInvariantsRequest => admin::CheckInvariantsResponse, CALL_TIMEOUT;
     transfer_leadership: admin::TransferLeadershipRequest => admin::TransferLeadershipResponse, CALL_TIMEOUT;
+    add_node: admin::AddNodeRequest => admin::AddNodeResponse, MEMBERSHIP_TIMEOUT;
+    remove_node: admin::RemoveNodeRequest => admin::RemoveNodeResponse, MEMBERSHIP_TIMEOUT;
+    replace_node: admin::ReplaceNodeRequest => admin::ReplaceNodeResponse, MEMBERSHIP_TIMEOUT;
 }
 
 impl Admin {

@@ -45,7 +45,7 @@ pub use budget::PolicyDocument;
 pub use client::{Client, ClientConfig, ClientStats, Executed};
 pub use error::{ClientError, explain};
 pub use loopback::may_listen;
-pub use routing::{FORWARDED_HEADER, LEADER_HEADER, MESSAGE_MAX_BYTES, channel};
+pub use routing::{FORWARDED_HEADER, LEADER_HEADER, MESSAGE_MAX_BYTES, channel, check_address};
 pub use session::{Session, SessionLost};
 pub use watch::WatchHandle;
 pub use watched_keys::Keys;

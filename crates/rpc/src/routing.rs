@@ -104,6 +104,12 @@ pub fn channel(address: &str, security: &Security) -> Result<Channel, ClientErro
     })
 }
 
+/// # Errors
+/// The address is none.
+pub fn check_address(address: &str) -> Result<(), ClientError> {
+    endpoint(address).map(drop)
+}
+
 /// With the time limits that everyone uses.
 fn endpoint(address: &str) -> Result<Endpoint, ClientError> {
     let endpoint = Endpoint::from_shared(format!("http://{}", bare(address))).map_err(|error| {

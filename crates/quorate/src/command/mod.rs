@@ -17,6 +17,7 @@ mod keys;
 mod manifest_files;
 mod mock_provider;
 mod node;
+mod nodes;
 mod tables;
 mod transfer_leader;
 mod validate;
@@ -66,6 +67,7 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
 enum Command {
     Dev(dev::Dev),
     Node(node::RunNode),
+    Nodes(nodes::Nodes),
     Gateway(gateway::RunGateway),
     MockProvider(mock_provider::RunMockProvider),
     Apply(apply::Apply),
@@ -171,6 +173,7 @@ impl Cli {
         match self.command {
             Command::Dev(_) => Ok(()),
             Command::Node(command) => command.run().await,
+            Command::Nodes(command) => command.run().await,
             Command::Gateway(command) => command.run().await,
             Command::MockProvider(command) => command.run().await,
             Command::Apply(command) => command.run().await,

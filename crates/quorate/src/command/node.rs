@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use quorate_node::{Node, NodeConfig};
 
@@ -16,6 +16,7 @@ use crate::config::{self, Override, SetOptions};
 /// Examples:
 ///   quorate node --config deploy/node-1.yaml
 ///   quorate node --config node.yaml --id 2 --listen 10.0.0.2:7701 --set limits.drain_ms=10000
+///   quorate node --config node.yaml --rebuild
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub struct RunNode {
@@ -43,6 +44,10 @@ pub struct RunNode {
     /// Without TLS: let other machines connect all the same, unencrypted, anybody
     #[arg(long, env = "QUORATE_INSECURE")]
     insecure: bool,
+    /// Once, for a damaged data folder: move it aside to `<data_dir>.damaged-<UTC time>`, start with an empty one, and take
+    /// everything from the other nodes, which have to be running
+    #[arg(long)]
+    rebuild: bool,
     #[command(flatten)]
     set: SetOptions,
     #[command(flatten)]
@@ -53,6 +58,9 @@ impl RunNode {
     pub async fn run(self) -> Result<()> {
         let config = self.load()?;
         let listeners = Node::bind(&config)?;
+        if self.rebuild {
+            set_aside(&config).await?;
+        }
         let id = config.id;
         let node = Node::start(config, listeners).await?;
         tracing::info!(id, grpc = %node.grpc_address(), http = %node.http_address(), "node runs");
@@ -60,7 +68,7 @@ impl RunNode {
             told = self.stop.told_to_stop() => told?,
             reason = node.failed() => {
                 node.stop().await;
-                bail!("node {id} cannot go on: {reason}");
+                bail!("{reason}");
             }
         }
         tracing::info!(id, "node stops");
@@ -82,4 +90,18 @@ impl RunNode {
             self.set.set.iter().cloned().chain(flags.into_iter().flatten()).collect();
         config::load(self.config.as_deref(), &overrides)
     }
+}
+
+/// Nothing is deleted: what turns out to be needed is still there.
+async fn set_aside(config: &NodeConfig) -> Result<()> {
+    let folder = &config.data_dir;
+    let name = folder.file_name().with_context(|| format!("data_dir: {} has no name", folder.display()))?;
+    let now = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ");
+    let aside = folder.with_file_name(format!("{}.damaged-{now}", name.to_string_lossy()));
+    if quorate_node::set_data_folder_aside(config, aside.clone()).await? {
+        tracing::warn!(folder = %folder.display(), aside = %aside.display(), "moved the data folder aside");
+    } else {
+        tracing::warn!(folder = %folder.display(), "there is no data folder to move aside");
+    }
+    Ok(())
 }

@@ -131,6 +131,28 @@ impl Cluster {
             .unwrap_or_else(|_| panic!("node {index} finds no place"))
     }
 
+    /// One more address and folder, with the next id. Nothing runs there yet, and nobody knows of it.
+    pub async fn spare(&mut self) -> usize {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let id = u64::try_from(self.peers.len()).unwrap() + 1;
+        self.peers.push(Peer { id, address: listener.local_addr().unwrap().to_string() });
+        self.folders.push(tempfile::tempdir().unwrap());
+        self.nodes.push(None);
+        self.peers.len() - 1
+    }
+
+    /// Opens the node and has it look for its place, with this list of peers.
+    pub async fn start_in_background(&mut self, index: usize, peers: Vec<Peer>) -> JoinHandle<ReplicaError> {
+        self.open(index).await;
+        let replica = self.node(index).replica.clone();
+        tokio::spawn(async move {
+            match replica.bootstrap(&peers).await {
+                Ok(()) => replica.until_removed(&peers).await,
+                Err(error) => error,
+            }
+        })
+    }
+
     pub async fn stop(&mut self, index: usize) {
         if let Some(node) = self.nodes[index].take() {
             node.stop().await;
