@@ -165,8 +165,12 @@ async fn the_clocks_of_new_members_are_compared_and_those_of_removed_ones_forgot
         let peers = cluster.node(node).replica.clock_report().peers;
         peers.iter().map(|peer| (peer.id, peer.ahead_ms == Some(0))).collect()
     };
-    let others = |of: usize| (1..=4_u64).filter(move |id| *id != peers[of].id).map(|id| (id, true));
-    let all = |cluster: &Cluster| (0..4).all(|node| known(cluster, node) == others(node).collect::<Vec<_>>());
+    let all = |cluster: &Cluster| {
+        (0..4).all(|node| {
+            let others = cluster.peers.iter().filter(|peer| peer.id != cluster.peers[node].id);
+            known(cluster, node) == others.map(|peer| (peer.id, true)).collect::<Vec<_>>()
+        })
+    };
     cluster.until("all four compared", all).await;
     // It is judged like the others.
     cluster.set_ahead(four, HOUR_MS);

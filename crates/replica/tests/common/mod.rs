@@ -138,6 +138,7 @@ impl Cluster {
         self.peers.push(Peer { id, address: listener.local_addr().unwrap().to_string() });
         self.folders.push(tempfile::tempdir().unwrap());
         self.nodes.push(None);
+        self.ahead_ms.push(Arc::default());
         self.peers.len() - 1
     }
 
