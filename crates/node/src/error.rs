@@ -1,6 +1,6 @@
 //! Why a node cannot start, and why an operation was not decided.
 
-use quorate_replica::{OpenError, Peer, ProposeError, ReplicaError};
+use quorate_replica::{BackupError, OpenError, Peer, ProposeError, ReplicaError};
 use quorate_rpc::budget::{Result as WireResult, Unavailable, UnavailableReason, result::Kind};
 use thiserror::Error;
 use tonic::Status;
@@ -13,6 +13,8 @@ pub enum NodeError {
     Config(String),
     #[error(transparent)]
     Open(#[from] OpenError),
+    #[error(transparent)]
+    Backup(#[from] BackupError),
     #[error(transparent)]
     Replica(#[from] ReplicaError),
     #[error("server: {0}")]

@@ -2,7 +2,9 @@
 
 mod adjust;
 mod apply;
+mod backup;
 mod bench;
+mod check;
 mod describe;
 pub mod dev;
 mod dev_backends;
@@ -15,6 +17,7 @@ mod keys;
 mod manifest_files;
 mod mock_provider;
 mod node;
+mod restore;
 mod tables;
 mod transfer_leader;
 mod validate;
@@ -78,6 +81,9 @@ enum Command {
     Drain(drain::Drain),
     Undrain(drain::Undrain),
     TransferLeader(transfer_leader::TransferLeader),
+    Backup(backup::RunBackup),
+    Restore(restore::Restore),
+    Check(check::Check),
     Bench(bench::Bench),
 }
 
@@ -149,6 +155,9 @@ impl Cli {
             Command::Drain(command) => command.run().await,
             Command::Undrain(command) => command.run().await,
             Command::TransferLeader(command) => command.run().await,
+            Command::Backup(command) => command.run().await,
+            Command::Restore(command) => command.run().await,
+            Command::Check(command) => command.run().await,
             Command::Bench(command) => command.run().await,
         }
     }

@@ -19,6 +19,35 @@ use crate::config::{self, Override, SetOptions};
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub struct RunNode {
+    #[command(flatten)]
+    options: NodeOptions,
+    #[command(flatten)]
+    stop: StopOptions,
+}
+
+impl RunNode {
+    pub async fn run(self) -> Result<()> {
+        let config = self.options.load()?;
+        let listeners = Node::bind(&config)?;
+        let id = config.id;
+        let node = Node::start(config, listeners).await?;
+        tracing::info!(id, grpc = %node.grpc_address(), http = %node.http_address(), "node runs");
+        tokio::select! {
+            told = self.stop.told_to_stop() => told?,
+            reason = node.failed() => {
+                node.stop().await;
+                bail!("node {id} cannot go on: {reason}");
+            }
+        }
+        tracing::info!(id, "node stops");
+        node.stop().await;
+        Ok(())
+    }
+}
+
+/// Which node: what the file says, overruled by the environment and by flags.
+#[derive(Debug, Args)]
+pub struct NodeOptions {
     /// YAML; every key is documented in docs/operations.md
     #[arg(long, env = "QUORATE_NODE_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
@@ -42,30 +71,12 @@ pub struct RunNode {
     data_dir: Option<PathBuf>,
     #[command(flatten)]
     set: SetOptions,
-    #[command(flatten)]
-    stop: StopOptions,
 }
 
-impl RunNode {
-    pub async fn run(self) -> Result<()> {
-        let config = self.load()?;
-        let listeners = Node::bind(&config)?;
-        let id = config.id;
-        let node = Node::start(config, listeners).await?;
-        tracing::info!(id, grpc = %node.grpc_address(), http = %node.http_address(), "node runs");
-        tokio::select! {
-            told = self.stop.told_to_stop() => told?,
-            reason = node.failed() => {
-                node.stop().await;
-                bail!("node {id} cannot go on: {reason}");
-            }
-        }
-        tracing::info!(id, "node stops");
-        node.stop().await;
-        Ok(())
-    }
-
-    fn load(&self) -> Result<NodeConfig> {
+impl NodeOptions {
+    /// # Errors
+    /// Names the file and the place.
+    pub fn load(&self) -> Result<NodeConfig> {
         let flags = [
             Override::flag("cluster", "cluster", self.cluster.clone()),
             Override::flag("id", "id", self.id),

@@ -57,6 +57,7 @@ pub struct Cluster {
     pub folders: Vec<tempfile::TempDir>,
     pub nodes: Vec<Option<Node>>,
     pub snapshot_every: u64,
+    pub cluster: String,
     /// Of the only node, instead of one that goes with this value.
     pub fixed_folder: Option<PathBuf>,
 }
@@ -74,7 +75,14 @@ impl Cluster {
         }
         let folders = peers.iter().map(|_| tempfile::tempdir().unwrap()).collect();
         let nodes = peers.iter().map(|_| None).collect();
-        Self { peers, folders, nodes, snapshot_every: 20_000, fixed_folder: None }
+        Self {
+            peers,
+            folders,
+            nodes,
+            snapshot_every: 20_000,
+            cluster: CLUSTER.to_owned(),
+            fixed_folder: None,
+        }
     }
 
     pub async fn formed(size: u64) -> Self {
@@ -94,7 +102,7 @@ impl Cluster {
     }
 
     pub fn config(&self, index: usize) -> ReplicaConfig {
-        let mut config = ReplicaConfig::new(CLUSTER, self.peers[index].id, self.folder(index));
+        let mut config = ReplicaConfig::new(&self.cluster, self.peers[index].id, self.folder(index));
         config.snapshot_every_entries = self.snapshot_every;
         config.keep_entries = self.snapshot_every / 4;
         config

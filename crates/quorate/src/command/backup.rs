@@ -1,0 +1,87 @@
+//! `quorate backup`: the whole ledger into a file, from a running cluster or from the folder of a stopped node.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use quorate_node::offline::{Backup, BackupFile, BackupInfo, back_up_folder};
+use tokio::task::spawn_blocking;
+
+use crate::command::ClusterOptions;
+use crate::output::{bytes, time};
+
+/// Between two chunks; the node that sends them gives up on its side too.
+const CHUNK_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Copy the whole ledger into a file
+///
+/// From a running cluster: everything that was committed when the copy began, while work goes on. With --data-dir: from the
+/// folder of a node that is stopped, with all of its log. Balances, reservations, policies and their history, API keys
+/// (their hashes), drained backends, alerts and the audit log are in it. The file appears under its name only when it is
+/// whole and on disk.
+///
+/// Examples:
+///   quorate backup prod.quorate --nodes 10.0.0.1:7701,10.0.0.2:7701,10.0.0.3:7701
+///   quorate backup survivor.quorate --data-dir /var/lib/quorate
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub struct RunBackup {
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Of a stopped node, instead of asking a cluster
+    #[arg(long, value_name = "FOLDER")]
+    data_dir: Option<PathBuf>,
+    /// Replace the file if it is there
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    cluster: ClusterOptions,
+}
+
+impl RunBackup {
+    pub async fn run(self) -> Result<()> {
+        let name = self.file.display().to_string();
+        let backup = match self.data_dir.clone() {
+            Some(folder) => spawn_blocking(move || back_up_folder(&folder, &self.file, self.force)).await??,
+            None => self.copy().await?,
+        };
+        println!("{name}: {}", summary(&backup));
+        println!(
+            "restore it as a cluster whose name ends in -{}, as {}",
+            backup.mark(),
+            backup.restored_name()
+        );
+        Ok(())
+    }
+
+    async fn copy(self) -> Result<Backup> {
+        let mut file = BackupFile::create(&self.file, self.force)?;
+        let mut chunks = self.cluster.admin().backup().await.context("no backup was made")?;
+        loop {
+            let next = tokio::time::timeout(CHUNK_TIMEOUT, chunks.message()).await;
+            let next = next.context("the backup came to a halt; no file was made")?;
+            let Some(chunk) = next.context("the backup was cut off; no file was made")? else { break };
+            file = spawn_blocking(move || file.write(&chunk.data).map(|()| file)).await??;
+        }
+        Ok(spawn_blocking(move || file.finish()).await??)
+    }
+}
+
+/// What is in it, in one line.
+pub fn summary(backup: &Backup) -> String {
+    let BackupInfo { cluster, release, log_term, log_index, committed_index, tenants, accounts, .. } =
+        backup.info();
+    let BackupInfo { open_reservations, keys, policy_version, ledger_time_ms, .. } = backup.info();
+    let tail = match log_index.saturating_sub(*committed_index) {
+        0 => String::new(),
+        behind => format!(", the last {behind} of them perhaps never committed"),
+    };
+    format!(
+        "cluster {cluster}, log entries up to {log_index} of term {log_term}{tail}, ledger time {}, policy version \
+         {policy_version}, {tenants} tenants, {accounts} accounts, {open_reservations} open reservations, {keys} keys, \
+         release {release}, {}",
+        time(*ledger_time_ms),
+        bytes(backup.bytes),
+    )
+}
