@@ -28,8 +28,8 @@ const READ_BYTES: usize = 1 << 20;
 /// Why a backup cannot be made, read or restored. Nothing was changed.
 #[derive(Debug, Error)]
 pub enum BackupError {
-    #[error("{path}: {source}", path = .path.display())]
-    Io { path: PathBuf, source: io::Error },
+    #[error("{path}: {error}", path = .path.display())]
+    Io { path: PathBuf, error: io::Error },
     #[error("{path} is there already; give another name, or --force to replace it", path = .path.display())]
     Exists { path: PathBuf },
     #[error("{path} is damaged: {what}; take another copy of it, or another backup", path = .path.display())]
@@ -55,8 +55,8 @@ pub enum BackupError {
 }
 
 impl BackupError {
-    pub(crate) fn io(path: &Path, source: io::Error) -> Self {
-        Self::Io { path: path.to_owned(), source }
+    pub(crate) fn io(path: &Path, error: io::Error) -> Self {
+        Self::Io { path: path.to_owned(), error }
     }
 }
 

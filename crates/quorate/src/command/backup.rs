@@ -16,17 +16,19 @@ const CHUNK_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Copy the whole ledger into a file
 ///
-/// From a running cluster: everything that was committed when the copy began, while work goes on. With --data-dir: from the
-/// folder of a node that is stopped, with all of its log. Balances, reservations, policies and their history, API keys
-/// (their hashes), drained backends, alerts and the audit log are in it. The file appears under its name only when it is
-/// whole and on disk.
+/// From a running cluster: everything that was committed when the copy began, while work goes on.
+/// With --data-dir: from the folder of a node that is stopped, with all of its log.
+/// Balances, reservations, policies and their history, API keys (their hashes), drained backends,
+/// alerts and the audit log are in it. The file appears under its name only when it is whole and
+/// on disk.
 ///
 /// Examples:
-///   quorate backup prod.quorate --nodes 10.0.0.1:7701,10.0.0.2:7701,10.0.0.3:7701
+///   quorate backup prod.quorate --nodes 10.0.0.1:7701,10.0.0.2:7701
 ///   quorate backup survivor.quorate --data-dir /var/lib/quorate
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub struct RunBackup {
+    /// Where to; nobody but you may read it
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// Of a stopped node, instead of asking a cluster

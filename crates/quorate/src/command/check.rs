@@ -11,15 +11,17 @@ use crate::output::{bytes, time};
 
 /// Check the data folder of a stopped node, without changing anything in it
 ///
-/// Reads every part and every checksum, loads the newest snapshot, applies the log to it, and checks the safety properties of
-/// the ledger, both as far as it is known to be committed and at the end of the log. Exit code 0: all is well; 1: it is
-/// damaged, or cannot be checked. Needs room for a copy of the log in the folder for temporary files (TMPDIR).
+/// Reads every part and every checksum, loads the newest snapshot, applies the log to it, and
+/// checks the safety properties of the ledger, both as far as it is known to be committed and at
+/// the end of the log. Exit code 0: all is well; 1: it is damaged, or cannot be checked. Needs room
+/// for a copy of the log in the folder for temporary files (TMPDIR).
 ///
 /// Example:
 ///   quorate check /var/lib/quorate
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub struct Check {
+    /// `data_dir` of the node
     #[arg(value_name = "DATADIR")]
     folder: PathBuf,
     /// The report as JSON

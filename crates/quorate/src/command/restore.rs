@@ -12,16 +12,18 @@ use crate::command::node::NodeOptions;
 
 /// Make a node's data folder from a backup
 ///
-/// To be run once for each node of the new cluster, with the same file and the node's own config: its name, id, peers and
-/// data folder come from there. Start the nodes after it; they form one cluster and go on where the backup ends. The name of
-/// the cluster must end in the file's checksum, as `quorate backup` has printed it: so no node of the old cluster can be
-/// taken for a member of the new one. Nothing but the data folder is written, and only if it is new or empty.
+/// To be run once for each node of the new cluster, with the same file and the node's own config:
+/// its name, id, peers and data folder come from there. Start the nodes after it; they form one
+/// cluster and go on where the backup ends. The name of the cluster must end in the file's
+/// checksum, as `quorate backup` has printed it: so no node of the old cluster can be taken for a
+/// member of the new one. Only the data folder is written, and only if it is new or empty.
 ///
 /// Example:
 ///   quorate restore prod.quorate --config node-1.yaml
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub struct Restore {
+    /// The backup
     #[arg(value_name = "FILE")]
     file: PathBuf,
     #[command(flatten)]
