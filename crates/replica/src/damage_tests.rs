@@ -200,7 +200,10 @@ async fn harm_all_of(whole: &Path, runner: &mut TestRunner) {
             for (how, outcome) in [("check", checked.map_err(|_| ())), ("open", opened.map_err(|_| ()))] {
                 match outcome {
                     Ok(Ok(())) => {}
-                    Ok(Err(_)) => noticed += 1,
+                    Ok(Err(why)) if how == "check" || why.contains("is damaged: ") => noticed += 1,
+                    Ok(Err(why)) => {
+                        failures.push(format!("{how} after {harmed:?} of {}: {why}", name.display()))
+                    }
                     Err(()) => failures.push(format!("{how} after {harmed:?} of {}", name.display())),
                 }
             }

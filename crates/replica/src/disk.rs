@@ -274,11 +274,17 @@ fn sync_names(folder: &Path) -> io::Result<()> {
     folder.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
 }
 
-/// sled's corruption is damage; everything else is what the operating system said.
+/// What sled cannot read is damage: it takes the flipped bits of a version for another version. Everything else is what the
+/// operating system said.
 pub(crate) fn sled_error(error: sled::Error) -> io::Error {
     match error {
+        sled::Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            damaged(format!("sled: {error}"))
+        }
         sled::Error::Io(error) => error,
-        sled::Error::Corruption { .. } | sled::Error::ReportableBug(_) => damaged(format!("sled: {error}")),
+        sled::Error::Corruption { .. } | sled::Error::ReportableBug(_) | sled::Error::Unsupported(_) => {
+            damaged(format!("sled: {error}"))
+        }
         other => io::Error::other(other.to_string()),
     }
 }

@@ -167,7 +167,10 @@ impl<'a> Look<'a> {
             let what = format!("the log starts at index {start}, but the newest snapshot ends before {next}");
             self.damage("log", Some(next), what);
         }
-        let committed = log.report.committed.index;
+        // What is in a snapshot is committed, whatever the log has noted down.
+        let committed = log.report.committed.max(point(at));
+        self.report.log.committed = committed;
+        let committed = committed.index;
         if at.is_some_and(|at| at.index >= committed) {
             self.ledger("committed", at, &ledger);
         }

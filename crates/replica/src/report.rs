@@ -48,7 +48,7 @@ pub struct LogReport {
     pub entries: u64,
     /// Up to here, entries are in a snapshot and may be gone.
     pub purged: ReadPoint,
-    /// Known to be committed when it was last written down, which may be half a second before the end.
+    /// Known to be committed when that was last written down, which may be half a second before the end.
     pub committed: ReadPoint,
     /// The last entry, purged or not. Of several survivors, the one with the greatest (term, index) has the longest log.
     pub last: ReadPoint,

@@ -9,7 +9,7 @@ use quorate_node::offline::{Backup, BackupFile, BackupInfo, back_up_folder};
 use tokio::task::spawn_blocking;
 
 use crate::command::ClusterOptions;
-use crate::output::{bytes, time};
+use crate::output::{bytes, counted, time};
 
 /// Between two chunks; the node that sends them gives up on its side too.
 const CHUNK_TIMEOUT: Duration = Duration::from_secs(60);
@@ -72,18 +72,23 @@ impl RunBackup {
 
 /// What is in it, in one line.
 pub fn summary(backup: &Backup) -> String {
-    let BackupInfo { cluster, release, log_term, log_index, committed_index, tenants, accounts, .. } =
-        backup.info();
-    let BackupInfo { open_reservations, keys, policy_version, ledger_time_ms, .. } = backup.info();
-    let tail = match log_index.saturating_sub(*committed_index) {
+    let info: &BackupInfo = backup.info();
+    let tail = match info.log_index.saturating_sub(info.committed_index) {
         0 => String::new(),
-        behind => format!(", the last {behind} of them perhaps never committed"),
+        behind => format!(" (the last {behind} perhaps never committed)"),
     };
     format!(
-        "cluster {cluster}, log entries up to {log_index} of term {log_term}{tail}, ledger time {}, policy version \
-         {policy_version}, {tenants} tenants, {accounts} accounts, {open_reservations} open reservations, {keys} keys, \
-         release {release}, {}",
-        time(*ledger_time_ms),
+        "cluster {}, log up to entry {} of term {}{tail}, ledger time {}, policy version {}, {}, {}, {}, {}, release {}, {}",
+        info.cluster,
+        info.log_index,
+        info.log_term,
+        time(info.ledger_time_ms),
+        info.policy_version,
+        counted(info.tenants, "tenant"),
+        counted(info.accounts, "account"),
+        counted(info.open_reservations, "open reservation"),
+        counted(info.keys, "key"),
+        info.release,
         bytes(backup.bytes),
     )
 }

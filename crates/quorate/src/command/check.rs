@@ -7,7 +7,7 @@ use clap::Args;
 use quorate_node::offline::{FolderReport, check_folder};
 use tokio::task::spawn_blocking;
 
-use crate::output::{bytes, time};
+use crate::output::{bytes, counted, time};
 
 /// Check the data folder of a stopped node, without changing anything in it
 ///
@@ -65,8 +65,11 @@ fn text(report: &FolderReport) -> String {
         line("snapshot", format!("up to {} of term {}, {size}, members {members}", point.index, point.term));
     }
     let log = &report.log;
-    let (frames, entries) = (log.frames, log.entries);
-    line("log", format!("{entries} entries in {frames} frames, dropped up to {}", log.purged.index));
+    let dropped = match log.purged.index {
+        0 => String::new(),
+        index => format!(", those up to {index} are in a snapshot"),
+    };
+    line("log", format!("{} in {}{dropped}", entries(log.entries), counted(log.frames, "frame")));
     line("committed", format!("at least up to {} of term {}", log.committed.index, log.committed.term));
     line("log ends", format!("(term, index) = ({}, {})", log.last.term, log.last.index));
     for ledger in &report.ledgers {
@@ -74,13 +77,13 @@ fn text(report: &FolderReport) -> String {
         line(
             "ledger",
             format!(
-                "{} ({}): time {}, {} tenants, {} accounts, {} open reservations, {violations} broken properties",
+                "{} ({}): time {}, {}, {}, {}, {violations} broken properties",
                 ledger.at,
                 ledger.point.index,
                 time(ledger.time_ms),
-                ledger.tenants,
-                ledger.accounts,
-                ledger.open_reservations,
+                counted(ledger.tenants, "tenant"),
+                counted(ledger.accounts, "account"),
+                counted(ledger.open_reservations, "open reservation"),
             ),
         );
         ledger.violations.iter().for_each(|broken| line("BROKEN", broken.clone()));
@@ -90,4 +93,8 @@ fn text(report: &FolderReport) -> String {
         line("verdict", "all is well".to_owned());
     }
     out
+}
+
+fn entries(number: u64) -> String {
+    if number == 1 { "1 entry".to_owned() } else { format!("{number} entries") }
 }
