@@ -10,6 +10,7 @@ use quorate_ledger::{Ledger, invariant};
 
 use crate::durable_file;
 use crate::error::OpenError;
+use crate::frame::damaged;
 use crate::identity::{self, Identity};
 use crate::inspect_log::{FoundLog, read_log};
 use crate::replica::ReadPoint;
@@ -117,7 +118,12 @@ impl<'a> Look<'a> {
         let mut newest = None;
         for path in SnapshotFolder::files(&self.folder.join("snapshots"))? {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let read = caught(|| snapshot::read(&path));
+            let named = format!("snapshot {name}: ");
+            let read = caught(|| snapshot::read(&path)).map_err(|error| match error.to_string() {
+                // The report names the file already.
+                text if text.starts_with(&named) => damaged(&text[named.len()..]),
+                _ => error,
+            });
             newest = self.sift(&format!("snapshots/{name}"), read)?;
             if let Some((meta, _)) = &newest {
                 let nodes = meta.last_membership.membership().nodes();
@@ -223,8 +229,7 @@ pub(crate) fn point(log_id: Option<LogId>) -> ReadPoint {
 
 /// sled has assertions, and may panic on what it does not expect to find.
 fn caught<T>(read: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-    catch_unwind(AssertUnwindSafe(read))
-        .unwrap_or_else(|_| Err(crate::frame::damaged("it cannot be read at all")))
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err(damaged("it cannot be read at all")))
 }
 
 /// A copy that goes with this value.

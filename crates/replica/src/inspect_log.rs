@@ -48,6 +48,17 @@ impl FoundEntry {
 }
 
 impl FoundLog {
+    /// Damage is taken down; what the operating system says is an error.
+    fn sift(&mut self, index: Option<u64>, checked: io::Result<()>) -> io::Result<()> {
+        match checked {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                self.damage.push((index, error.to_string()));
+                Ok(())
+            }
+            checked => checked,
+        }
+    }
+
     /// Index of the first entry that is there.
     pub fn start(&self) -> u64 {
         let after_purged = self.purged.map_or(0, |purged| purged.index + 1);
@@ -69,17 +80,12 @@ pub(crate) fn read_log(folder: &Path) -> io::Result<FoundLog> {
     found.report.committed = point(committed);
     read_frames(&db, keys, &mut found)?;
     found.report.last = point(found.last);
-    for checked in [
-        durable_file::read(&folder.join(VOTE_COPY)).and_then(|copy| check_vote(vote.as_ref(), copy.as_ref())),
-        EndMark::read(folder).and_then(|mark| check_end(found.last, mark.flatten())),
-    ] {
-        match checked {
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                found.damage.push((None, error.to_string()));
-            }
-            checked => checked?,
-        }
-    }
+    let vote_copy = durable_file::read(&folder.join(VOTE_COPY));
+    found.sift(None, vote_copy.and_then(|copy| check_vote(vote.as_ref(), copy.as_ref())))?;
+    let mark = EndMark::read(folder);
+    let missing = found.last.map_or(0, |last| last.index + 1);
+    let missing = mark.as_ref().ok().map(|_| missing);
+    found.sift(missing, mark.and_then(|mark| check_end(found.last, mark.flatten())))?;
     Ok(found)
 }
 
@@ -91,7 +97,7 @@ fn read_frames(db: &sled::Db, keys: Keys, found: &mut FoundLog) -> io::Result<()
         let index = keys.frame_index(&key).unwrap_or(u64::MAX);
         found.report.frames += 1;
         if let Some(missing) = next.filter(|expected| *expected != index) {
-            let what = format!("it is missing, the next frame is at index {index}");
+            let what = format!("log entry {missing} is missing, the next frame is at index {index}");
             found.damage.push((Some(missing), what));
             broken = true;
         }

@@ -72,16 +72,13 @@ pub struct LedgerReport {
 pub struct Damage {
     /// In the folder.
     pub file: String,
-    /// The log entry that is concerned, if it is one.
+    /// The log entry that is concerned, if it is one; `what` names it too.
     pub index: Option<u64>,
     pub what: String,
 }
 
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.index {
-            Some(index) => write!(f, "{} (log entry {index}): {}", self.file, self.what),
-            None => write!(f, "{}: {}", self.file, self.what),
-        }
+        write!(f, "{}: {}", self.file, self.what)
     }
 }
