@@ -5,8 +5,8 @@ use std::path::Path;
 use quorate_replica::Peer;
 
 pub use quorate_replica::{
-    Backup, BackupError, BackupFile, BackupInfo, Damage, FolderReport, LedgerReport, OpenError,
-    SnapshotReport, back_up_folder, check_folder,
+    Backup, BackupError, BackupFile, BackupInfo, Damage, FolderBackup, FolderReport, LedgerReport, OpenError,
+    SnapshotReport, check_folder,
 };
 
 use crate::config::NodeConfig;

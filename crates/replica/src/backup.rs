@@ -50,7 +50,7 @@ pub enum BackupError {
     Peers(String),
     #[error(transparent)]
     Folder(#[from] OpenError),
-    #[error("data folder {folder} is damaged: {what}; `quorate check` says more. Take the folder of another survivor", folder = .folder.display())]
+    #[error("data folder {folder} is damaged: {what}; `quorate check` says more. Take the folder of another survivor, or, if there is none, what comes before the damage: --salvage", folder = .folder.display())]
     DamagedFolder { folder: PathBuf, what: String },
 }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::backup::{Backup, BackupError, Head};
 use crate::durable_file;
 use crate::inspect::{self, Content};
+use crate::report::Damage;
 
 /// Nobody but its owner reads it: it holds the hashes of API keys, and who spent what.
 const MODE: u32 = 0o600;
@@ -75,25 +76,36 @@ fn refuse_existing(path: &Path, replace: bool) -> Result<(), BackupError> {
     }
 }
 
-/// A backup of the folder of a node that is stopped: all of its log, because what was acknowledged must not be lost; the
-/// last entries of it may not have been committed. Blocking.
-///
-/// # Errors
-/// The folder is in use, damaged or empty, or the file cannot be written.
-pub fn back_up_folder(folder: &Path, path: &Path, replace: bool) -> Result<Backup, BackupError> {
-    refuse_existing(path, replace)?;
-    let (report, content) = inspect::read(folder)?;
-    let damaged = |what: String| BackupError::DamagedFolder { folder: folder.to_owned(), what };
-    if let Some(first) = report.damage.first() {
-        return Err(damaged(first.to_string()));
+/// How a backup of a folder is made.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct FolderBackup {
+    /// Replace the file if it is there.
+    pub replace: bool,
+    /// Of a damaged folder, take what comes before the damage.
+    pub salvage: bool,
+}
+
+impl FolderBackup {
+    /// A backup of the folder of a node that is stopped: all of its log, because what was acknowledged must not be lost; the
+    /// last entries of it may not have been committed. With what is damaged there. Blocking.
+    ///
+    /// # Errors
+    /// The folder is in use, damaged or empty, or the file cannot be written.
+    pub fn make(self, folder: &Path, path: &Path) -> Result<(Backup, Vec<Damage>), BackupError> {
+        refuse_existing(path, self.replace)?;
+        let (report, content) = inspect::read(folder)?;
+        let damaged = |what: String| BackupError::DamagedFolder { folder: folder.to_owned(), what };
+        if let Some(first) = report.damage.first().filter(|_| !self.salvage) {
+            return Err(damaged(first.to_string()));
+        }
+        let Some(Content { log_id, ledger }) = content else {
+            return Err(damaged("no ledger can be made from it".to_owned()));
+        };
+        let committed = report.ledgers.first().map_or(log_id.index, |ledger| ledger.point.index);
+        let head = Head::new(&report.cluster, report.node_id, log_id, committed, &ledger);
+        let mut file = BackupFile::create(path, self.replace)?;
+        let written = head.write(&ledger, &mut BufWriter::with_capacity(COPY_BYTES, &mut file.file));
+        written.map_err(|error| BackupError::io(&file.partial, error))?;
+        file.finish().map(|backup| (backup, report.damage))
     }
-    let Some(Content { log_id, ledger }) = content else {
-        return Err(damaged("there is nothing in it".to_owned()));
-    };
-    let committed = report.ledgers.first().map_or(log_id.index, |ledger| ledger.point.index);
-    let head = Head::new(&report.cluster, report.node_id, log_id, committed, &ledger);
-    let mut file = BackupFile::create(path, replace)?;
-    let written = head.write(&ledger, &mut BufWriter::with_capacity(COPY_BYTES, &mut file.file));
-    written.map_err(|error| BackupError::io(&file.partial, error))?;
-    file.finish()
 }

@@ -41,7 +41,7 @@ mod types;
 mod writer;
 
 pub use backup::{Backup, BackupError, BackupInfo};
-pub use backup_file::{BackupFile, back_up_folder};
+pub use backup_file::{BackupFile, FolderBackup};
 pub use backup_stream::BackupChunks;
 pub use config::{ReplicaConfig, Timers};
 pub use error::{OpenError, ProposeError, ReplicaError};

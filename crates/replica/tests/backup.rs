@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use common::{Cluster, TENANT, assert_holds, load, new_id, policy, reserve};
 use quorate_ledger::{Ledger, Outcome, ReservationId};
 use quorate_replica::{
-    Backup, BackupError, BackupFile, OpenError, Replica, ReplicaError, back_up_folder, check_folder, restore,
+    Backup, BackupError, BackupFile, FolderBackup, OpenError, Replica, ReplicaError, check_folder, restore,
 };
 
 async fn back_up(replica: &Replica, path: &Path) -> Backup {
@@ -257,7 +257,8 @@ async fn a_stopped_folder_is_checked_and_backed_up_without_a_change() {
     assert_eq!(ends.last().unwrap(), &("end of log", last));
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("stopped.quorate");
-    let backup = back_up_folder(&data, &file, false).unwrap();
+    let (backup, damage) = FolderBackup::default().make(&data, &file).unwrap();
+    assert_eq!(damage, []);
     assert_eq!((backup.info().log_index, backup.info().open_reservations), (last, 300));
     assert!(state_of(&data) == before, "something was changed in the folder");
 
@@ -270,7 +271,15 @@ async fn a_stopped_folder_is_checked_and_backed_up_without_a_change() {
     assert!(none.to_string().contains("no data folder"), "{none}");
     fs::write(data.join("standing"), "rubbish").unwrap();
     assert_eq!(check_folder(&data).unwrap().damage[0].file, "standing");
-    let damaged = back_up_folder(&data, &folder.path().join("other"), false).unwrap_err();
+    let other = folder.path().join("other.quorate");
+    let damaged = FolderBackup::default().make(&data, &other).unwrap_err();
     assert!(matches!(damaged, BackupError::DamagedFolder { .. }), "{damaged}");
-    assert!(!folder.path().join("other").exists());
+    assert!(!other.exists());
+    // What is not damaged can still be had.
+    let salvage = FolderBackup { salvage: true, ..FolderBackup::default() };
+    let (salvaged, damage) = salvage.make(&data, &other).unwrap();
+    assert_eq!((salvaged.info().log_index, damage.len()), (last, 1));
+    fs::remove_dir_all(data.join("log")).unwrap();
+    let none = salvage.make(&data, &folder.path().join("none.quorate")).unwrap_err();
+    assert!(matches!(none, BackupError::DamagedFolder { .. }), "{none}");
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use quorate_node::offline::{Backup, BackupFile, BackupInfo, back_up_folder};
+use quorate_node::offline::{Backup, BackupFile, BackupInfo, FolderBackup};
 use tokio::task::spawn_blocking;
 
 use crate::command::ClusterOptions;
@@ -34,6 +34,9 @@ pub struct RunBackup {
     /// Of a stopped node, instead of asking a cluster
     #[arg(long, value_name = "FOLDER")]
     data_dir: Option<PathBuf>,
+    /// Of a damaged folder, take what comes before the damage: the last resort
+    #[arg(long, requires = "data_dir")]
+    salvage: bool,
     /// Replace the file if it is there
     #[arg(long)]
     force: bool,
