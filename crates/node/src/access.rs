@@ -53,6 +53,8 @@ const TABLE: &[Service] = &[
             ("TransferLeadership", RUN),
             ("ApplyPolicy", RULE),
             ("RollbackPolicy", RULE),
+            // It holds the hashes of all keys, and who spent what.
+            ("Backup", RULE),
             ("AddNode", RULE),
             ("RemoveNode", RULE),
             ("ReplaceNode", RULE),

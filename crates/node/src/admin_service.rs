@@ -21,7 +21,7 @@ use crate::forward::{Forwarder, admin_client, forwarded, forwarded_change};
 use crate::policies::Policies;
 use crate::policy_changes::PolicyChanges;
 use crate::watchers::Watchers;
-use crate::{gateways, policy_events};
+use crate::{backups, gateways, policy_events};
 
 #[derive(Debug, Clone)]
 pub(crate) struct AdminService {
@@ -37,6 +37,7 @@ pub(crate) struct AdminService {
     pub watchers: Arc<Watchers>,
     pub started: Instant,
     pub event_watches: Arc<Semaphore>,
+    pub backups: Arc<Semaphore>,
     pub stop: CancellationToken,
 }
 
@@ -320,6 +321,20 @@ impl Admin for AdminService {
         let reads = self.reads.clone();
         let checked = tokio::task::spawn_blocking(move || reads.invariants()).await;
         checked.map(Response::new).map_err(|error| Status::internal(error.to_string()))
+    }
+
+    type BackupStream = backups::ChunkStream;
+
+    async fn backup(
+        &self,
+        request: Request<admin::BackupRequest>,
+    ) -> Result<Response<Self::BackupStream>, Status> {
+        if let Some(channel) = self.forwarder.elsewhere(request.metadata())? {
+            let chunks = admin_client(channel).backup(forwarded_change(request)).await?;
+            return Ok(Response::new(Box::pin(chunks.into_inner())));
+        }
+        let by = by(request.metadata());
+        backups::stream(&self.replica, &by, &self.backups, self.stop.clone()).await.map(Response::new)
     }
 
     async fn transfer_leadership(

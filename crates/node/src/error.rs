@@ -1,6 +1,6 @@
 //! Why a node cannot start, and why an operation was not decided.
 
-use quorate_replica::{MembershipError, OpenError, Peer, ProposeError, ReplicaError};
+use quorate_replica::{BackupError, MembershipError, OpenError, Peer, ProposeError, ReplicaError};
 use quorate_rpc::budget::{Result as WireResult, Unavailable, UnavailableReason, result::Kind};
 use quorate_rpc::tls::TlsError;
 use thiserror::Error;
@@ -22,6 +22,8 @@ pub enum NodeError {
     Tls(#[from] TlsError),
     #[error(transparent)]
     Open(#[from] OpenError),
+    #[error(transparent)]
+    Backup(#[from] BackupError),
     #[error(transparent)]
     Replica(#[from] ReplicaError),
     #[error("--rebuild: {0}")]

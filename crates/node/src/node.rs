@@ -24,6 +24,7 @@ use crate::admin_members::Members;
 use crate::admin_reads::Reads;
 use crate::admin_service::AdminService;
 use crate::alerts::Alerts;
+use crate::backups;
 use crate::budget_service::BudgetService;
 use crate::config::NodeConfig;
 use crate::error::NodeError;
@@ -186,7 +187,7 @@ impl Node {
     }
 }
 
-fn check_peers(config: &NodeConfig, peers: &[Peer]) -> Result<(), NodeError> {
+pub(crate) fn check_peers(config: &NodeConfig, peers: &[Peer]) -> Result<(), NodeError> {
     let me = peers.iter().find(|peer| peer.id == config.id);
     match me {
         None => Err(NodeError::Config(format!("peers: node {} itself is not among them; add it", config.id))),
@@ -200,7 +201,7 @@ fn check_peers(config: &NodeConfig, peers: &[Peer]) -> Result<(), NodeError> {
     }
 }
 
-fn replica_config(config: &NodeConfig) -> Result<ReplicaConfig, NodeError> {
+pub(crate) fn replica_config(config: &NodeConfig) -> Result<ReplicaConfig, NodeError> {
     let mut replica = ReplicaConfig::new(&config.cluster, config.id, &config.data_dir);
     replica.timers = Timers {
         heartbeat_ms: config.raft.heartbeat_ms,
@@ -256,6 +257,7 @@ async fn routes(
         watchers,
         started: Instant::now(),
         event_watches: Arc::new(Semaphore::new(WATCHES_MAX)),
+        backups: Arc::new(Semaphore::new(backups::AT_ONCE)),
         stop: stop.clone(),
     };
     let reflection = tonic_reflection::server::Builder::configure()

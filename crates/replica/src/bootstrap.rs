@@ -27,8 +27,8 @@ type Answers = BTreeMap<u64, IdentifyResponse>;
 struct Asked {
     /// By id.
     answers: Answers,
-    /// Somebody else runs at one of the addresses.
-    wrong: Option<ReplicaError>,
+    /// Somebody else runs at these addresses.
+    wrong: Vec<(Peer, ReplicaError)>,
 }
 
 /// The cluster is being formed with these nodes: their ids, and the incarnations of their folders.
@@ -57,9 +57,12 @@ impl Replica {
             let Asked { answers, wrong } = self.ask(&known).await?;
             let settled = match self.inner.standing.get() {
                 Standing::Member if self.is_initialized().await => {
-                    wrong
-                        .iter()
-                        .for_each(|wrong| warn!(%wrong, "`peers` is out of date; the log is what counts"));
+                    if let Some(other_cluster) = self.given_up(&wrong) {
+                        return Err(other_cluster);
+                    }
+                    wrong.iter().for_each(
+                        |(_, wrong)| warn!(%wrong, "`peers` is out of date; the log is what counts"),
+                    );
                     true
                 }
                 standing if standing != Standing::Member && self.cluster_exists(&answers) => {
@@ -76,8 +79,8 @@ impl Replica {
                     }
                     self.come_back(&address, &known, &mut told).await?
                 }
-                _ => match wrong {
-                    Some(wrong) => return Err(wrong),
+                _ => match wrong.into_iter().next_back() {
+                    Some((_, wrong)) => return Err(wrong),
                     None => self.form_if_first(peers, &answers).await?,
                 },
             };
@@ -98,6 +101,18 @@ impl Replica {
     fn cluster_exists(&self, answers: &Answers) -> bool {
         matches!(self.inner.standing.get(), Standing::Rebuilding { .. })
             || answers.values().any(|answer| answer.initialized)
+    }
+
+    /// Another cluster runs where this one's members did, so that it can have no quorum any more: it was restored from a
+    /// backup, and this folder is an old one. One member of which that is true is an operator's mistake, and holds up nobody.
+    fn given_up(&self, wrong: &[(Peer, ReplicaError)]) -> Option<ReplicaError> {
+        let members = self.status().borrow().members.clone();
+        let voters: Vec<&Peer> =
+            members.iter().filter(|member| member.voter).map(|member| &member.peer).collect();
+        let is_other = |error: &ReplicaError| matches!(error, ReplicaError::OtherCluster { .. });
+        let mut elsewhere = wrong.iter().filter(|(peer, error)| is_other(error) && voters.contains(&peer));
+        let left = voters.len() - elsewhere.clone().count();
+        elsewhere.next().filter(|_| left < voters.len() / 2 + 1).map(|(_, error)| error.clone())
     }
 
     /// The members as the log on disk has them, and those of the list that are none.
@@ -176,7 +191,7 @@ impl Replica {
     /// another one with this node's own id.
     async fn ask(&self, known: &[Peer]) -> Result<Asked, ReplicaError> {
         let asked = join_all(known.iter().map(|peer| self.identify(&peer.address))).await;
-        let (mut answers, mut wrong) = (BTreeMap::new(), None);
+        let (mut answers, mut wrong) = (BTreeMap::new(), Vec::new());
         for (peer, answer) in known.iter().zip(asked) {
             let Some(answer) = answer else { continue };
             match self.check_answer(peer, &answer) {
@@ -184,7 +199,7 @@ impl Replica {
                     answers.insert(peer.id, answer);
                 }
                 Err(twin @ ReplicaError::DuplicateNode { .. }) => return Err(twin),
-                Err(other) => wrong = Some(other),
+                Err(other) => wrong.push((peer.clone(), other)),
             }
         }
         Ok(Asked { answers, wrong })

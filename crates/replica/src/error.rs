@@ -28,22 +28,22 @@ pub enum OpenError {
         folder = .folder.display()
     )]
     Removed { folder: PathBuf, id: u64, cluster: String },
-    #[error("cannot move data folder {folder} aside to {to}: {source}; is it a mount point? Empty it by hand then",
+    #[error("cannot move data folder {folder} aside to {to}: {error}; is it a mount point? Empty it by hand then",
         folder = .folder.display(), to = .to.display())]
-    Aside { folder: PathBuf, to: PathBuf, source: std::io::Error },
-    #[error("data folder {folder}: {source}", folder = .folder.display())]
-    Io { folder: PathBuf, source: std::io::Error },
+    Aside { folder: PathBuf, to: PathBuf, error: std::io::Error },
+    #[error("data folder {folder}: {error}", folder = .folder.display())]
+    Io { folder: PathBuf, error: std::io::Error },
     #[error("raft cannot start: {0}")]
     Raft(String),
 }
 
 impl OpenError {
-    pub(crate) fn io(folder: &Path, source: std::io::Error) -> Self {
-        match source.kind() {
+    pub(crate) fn io(folder: &Path, error: std::io::Error) -> Self {
+        match error.kind() {
             std::io::ErrorKind::InvalidData => {
-                Self::Damaged { folder: folder.to_owned(), what: source.to_string() }
+                Self::Damaged { folder: folder.to_owned(), what: error.to_string() }
             }
-            _ => Self::Io { folder: folder.to_owned(), source },
+            _ => Self::Io { folder: folder.to_owned(), error },
         }
     }
 

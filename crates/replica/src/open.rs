@@ -28,7 +28,7 @@ use crate::status::{Role, Status, status_of};
 use crate::types::Raft;
 
 /// The only group so far. Its number stands in every message and key, so that others can follow.
-const GROUP: u32 = 0;
+pub(crate) const GROUP: u32 = 0;
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 const CLOSE_AGAIN: Duration = Duration::from_millis(2);
 /// From one change of the status to the look for the next.
@@ -83,12 +83,12 @@ impl Inner {
 }
 
 /// What was read from the folder.
-struct Folder {
+pub(crate) struct Folder {
     lock: File,
     identity: Identity,
-    log: LogStore,
-    state_machine: StateMachine,
-    standing: StandingFile,
+    pub log: LogStore,
+    pub state_machine: StateMachine,
+    pub standing: StandingFile,
 }
 
 impl Replica {
@@ -164,7 +164,7 @@ impl Replica {
     }
 }
 
-async fn open_folder(config: &ReplicaConfig) -> Result<Folder, OpenError> {
+pub(crate) async fn open_folder(config: &ReplicaConfig) -> Result<Folder, OpenError> {
     let (config, folder) = (config.clone(), config.data_dir.clone());
     let opened = tokio::task::spawn_blocking(move || read_folder(&config)).await;
     // sled may panic on what it does not expect to find.

@@ -11,6 +11,7 @@ use openraft::raft::ReadPolicy;
 use quorate_ledger::{Command, Ledger, Outcome, TimestampMs};
 use quorate_rpc::ClientError;
 use quorate_rpc::raft::raft_server::RaftServer;
+use serde::Serialize;
 use std::sync::Arc;
 use tokio::sync::watch;
 use tonic::Status as Refused;
@@ -30,7 +31,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(3);
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Where something stands in the log.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct ReadPoint {
     pub term: u64,
     pub index: u64,

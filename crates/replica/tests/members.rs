@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use common::{Cluster, PATIENCE, assert_holds, load, new_id, policy, reserve};
 use quorate_ledger::{AuditAction, ReservationId};
-use quorate_replica::{Changed, MembershipError, OpenError, Peer, Replica, ReplicaError, Role};
+use quorate_replica::{Changed, MembershipError, OpenError, Peer, Replica, ReplicaError, Role, check_folder};
 use quorate_rpc::raft::raft_server::RaftServer;
 use quorate_rpc::raft::{ClockRequest, ClockResponse, IdentifyRequest, IdentifyResponse, RaftMessage};
 use tokio::task::JoinHandle;
@@ -174,6 +174,11 @@ async fn a_stranger_waits_until_it_is_added_and_gets_a_snapshot_where_the_log_is
     }
     let more = load_some(&cluster).await;
     assert_holds(&cluster.settle().await, &more);
+    // Its log began with a snapshot, and what was acknowledged since is marked as such.
+    cluster.stop(four).await;
+    let report = check_folder(&cluster.folder(four)).unwrap();
+    assert!(report.is_sound() && report.log.last.index > 400, "{report:?}");
+    cluster.open(four).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

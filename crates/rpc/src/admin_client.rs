@@ -112,6 +112,17 @@ impl Admin {
         .await
     }
 
+    /// The bytes of a backup file, in chunks.
+    ///
+    /// # Errors
+    /// No node could take the call, or it was refused.
+    pub async fn backup(&self) -> Result<Streaming<admin::BackupChunk>, ClientError> {
+        self.call(CALL_TIMEOUT, async |mut client: AdminClient<Channel>| {
+            client.backup(self.request(admin::BackupRequest {})).await.map(tonic::Response::into_inner)
+        })
+        .await
+    }
+
     fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         if let Some(by) = &self.by {

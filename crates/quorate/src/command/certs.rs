@@ -13,8 +13,8 @@ use crate::output::{OutputOptions, table};
 
 /// Make and show the certificates of a deployment
 ///
-/// Every node, gateway and operator shows one; its CN says who that is, its O what they may do. docs/security.md has the
-/// whole story.
+/// Every node, gateway and operator shows one; its CN says who that is, its O what they may do. docs/operations.md,
+/// "TLS", has the whole story.
 #[derive(Debug, Args)]
 pub struct Certs {
     #[command(subcommand)]

@@ -2,9 +2,11 @@
 
 mod adjust;
 mod apply;
+mod backup;
 mod bench;
 mod cert_files;
 mod certs;
+mod check;
 mod describe;
 pub mod dev;
 mod dev_backends;
@@ -18,6 +20,7 @@ mod manifest_files;
 mod mock_provider;
 mod node;
 mod nodes;
+mod restore;
 mod tables;
 mod transfer_leader;
 mod validate;
@@ -85,6 +88,9 @@ enum Command {
     Undrain(drain::Undrain),
     TransferLeader(transfer_leader::TransferLeader),
     Certs(certs::Certs),
+    Backup(backup::RunBackup),
+    Restore(restore::Restore),
+    Check(check::Check),
     Bench(bench::Bench),
 }
 
@@ -191,6 +197,9 @@ impl Cli {
             Command::Undrain(command) => command.run().await,
             Command::TransferLeader(command) => command.run().await,
             Command::Certs(command) => command.run(),
+            Command::Backup(command) => command.run().await,
+            Command::Restore(command) => command.run().await,
+            Command::Check(command) => command.run().await,
             Command::Bench(command) => command.run().await,
         }
     }

@@ -20,6 +20,42 @@ use crate::config::{self, Override, SetOptions};
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub struct RunNode {
+    #[command(flatten)]
+    options: NodeOptions,
+    /// Once, for a damaged data folder: move it aside to `<data_dir>.damaged-<UTC time>`, start with an empty one, and take
+    /// everything from the other nodes, which have to be running
+    #[arg(long)]
+    rebuild: bool,
+    #[command(flatten)]
+    stop: StopOptions,
+}
+
+impl RunNode {
+    pub async fn run(self) -> Result<()> {
+        let config = self.options.load()?;
+        let listeners = Node::bind(&config)?;
+        if self.rebuild {
+            set_aside(&config).await?;
+        }
+        let id = config.id;
+        let node = Node::start(config, listeners).await?;
+        tracing::info!(id, grpc = %node.grpc_address(), http = %node.http_address(), "node runs");
+        tokio::select! {
+            told = self.stop.told_to_stop() => told?,
+            reason = node.failed() => {
+                node.stop().await;
+                bail!("{reason}");
+            }
+        }
+        tracing::info!(id, "node stops");
+        node.stop().await;
+        Ok(())
+    }
+}
+
+/// Which node: what the file says, overruled by the environment and by flags.
+#[derive(Debug, Args)]
+pub struct NodeOptions {
     /// YAML; every key is documented in docs/operations.md
     #[arg(long, env = "QUORATE_NODE_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
@@ -44,39 +80,14 @@ pub struct RunNode {
     /// Without TLS: let other machines connect all the same, unencrypted, anybody
     #[arg(long, env = "QUORATE_INSECURE")]
     insecure: bool,
-    /// Once, for a damaged data folder: move it aside to `<data_dir>.damaged-<UTC time>`, start with an empty one, and take
-    /// everything from the other nodes, which have to be running
-    #[arg(long)]
-    rebuild: bool,
     #[command(flatten)]
     set: SetOptions,
-    #[command(flatten)]
-    stop: StopOptions,
 }
 
-impl RunNode {
-    pub async fn run(self) -> Result<()> {
-        let config = self.load()?;
-        let listeners = Node::bind(&config)?;
-        if self.rebuild {
-            set_aside(&config).await?;
-        }
-        let id = config.id;
-        let node = Node::start(config, listeners).await?;
-        tracing::info!(id, grpc = %node.grpc_address(), http = %node.http_address(), "node runs");
-        tokio::select! {
-            told = self.stop.told_to_stop() => told?,
-            reason = node.failed() => {
-                node.stop().await;
-                bail!("{reason}");
-            }
-        }
-        tracing::info!(id, "node stops");
-        node.stop().await;
-        Ok(())
-    }
-
-    fn load(&self) -> Result<NodeConfig> {
+impl NodeOptions {
+    /// # Errors
+    /// Names the file and the place.
+    pub fn load(&self) -> Result<NodeConfig> {
         let flags = [
             Override::flag("cluster", "cluster", self.cluster.clone()),
             Override::flag("id", "id", self.id),

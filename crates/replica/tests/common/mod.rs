@@ -61,6 +61,7 @@ pub struct Cluster {
     pub snapshot_every: u64,
     /// How far each node's wall clock is ahead, in milliseconds.
     pub ahead_ms: Vec<Arc<AtomicI64>>,
+    pub cluster: String,
     /// Of the only node, instead of one that goes with this value.
     pub fixed_folder: Option<PathBuf>,
 }
@@ -79,7 +80,15 @@ impl Cluster {
         let folders = peers.iter().map(|_| tempfile::tempdir().unwrap()).collect();
         let nodes = peers.iter().map(|_| None).collect();
         let ahead_ms = peers.iter().map(|_| Arc::default()).collect();
-        Self { peers, folders, nodes, snapshot_every: 20_000, ahead_ms, fixed_folder: None }
+        Self {
+            peers,
+            folders,
+            nodes,
+            snapshot_every: 20_000,
+            ahead_ms,
+            cluster: CLUSTER.to_owned(),
+            fixed_folder: None,
+        }
     }
 
     pub async fn formed(size: u64) -> Self {
@@ -99,7 +108,7 @@ impl Cluster {
     }
 
     pub fn config(&self, index: usize) -> ReplicaConfig {
-        let mut config = ReplicaConfig::new(CLUSTER, self.peers[index].id, self.folder(index));
+        let mut config = ReplicaConfig::new(&self.cluster, self.peers[index].id, self.folder(index));
         config.snapshot_every_entries = self.snapshot_every;
         config.keep_entries = self.snapshot_every / 4;
         let ahead_ms = self.ahead_ms[index].clone();
