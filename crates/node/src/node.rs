@@ -22,6 +22,7 @@ use crate::admin_service::AdminService;
 use crate::alerts::Alerts;
 use crate::budget_service::BudgetService;
 use crate::config::NodeConfig;
+use crate::decisions::Decisions;
 use crate::error::NodeError;
 use crate::forward::Forwarder;
 use crate::http::HttpServer;
@@ -215,12 +216,15 @@ async fn routes(
         stop: stop.clone(),
     };
     let budget = BudgetService {
-        tenants: tenants.clone(),
+        decisions: Decisions {
+            tenants: tenants.clone(),
+            metrics: metrics.clone(),
+            default_timeout: Duration::from_millis(config.limits.operation_timeout_ms),
+        },
         forwarder: forwarder.clone(),
         watches,
         metrics: metrics.clone(),
         session_in_flight: config.limits.session_in_flight,
-        default_timeout: Duration::from_millis(config.limits.operation_timeout_ms),
     };
     let changes = Changes { tenants: tenants.clone() };
     let admin = AdminService {

@@ -6,7 +6,7 @@ use quorate_ledger::{
     Grant, Outcome, RETENTION_MS, Refusal, ReservationId, Settlement, TTL_MAX_MS, TimestampMs, WindowSpan,
 };
 
-use crate::facts::{Account, Fact, Facts, Place, amount, micros};
+use super::facts::{Account, Fact, Facts, Place, amount, micros};
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum State {
