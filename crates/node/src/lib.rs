@@ -32,6 +32,8 @@ mod policy_upload;
 mod policy_words;
 mod proposer;
 mod secrets;
+#[cfg(test)]
+mod simulation;
 mod tenant_actor;
 mod tenants;
 mod turnstile;
