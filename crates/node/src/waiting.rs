@@ -91,6 +91,10 @@ impl<G: Group> State<G> {
         let Some(account) = self.waiting.queue.held_by_another(&execute.command) else {
             return Some(execute);
         };
+        // Somebody else may lead by now: then neither this queue nor what is applied here says anything. The log will.
+        if !self.arguments.replica.has_lease() {
+            return Some(execute);
+        }
         let (tenant, time) = (&self.arguments.tenant, self.arguments.replica.now());
         let (known, denial) = self
             .arguments
@@ -112,6 +116,10 @@ impl<G: Group> State<G> {
         let Execute { command, answer, place, wait_until, ticket } = execute;
         let until = wait_until.filter(|until| denial.held_by_reservations && *until > Instant::now());
         match until {
+            Some(_) if self.is_decided(&command) => {
+                let place = place.map(|place| place.propose(myself.clone()));
+                self.arguments.proposer.submit(command, Asker { answer, place });
+            }
             Some(until) if self.waiting.queue.len() < self.arguments.waiting_max => {
                 // Those that wait take no place from those that settle, for which they wait.
                 drop(place);
@@ -132,6 +140,10 @@ impl<G: Group> State<G> {
         let Some(mut waiter) = self.waiting.queue.take(ticket) else { return };
         match decision {
             Ok(Decided { outcome: Outcome::Denied(denial), .. }) if denial.held_by_reservations => {
+                if self.is_decided(&waiter.command) {
+                    let asker = Asker { answer: waiter.answer, place: None };
+                    return self.arguments.proposer.submit(waiter.command, asker);
+                }
                 waiter.denial = denial;
                 waiter.in_flight = false;
                 self.waiting.queue.join(waiter);
@@ -152,6 +164,13 @@ impl<G: Group> State<G> {
         self.look_soon(myself);
     }
 
+    /// The ledger knows its id, because it was asked for without a wait, too: whatever was decided then is final, and in
+    /// the log. To wait for another decision would be to ask for this one over and over.
+    fn is_decided(&self, command: &Command) -> bool {
+        let Command::Reserve { tenant, id, .. } = command else { return false };
+        self.arguments.replica.read(|ledger, _| ledger.knows(tenant, *id))
+    }
+
     /// Something was decided that may have made room.
     pub(crate) fn look_soon(&mut self, myself: &ActorRef<Message>) {
         self.arguments.turnstile.tell_to_look(myself);
@@ -161,12 +180,7 @@ impl<G: Group> State<G> {
     pub(crate) fn look(&mut self, myself: &ActorRef<Message>) {
         self.arguments.turnstile.looks_now();
         for waiter in self.waiting.queue.take_over(Instant::now()) {
-            // A leader that may have been replaced does not know what is left.
-            let decision = match self.arguments.replica.has_lease() {
-                true => Ok(from_state(waiter.denial)),
-                false => Err(Undecided::NotLeader(None)),
-            };
-            let _ = waiter.answer.send(decision);
+            self.let_go(waiter);
         }
         let (replica, queue) = (&self.arguments.replica, &mut self.waiting.queue);
         let time = replica.now();
@@ -176,6 +190,15 @@ impl<G: Group> State<G> {
         }
         self.arguments.turnstile.someone_waits(!self.waiting.is_empty());
         self.set_timer(myself);
+    }
+
+    fn let_go(&self, waiter: Waiter) {
+        // A leader that may have been replaced does not know what is left.
+        let decision = match self.arguments.replica.has_lease() {
+            true => Ok(from_state(waiter.denial)),
+            false => Err(Undecided::NotLeader(None)),
+        };
+        let _ = waiter.answer.send(decision);
     }
 
     fn ask_again(&mut self, myself: &ActorRef<Message>, ticket: u64, command: Command) {
@@ -221,7 +244,7 @@ impl<G: Group> State<G> {
         let ticket =
             self.waiting.queue.find(id).filter(|waiter| !waiter.in_flight).map(|waiter| waiter.ticket);
         if let Some(waiter) = ticket.and_then(|ticket| self.waiting.queue.take(ticket)) {
-            let _ = waiter.answer.send(Ok(from_state(waiter.denial)));
+            self.let_go(waiter);
         }
     }
 

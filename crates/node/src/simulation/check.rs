@@ -9,6 +9,9 @@ use super::history::{Operation, Told};
 use super::plan::BUDGETS;
 use super::world::World;
 
+/// A client asks some twenty times in the time it has; a node may ask again for one that waits, when there is room.
+const TIMES_MAX: usize = 60;
+
 /// Adds what is wrong to the world's failures.
 pub(super) fn history(world: &mut World, operations: &[Operation]) {
     let mut wrong = Vec::new();
@@ -32,6 +35,7 @@ pub(super) fn history(world: &mut World, operations: &[Operation]) {
         }
     }
     wrong.extend(overspent(world, operations));
+    wrong.extend(asked_in_a_loop(world));
     wrong.into_iter().for_each(|what| world.fail(what));
 }
 
@@ -111,6 +115,18 @@ fn same(left: &Denial, right: &Denial) -> bool {
     let mut left = left.clone();
     left.retry_after_ms = left.retry_after_ms.map(|ms| ms.max(1));
     left == *right
+}
+
+/// However often clients ask again, nobody fills the log with one reservation.
+fn asked_in_a_loop(world: &World) -> Vec<String> {
+    let mut asked: BTreeMap<_, usize> = BTreeMap::new();
+    for command in world.log.iter().flat_map(|entry| &entry.commands) {
+        if let Command::Reserve { tenant, id, .. } = command {
+            *asked.entry((tenant.clone(), *id)).or_default() += 1;
+        }
+    }
+    let often = asked.into_iter().filter(|(_, times)| *times > TIMES_MAX);
+    often.map(|(id, times)| format!("{id:?} stands in the log {times} times")).collect()
 }
 
 /// For each account that reserves and whose windows are calendar ones: what clients know to be settled there, without

@@ -97,8 +97,7 @@ impl Client {
         world.note(|| format!("client {number} is told by node {}: {told:?}", by + 1));
         let (told_ms, told_index) = (world.elapsed_ms(), world.log.len());
         drop(world);
-        let operation =
-            Operation { client: number, command, invoked_ms, invoked_index, told, told_ms, told_index, by };
+        let operation = Operation { command, invoked_ms, invoked_index, told, told_ms, told_index, by };
         let outcome = operation.outcome().cloned();
         self.history.lock().push(operation);
         outcome

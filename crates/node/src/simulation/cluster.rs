@@ -6,7 +6,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use quorate_ledger::Command;
 use quorate_replica::Role;
-use quorate_rpc::budget::{Operation, Result as WireResult};
+use quorate_rpc::budget::result::Kind;
+use quorate_rpc::budget::{Operation, Result as WireResult, UnavailableReason};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{Duration, Instant};
@@ -25,6 +26,7 @@ use crate::tenants::Tenants;
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(5);
 /// What scheduling may add to a deadline.
 const SLACK: Duration = Duration::from_millis(5);
+const HANGS: Duration = Duration::from_millis(400);
 
 /// How bad the network between clients and nodes is.
 #[derive(Debug, Clone, Copy, Default)]
@@ -92,6 +94,7 @@ impl Cluster {
 
     pub fn crash(&self, node: usize) {
         let Some(process) = self.processes.lock()[node].take() else { return };
+        self.tally(&process);
         self.raft.crash(node);
         process.follows.abort();
         process.serving.lock().drain(..).for_each(|task| task.abort());
@@ -105,15 +108,26 @@ impl Cluster {
         }
     }
 
+    /// What a process has counted by its end.
+    fn tally(&self, process: &Process) {
+        let mut world = self.raft.world();
+        for (what, count) in [
+            ("denied from state", process.metrics.denials_from_state.get()),
+            ("granted after a wait", process.metrics.granted_after_wait.get()),
+        ] {
+            *world.seen.entry(what).or_default() += count;
+        }
+    }
+
+    pub fn tally_all(&self) {
+        let processes: Vec<_> = self.processes.lock().iter().flatten().cloned().collect();
+        processes.iter().for_each(|process| self.tally(process));
+    }
+
     /// How many wait in queues, on all nodes that run.
     pub fn waiting(&self) -> i64 {
         let processes = self.processes.lock();
         processes.iter().flatten().map(|process| process.metrics.waiting.get()).sum()
-    }
-
-    pub fn denials_from_state(&self) -> u64 {
-        let processes = self.processes.lock();
-        processes.iter().flatten().map(|process| process.metrics.denials_from_state.get()).sum()
     }
 
     /// Replies come with the node that gave them: none if something is lost, two if something is repeated.
@@ -175,6 +189,23 @@ impl Cluster {
         tokio::time::sleep(delay).await;
     }
 
+    /// No call may run into its deadline while nothing is under way that could answer it.
+    fn hangs(&self, node: usize, result: &WireResult) {
+        let Some(Kind::Unavailable(unavailable)) = &result.kind else { return };
+        let mut world = self.raft.world();
+        match unavailable.reason() {
+            UnavailableReason::Timeout => {
+                world.saw("timed out at a node");
+                let this = &world.nodes[node];
+                if this.answers.is_empty() && this.idle_since.elapsed() > HANGS {
+                    world.fail(format!("node {} lets a call hang: {unavailable:?}", node + 1));
+                }
+            }
+            UnavailableReason::Overloaded => world.saw("overloaded"),
+            _ => {}
+        }
+    }
+
     /// As the services do: the leader decides, others pass it on, once.
     async fn serve(
         self,
@@ -198,6 +229,7 @@ impl Cluster {
                         let (took, had) = (began.elapsed(), patience.timeout);
                         self.raft.world().fail(format!("node {} took {took:?}, of {had:?}", node + 1));
                     }
+                    self.hangs(node, &result);
                     return (Reply::Operation(result), node);
                 }
                 let elsewhere = leader.as_ref().map(|leader| leader.id as usize - 1);

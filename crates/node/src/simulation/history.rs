@@ -6,7 +6,6 @@ use quorate_rpc::budget::Result as WireResult;
 /// One operation, from the first attempt to the answer.
 #[derive(Debug, Clone)]
 pub(super) struct Operation {
-    pub client: usize,
     pub command: Command,
     pub invoked_ms: u64,
     /// What somebody had been told of by then.

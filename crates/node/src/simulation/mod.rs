@@ -15,6 +15,7 @@ mod plan;
 mod raft;
 mod rng;
 mod run;
+mod scenarios;
 mod workload;
 mod world;
 
@@ -33,6 +34,35 @@ use run::{Report, run};
 const REGRESSIONS: &[u64] = &[];
 /// In the ordinary test run; CI has a step of its own with more.
 const SECONDS_DEFAULT: u64 = 10;
+
+/// What must have happened in a hundred seeds, for the checks to have something to check.
+const WANTED: &[&str] = &[
+    "granted",
+    "denied, held",
+    "denied",
+    "settled",
+    "overdraft",
+    "released",
+    "extended",
+    "expired",
+    "adjusted",
+    "policy put",
+    "id reused",
+    "stale id",
+    "future id",
+    "unknown reservation",
+    "already resolved",
+    "crash",
+    "election",
+    "inherited entries",
+    "lost entries",
+    "left without an answer",
+    "answered after its leadership",
+    "overloaded",
+    "timed out at a node",
+    "denied from state",
+    "granted after a wait",
+];
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -80,7 +110,9 @@ fn seeds() {
                     totals.1.entries += report.entries;
                     totals.1.terms += report.terms;
                     totals.1.unknown += report.unknown;
-                    totals.1.denials_from_state += report.denials_from_state;
+                    for (what, count) in &report.seen {
+                        *totals.1.seen.entry(what).or_default() += count;
+                    }
                     if !report.failures.is_empty() {
                         failed.store(true, Ordering::Relaxed);
                         totals.2.push(explain(seed, &report));
@@ -92,17 +124,17 @@ fn seeds() {
     let (runs, sums, failures) = totals.into_inner().unwrap();
     let minutes = began.elapsed().as_secs_f64() / 60.0;
     println!(
-        "simulation: {runs} seeds from {base}, {:.0} a minute: {} operations ({} unknown), {} log entries, {} terms, \
-         {} denials from state",
+        "simulation: {runs} seeds from {base}, {:.0} a minute: {} operations ({} unknown), {} log entries, {} terms\n{:?}",
         runs as f64 / minutes,
         sums.operations,
         sums.unknown,
         sums.entries,
         sums.terms,
-        sums.denials_from_state
+        sums.seen
     );
     assert!(failures.is_empty(), "after {runs} seeds, {}", failures.join("\n"));
-    assert!(sums.denials_from_state > 0 || runs < 20, "the simulation does not reach what it is for");
+    let missing: Vec<_> = WANTED.iter().filter(|what| !sums.seen.contains_key(*what)).collect();
+    assert!(missing.is_empty() || runs < 100, "the simulation does not reach {missing:?} in {runs} seeds");
 }
 
 #[test]

@@ -26,9 +26,9 @@ pub(super) struct Plan {
 impl Plan {
     pub fn of(rng: &mut Rng) -> Self {
         let limits = Limits {
-            tenant_in_flight: *rng.pick(&[2, 4, 16, 64]),
+            tenant_in_flight: *rng.pick(&[2, 4, 16, 32]),
             tenant_waiting: *rng.pick(&[1, 3, 16]),
-            proposer_queue: *rng.pick(&[2, 8, 64]),
+            proposer_queue: *rng.pick(&[2, 16, 64]),
             batch_operations: *rng.pick(&[1, 3, 16]),
             batches_in_flight: *rng.pick(&[1, 2, 4]),
             operation_timeout_ms: *rng.pick(&[1_000, 3_000, 5_000]),

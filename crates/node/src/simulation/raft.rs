@@ -62,6 +62,13 @@ impl Raft {
         let kept = world.rng.below(sent + 1);
         let lost = world.underway.len() - kept;
         world.underway.truncate(kept);
+        world.saw("election");
+        if kept > 0 {
+            world.saw("inherited entries");
+        }
+        if lost > 0 {
+            world.saw("lost entries");
+        }
         world.note(|| format!("node {} is elected in term {term}: keeps {kept}, {lost} are lost", node + 1));
         world.leader = Some(node);
         let this = &mut world.nodes[node];
@@ -218,6 +225,8 @@ impl Raft {
         (this.up, this.role, this.leader, this.handing_over) = (false, Role::Stopped, None, None);
         this.incarnation += 1;
         this.answers.clear();
+        this.idle_since = Instant::now();
+        world.saw("crash");
     }
 
     /// From its snapshot, through the real serialization, and a part of the log after it.
@@ -310,7 +319,9 @@ impl World {
                 false => ProposeError::LostLeadership { leader: leader.clone() },
             };
             let _ = answer.send(Err(error));
+            self.saw("left without an answer");
         }
         self.nodes[node].role = Role::Follower;
+        self.note_idle(node);
     }
 }

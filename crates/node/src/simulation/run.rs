@@ -1,6 +1,7 @@
 //! One run of one seed, from an empty cluster through the trouble to the quiet after it, with all checks.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Once};
 
 use parking_lot::Mutex;
@@ -33,8 +34,8 @@ pub(super) struct Report {
     pub operations: usize,
     pub entries: usize,
     pub terms: u64,
-    pub denials_from_state: u64,
     pub unknown: usize,
+    pub seen: BTreeMap<&'static str, u64>,
 }
 
 thread_local! {
@@ -199,6 +200,7 @@ async fn places(cluster: &Cluster, tenant: &str, places: usize, asker: &mut Clie
 }
 
 fn finish(cluster: &Cluster, history: &[Operation]) -> Report {
+    cluster.tally_all();
     let mut world = cluster.raft.world();
     for node in 0..world.nodes.len() {
         let (applied, all) = (world.nodes[node].applied, world.log.len());
@@ -214,7 +216,7 @@ fn finish(cluster: &Cluster, history: &[Operation]) -> Report {
         operations: history.len(),
         entries: world.log.len(),
         terms: world.term,
-        denials_from_state: cluster.denials_from_state(),
+        seen: std::mem::take(&mut world.seen),
         unknown: history.iter().filter(|operation| operation.outcome().is_none()).count(),
     }
 }

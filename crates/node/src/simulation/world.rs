@@ -16,8 +16,8 @@ use super::rng::Rng;
 pub(super) const LEASE: Duration = Duration::from_millis(790);
 pub(super) const ELECTION_MIN: Duration = Duration::from_millis(800);
 pub(super) const LOST_QUORUM: Duration = Duration::from_millis(3_200);
-/// Also a boundary of minutes.
-const BEGIN_MS: u64 = 1_790_000_040_000;
+/// A quarter of a minute after a boundary of minutes.
+const BEGIN_MS: u64 = 1_790_000_055_000;
 
 /// What a quorum has on disk. Its index is its place plus one.
 #[derive(Debug)]
@@ -60,6 +60,8 @@ pub(super) struct Node {
     pub snapshot: (Ledger, usize),
     pub snapshot_every: usize,
     pub answers: BTreeMap<u64, Answer>,
+    /// Since when nothing of it has been under way.
+    pub idle_since: Instant,
     pub last_ack: Instant,
     pub handing_over: Option<u64>,
     /// A task will apply what is committed.
@@ -87,6 +89,8 @@ pub(super) struct World {
     naive: Naive,
     digests: BTreeMap<usize, u64>,
     pub failures: Vec<String>,
+    /// What happened how often: shows that a run reaches what it is for.
+    pub seen: BTreeMap<&'static str, u64>,
     pub trace: Option<Vec<String>>,
     /// Milliseconds a write takes at most: usually, rarely.
     pub write_ms: (u64, u64),
@@ -111,6 +115,7 @@ impl World {
                 snapshot: (Ledger::default(), 0),
                 snapshot_every: rng.below(40) + 5,
                 answers: BTreeMap::new(),
+                idle_since: began,
                 last_ack: began,
                 handing_over: None,
                 apply_planned: false,
@@ -133,6 +138,7 @@ impl World {
             naive: Naive::default(),
             digests: BTreeMap::new(),
             failures: Vec::new(),
+            seen: BTreeMap::new(),
             trace: traced.then(Vec::new),
             write_ms,
         }
@@ -148,6 +154,10 @@ impl World {
         if let Some(trace) = &mut self.trace {
             trace.push(format!("{at:>7} {}", line()));
         }
+    }
+
+    pub fn saw(&mut self, what: &'static str) {
+        *self.seen.entry(what).or_default() += 1;
     }
 
     pub fn fail(&mut self, what: String) {
@@ -233,6 +243,7 @@ impl World {
             if modelled != outcome {
                 self.fail(format!("log {index}: {command:?}: {outcome:?}, but the model says {modelled:?}"));
             }
+            self.saw(name(&outcome));
             outcomes.push(outcome);
         }
         if !commands.is_empty() {
@@ -273,12 +284,22 @@ impl World {
             let outcomes = entry.outcomes.clone();
             self.acknowledged = self.acknowledged.max(index);
             let _ = answer.send(Ok(Applied { term, index: index as u64, at, outcomes }));
+            if self.nodes[node].role != Role::Leader {
+                self.saw("answered after its leadership");
+            }
+            self.note_idle(node);
         }
         if !same {
             self.fail(format!("node {} has other outcomes at index {index}", node + 1));
         }
         if index.is_multiple_of(32) {
             self.compare_digest(node);
+        }
+    }
+
+    pub fn note_idle(&mut self, node: usize) {
+        if self.nodes[node].answers.is_empty() {
+            self.nodes[node].idle_since = Instant::now();
         }
     }
 
@@ -300,6 +321,30 @@ pub(super) fn record_of(command: &Command) -> Option<(&str, quorate_ledger::Rese
         | Command::Release { tenant, id }
         | Command::AdjustAccount { tenant, id, .. } => Some((tenant, *id)),
         _ => None,
+    }
+}
+
+fn name(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Granted(_) => "granted",
+        Outcome::Denied(denial) if denial.held_by_reservations => "denied, held",
+        Outcome::Denied(_) => "denied",
+        Outcome::Settled(settlement) if settlement.overdraft.iter().any(|over| !over.is_zero()) => {
+            "overdraft"
+        }
+        Outcome::Settled(_) => "settled",
+        Outcome::Released => "released",
+        Outcome::Extended { .. } => "extended",
+        Outcome::Expired { ids } if ids.is_empty() => "none due",
+        Outcome::Expired { .. } => "expired",
+        Outcome::Adjusted(_) => "adjusted",
+        Outcome::PolicyPut { .. } => "policy put",
+        Outcome::Refused(Refusal::IdReused { .. }) => "id reused",
+        Outcome::Refused(Refusal::StaleId { .. }) => "stale id",
+        Outcome::Refused(Refusal::FutureId { .. }) => "future id",
+        Outcome::Refused(Refusal::UnknownReservation { .. }) => "unknown reservation",
+        Outcome::Refused(Refusal::AlreadyResolved { .. }) => "already resolved",
+        _ => "another outcome",
     }
 }
 
