@@ -36,7 +36,7 @@ impl Plan {
         };
         Self {
             nodes: *rng.pick(&[3, 3, 5]),
-            clients: rng.below(5) + 2,
+            clients: rng.below(6) + 3,
             tenants: rng.below(2) + 1,
             seconds: rng.between(8, 25),
             limits,
@@ -79,7 +79,7 @@ pub(super) fn policy(rng: &mut Rng) -> Command {
 
 /// One to three accounts, the tight ones most often, each budget once.
 pub(super) fn charges(rng: &mut Rng) -> Vec<Charge> {
-    let amount = if rng.percent(10) { rng.between(80, 150) } else { rng.between(1, 50) };
+    let amount = if rng.percent(15) { rng.between(60, 150) } else { rng.between(1, 60) };
     let mut numbers = vec![*rng.pick(&[0, 0, 0, 1, 1, 3])];
     for number in [1, 2, 4] {
         if rng.percent(30) && !numbers.contains(&number) {

@@ -14,7 +14,7 @@ const TTL_MAX_MS: u64 = 8_000;
 
 pub(super) async fn gateway(mut client: Client, plan: Plan, until: Instant) {
     while Instant::now() < until {
-        let pause = client.rng.delay(300, 2_000);
+        let pause = client.rng.delay(150, 1_500);
         tokio::time::sleep(pause).await;
         request(&mut client, &plan).await;
     }
