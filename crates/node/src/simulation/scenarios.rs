@@ -22,7 +22,10 @@ const LONG: Duration = Duration::from_secs(20);
 /// Three nodes in good order, with a policy.
 async fn begin() -> (Cluster, Client) {
     let mut rng = Rng::new(7);
-    let raft = Raft::new(World::new(7, 3, false));
+    let mut world = World::new(7, 3, false);
+    // No window ends meanwhile.
+    world.begin_ms += 30_000;
+    let raft = Raft::new(world);
     tokio::spawn(raft.clone().keep_a_leader());
     let cluster = Cluster::start(raft, Limits::default(), rng.fork());
     let history = Arc::new(Mutex::new(Vec::new()));

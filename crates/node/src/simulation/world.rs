@@ -16,8 +16,8 @@ use super::rng::Rng;
 pub(super) const LEASE: Duration = Duration::from_millis(790);
 pub(super) const ELECTION_MIN: Duration = Duration::from_millis(800);
 pub(super) const LOST_QUORUM: Duration = Duration::from_millis(3_200);
-/// A quarter of a minute after a boundary of minutes.
-const BEGIN_MS: u64 = 1_790_000_055_000;
+/// A boundary of minutes.
+const MINUTE_MS: u64 = 1_790_000_040_000;
 
 /// What a quorum has on disk. Its index is its place plus one.
 #[derive(Debug)]
@@ -74,6 +74,8 @@ pub(super) struct Node {
 pub(super) struct World {
     pub rng: Rng,
     pub began: Instant,
+    /// The right time then: a minute ends while there is trouble.
+    pub begin_ms: u64,
     pub nodes: Vec<Node>,
     pub log: Vec<Entry>,
     pub underway: VecDeque<Underway>,
@@ -122,10 +124,12 @@ impl World {
                 clock_reads: Vec::new(),
             })
             .collect();
+        let begin_ms = MINUTE_MS - rng.between(1_000, 25_000);
         let write_ms = (rng.between(2, 30), rng.between(30, 900));
         Self {
             rng,
             began,
+            begin_ms,
             nodes,
             log: Vec::new(),
             underway: VecDeque::new(),
@@ -175,7 +179,7 @@ impl World {
     }
 
     pub fn true_time(&self) -> TimestampMs {
-        TimestampMs(BEGIN_MS + self.elapsed_ms())
+        TimestampMs(self.begin_ms + self.elapsed_ms())
     }
 
     pub fn clock(&self, node: usize) -> TimestampMs {
