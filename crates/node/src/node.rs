@@ -27,6 +27,7 @@ use crate::alerts::Alerts;
 use crate::backups;
 use crate::budget_service::BudgetService;
 use crate::config::NodeConfig;
+use crate::decisions::Decisions;
 use crate::error::NodeError;
 use crate::forward::Forwarder;
 use crate::http::HttpServer;
@@ -231,12 +232,15 @@ async fn routes(
         stop: stop.clone(),
     };
     let budget = BudgetService {
-        tenants: tenants.clone(),
+        decisions: Decisions {
+            tenants: tenants.clone(),
+            metrics: metrics.clone(),
+            default_timeout: Duration::from_millis(config.limits.operation_timeout_ms),
+        },
         forwarder: forwarder.clone(),
         watches,
         metrics: metrics.clone(),
         session_in_flight: config.limits.session_in_flight,
-        default_timeout: Duration::from_millis(config.limits.operation_timeout_ms),
     };
     let changes = Changes { tenants: tenants.clone() };
     let admin = AdminService {
