@@ -78,6 +78,7 @@ async fn a_node_that_cannot_start_says_why() {
             name: "test".into(),
             nodes: address.clone(),
             operation_timeout_ms: 5_000,
+            security: quorate_rpc::tls::Security::Plain,
         })
     };
     let mut node = start();
@@ -132,6 +133,7 @@ async fn two_nodes_with_one_id_are_told_apart() {
         name: "test".into(),
         nodes: address.clone(),
         operation_timeout_ms: 5_000,
+        security: quorate_rpc::tls::Security::Plain,
     });
     let admin = client.admin();
     tokio::time::timeout(Duration::from_secs(30), admin.get_policy(Default::default()))

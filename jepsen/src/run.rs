@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use quorate_rpc::admin::{ApplyPolicyRequest, CheckInvariantsRequest};
+use quorate_rpc::tls::Security;
 use quorate_rpc::{Client, ClientConfig};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -113,6 +114,7 @@ async fn invariants(deployment: &Deployment) -> Result<Verdict> {
             name: "jepsen".to_owned(),
             nodes: vec![address.clone()],
             operation_timeout_ms: 5_000,
+            security: Security::Plain,
         };
         let answer = Client::connect(config).admin().check_invariants(CheckInvariantsRequest {}).await;
         let answer = answer.with_context(|| format!("the invariants of node {address}"))?;

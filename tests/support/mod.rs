@@ -16,6 +16,7 @@ use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use quorate_rpc::admin::{Account, Consistency, ListAccountsRequest};
+use quorate_rpc::tls::Security;
 use quorate_rpc::{Client, ClientConfig};
 use serde_json::Value;
 
@@ -278,7 +279,12 @@ impl Deployment {
 
     pub fn client(&self) -> Client {
         let nodes = self.node_addresses.clone();
-        Client::connect(ClientConfig { name: "test".to_owned(), nodes, operation_timeout_ms: 5_000 })
+        Client::connect(ClientConfig {
+            name: "test".to_owned(),
+            nodes,
+            operation_timeout_ms: 5_000,
+            security: Security::Plain,
+        })
     }
 
     pub fn admin(&self) -> quorate_rpc::Admin {
@@ -294,9 +300,13 @@ impl Deployment {
         consistency: Consistency,
     ) -> Option<Account> {
         let nodes = vec![self.node_addresses[node].clone()];
-        let admin =
-            Client::connect(ClientConfig { name: "test".to_owned(), nodes, operation_timeout_ms: 5_000 })
-                .admin();
+        let admin = Client::connect(ClientConfig {
+            name: "test".to_owned(),
+            nodes,
+            operation_timeout_ms: 5_000,
+            security: Security::Plain,
+        })
+        .admin();
         let request = ListAccountsRequest {
             consistency: consistency.into(),
             budget: budget.to_owned(),

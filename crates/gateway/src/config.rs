@@ -1,5 +1,7 @@
 //! The configuration of one gateway, as read from its file. Every key has a comment; unknown keys are refused.
 
+use quorate_rpc::may_listen;
+use quorate_rpc::tls::{HttpTlsFiles, TlsFiles};
 use serde::Deserialize;
 
 pub use crate::backend_config::{
@@ -17,8 +19,17 @@ pub struct GatewayConfig {
     pub listen: String,
     /// `host:port` of `/metrics`, `/healthz` and `/readyz`.
     pub http_listen: String,
+    /// How `listen` is served; none: in plaintext.
+    pub tls: Option<HttpTlsFiles>,
+    /// How `http_listen` is served; none: in plaintext.
+    pub http_tls: Option<HttpTlsFiles>,
+    /// Where there is no TLS: take connections from other machines all the same, unencrypted.
+    #[serde(default)]
+    pub insecure: bool,
     /// The budget nodes, `host:port` each; any of them may be down.
     pub nodes: Vec<String>,
+    /// How the nodes are spoken to; none: in plaintext.
+    pub cluster_tls: Option<TlsFiles>,
     /// Where requests go: the first backend that lists the model, else the first that lists none. Where the policy has
     /// routes, those decide, and an entry here stands in for the policy's backend of the same name (with or without its
     /// namespace). May be empty then.
@@ -155,6 +166,20 @@ impl GatewayConfig {
         self.check_numbers()
     }
 
+    /// Without TLS only this machine may reach a port, unless the operator says otherwise.
+    pub(crate) fn check_reach(&self, key: &'static str, address: &str) -> Result<(), GatewayError> {
+        let (section, over_tls) = match key {
+            "http_listen" => ("http_tls", self.http_tls.is_some()),
+            _ => ("tls", self.tls.is_some()),
+        };
+        let address = address.to_owned();
+        match may_listen(&address, over_tls, self.insecure) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(GatewayError::Reach { key, address, section }),
+            Err(source) => Err(GatewayError::Bind { key, address, source }),
+        }
+    }
+
     fn check_numbers(&self) -> Result<(), GatewayError> {
         let Limits {
             body_bytes_max,
@@ -236,6 +261,24 @@ backends: [{name: openai, provider: OpenAI, base_url: 'https://api.openai.com/v1
         ] {
             assert!(kinds.contains(&kind), "{kind:?}");
         }
+    }
+
+    #[test]
+    fn a_port_for_others_needs_tls_or_a_word() {
+        let tls = "{cert_file: a, key_file: b}";
+        let reach = |key: &'static str, address: &str, more: &str| {
+            let config = parse(&format!("{MINIMAL}{more}")).unwrap();
+            config.check_reach(key, address).map_err(|error| error.to_string())
+        };
+        for key in ["listen", "http_listen"] {
+            assert!(reach(key, "127.0.0.1:80", "").is_ok());
+            assert!(reach(key, "0.0.0.0:80", "insecure: true").is_ok());
+        }
+        assert!(reach("listen", "0.0.0.0:80", "").unwrap_err().contains("section `tls`"));
+        assert!(reach("http_listen", "0.0.0.0:80", "").unwrap_err().contains("section `http_tls`"));
+        assert!(reach("listen", "0.0.0.0:80", &format!("tls: {tls}")).is_ok());
+        assert!(reach("http_listen", "0.0.0.0:80", &format!("tls: {tls}")).is_err());
+        assert!(reach("http_listen", "0.0.0.0:80", &format!("http_tls: {tls}")).is_ok());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, net::TcpListener, sync::Arc, time::Duration};
 
+use quorate_rpc::tls::{HttpListener, Names, Protocol, Security};
 use quorate_rpc::{Client, ClientConfig};
 use tokio::{
     sync::watch,
@@ -48,9 +49,10 @@ impl Gateway {
     /// Binds both addresses.
     ///
     /// # Errors
-    /// [`GatewayError::Bind`] naming the key and the address.
+    /// [`GatewayError::Bind`] or [`GatewayError::Reach`], naming the key and the address.
     pub fn bind(config: &GatewayConfig) -> Result<GatewayListeners, GatewayError> {
         let bind = |key: &'static str, address: &str| {
+            config.check_reach(key, address)?;
             TcpListener::bind(address).map_err(|source| GatewayError::Bind {
                 key,
                 address: address.to_owned(),
@@ -70,10 +72,15 @@ impl Gateway {
     /// [`GatewayError`] for a wrong configuration, a missing key or unusable sockets.
     pub fn start(config: GatewayConfig, listeners: GatewayListeners) -> Result<Self, GatewayError> {
         config.check()?;
+        let security = match &config.cluster_tls {
+            Some(files) => Security::mutual(files.named(Names::CLUSTER_TLS))?,
+            None => Security::Plain,
+        };
         let client = Client::connect(ClientConfig {
             name: config.name.clone(),
             nodes: config.nodes.clone(),
             operation_timeout_ms: config.timeouts.reserve_ms,
+            security,
         });
         let watched = Arc::new(client.watch());
         let metrics = Arc::new(Metrics::new());
@@ -102,10 +109,14 @@ impl Gateway {
             let unusable = |source| GatewayError::Bind { key, address: String::new(), source };
             listener.set_nonblocking(true).map_err(unusable)?;
             let address = listener.local_addr().map_err(unusable)?;
-            Ok((tokio::net::TcpListener::from_std(listener).map_err(unusable)?, address))
+            Ok::<_, GatewayError>((tokio::net::TcpListener::from_std(listener).map_err(unusable)?, address))
         };
         let (proxy, proxy_address) = listener("listen", listeners.proxy)?;
         let (http, http_address) = listener("http_listen", listeners.http)?;
+        let (tls, http_tls) = (core.config.tls.as_ref(), core.config.http_tls.as_ref());
+        let tls = tls.map(|files| files.server(Names::GATEWAY_TLS, Protocol::Http)).transpose()?;
+        let http_tls = http_tls.map(|files| files.server(Names::HTTP_TLS, Protocol::Http1)).transpose()?;
+        let (proxy, http) = (HttpListener::new(proxy, tls), HttpListener::new(http, http_tls));
         // Loading takes a moment and nobody waits for it.
         drop(tokio::task::spawn_blocking(Tokenizer::warm_up));
         tracing::info!(name = core.config.name, %proxy_address, %http_address, "gateway serves");

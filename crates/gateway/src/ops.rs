@@ -7,10 +7,8 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{
-    net::TcpListener,
-    sync::{Semaphore, watch},
-};
+use quorate_rpc::tls::HttpListener;
+use tokio::sync::{Semaphore, watch};
 
 use crate::{core::Core, io::TimedIo};
 
@@ -20,7 +18,7 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 
 /// Serves until `ends` says so: longer than the proxy, so that a stop can be watched.
 pub(crate) async fn serve(
-    listener: TcpListener,
+    mut listener: HttpListener,
     core: Arc<Core>,
     synced: watch::Receiver<bool>,
     ends: tokio_util::sync::CancellationToken,
@@ -30,14 +28,7 @@ pub(crate) async fn serve(
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let stream = tokio::select! {
             () = ends.cancelled() => return,
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                    continue;
-                }
-            },
+            (stream, _) = listener.accept() => stream,
         };
         let (core, synced, ends) = (Arc::clone(&core), synced.clone(), ends.clone());
         tokio::spawn(async move {

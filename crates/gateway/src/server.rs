@@ -7,14 +7,13 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
 };
-use tokio::{net::TcpListener, net::TcpStream, sync::Semaphore, time::timeout};
+use quorate_rpc::tls::{HttpListener, HttpStream};
+use tokio::{sync::Semaphore, time::timeout};
 
 use crate::{core::Core, io::TimedIo, pipeline};
 
 /// Between two pings on an HTTP/2 connection, and how long its answer may take.
 const PING: Duration = Duration::from_secs(20);
-/// After an error of `accept`, such as too many open files.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 fn builder(core: &Core) -> auto::Builder<TokioExecutor> {
     let header_bytes = core.config.limits.header_bytes_max;
@@ -36,7 +35,7 @@ fn builder(core: &Core) -> auto::Builder<TokioExecutor> {
 
 /// Serves until the core's `stop`, then lets what is at work finish; returns when the last connection has closed, or
 /// when `stop_ms` are over.
-pub(crate) async fn serve(listener: TcpListener, core: Arc<Core>) {
+pub(crate) async fn serve(mut listener: HttpListener, core: Arc<Core>) {
     let builder = Arc::new(builder(&core));
     let places = Arc::new(Semaphore::new(core.config.limits.connections_max.min(Semaphore::MAX_PERMITS)));
     let graceful = GracefulShutdown::new();
@@ -48,14 +47,7 @@ pub(crate) async fn serve(listener: TcpListener, core: Arc<Core>) {
         };
         let (stream, source) = tokio::select! {
             () = core.stop.cancelled() => break,
-            accepted = listener.accept() => match accepted {
-                Ok((stream, source)) => (stream, source.ip()),
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            },
+            (stream, source) = listener.accept() => (stream, source.ip()),
         };
         let (core, builder, watcher) = (Arc::clone(&core), Arc::clone(&builder), graceful.watcher());
         tokio::spawn(async move {
@@ -75,13 +67,10 @@ pub(crate) async fn serve(listener: TcpListener, core: Arc<Core>) {
 async fn connection(
     core: &Arc<Core>,
     builder: &auto::Builder<TokioExecutor>,
-    stream: TcpStream,
+    stream: HttpStream,
     source: IpAddr,
     watcher: hyper_util::server::graceful::Watcher,
 ) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "cannot set TCP_NODELAY");
-    }
     let timeouts = &core.config.timeouts;
     let io = TimedIo::new(
         stream,

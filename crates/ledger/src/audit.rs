@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::cow_map::CowMap;
-use crate::{AUDIT_MAX, TimestampMs};
+use crate::{AUDIT_MAX, Ledger, Outcome, Refusal, TimestampMs, check};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum AuditAction {
@@ -13,10 +13,16 @@ pub enum AuditAction {
     RevokeKey,
     DrainBackend,
     UndrainBackend,
+    AddNode,
+    RemoveNode,
+    ReplaceNode,
+    /// A member that lost its folder.
+    RejoinNode,
 }
 
 impl AuditAction {
-    /// `put policy`, `adjust account`, `put key`, `revoke key`, `drain backend`, `undrain backend`
+    /// `put policy`, `adjust account`, `put key`, `revoke key`, `drain backend`, `undrain backend`, `add node`,
+    /// `remove node`, `replace node`, `rejoin node`
     pub fn name(self) -> &'static str {
         match self {
             Self::PutPolicy => "put policy",
@@ -25,6 +31,10 @@ impl AuditAction {
             Self::RevokeKey => "revoke key",
             Self::DrainBackend => "drain backend",
             Self::UndrainBackend => "undrain backend",
+            Self::AddNode => "add node",
+            Self::RemoveNode => "remove node",
+            Self::ReplaceNode => "replace node",
+            Self::RejoinNode => "rejoin node",
         }
     }
 }
@@ -43,7 +53,8 @@ pub struct AuditRecord {
     /// As the caller said; may be empty.
     pub by: String,
     pub action: AuditAction,
-    /// `policy version 3`, `tenant acme, budget hourly, subject "alice"`, `key k1 of tenant acme`, `backend openai`
+    /// `policy version 3`, `tenant acme, budget hourly, subject "alice"`, `key k1 of tenant acme`, `backend openai`,
+    /// `node 4`
     pub subject_of_change: String,
     pub detail: String,
 }
@@ -71,5 +82,25 @@ impl Audit {
         if self.kept.len() > AUDIT_MAX {
             self.kept.remove(&(seq - AUDIT_MAX as u64));
         }
+    }
+}
+
+impl Ledger {
+    /// A change that is not the ledger's own, such as one of the cluster's membership.
+    pub(crate) fn record_change(
+        &mut self,
+        now: TimestampMs,
+        by: &str,
+        action: AuditAction,
+        subject: &str,
+        detail: &str,
+    ) -> Outcome {
+        let checked =
+            check::by(by).and_then(|()| check::subject(subject)).and_then(|()| check::comment(detail));
+        if let Err(message) = checked {
+            return Outcome::Refused(Refusal::Invalid(message));
+        }
+        self.audit.record(now, by, action, subject.to_owned(), detail.to_owned());
+        Outcome::ChangeRecorded
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Amount, BudgetRule, KeyRecord, ReservationId};
+use crate::{Amount, AuditAction, BudgetRule, KeyRecord, ReservationId};
 
 /// An amount asked for on one account.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -113,6 +113,14 @@ pub enum Command {
     DrainProvider {
         backend: String,
         drained: bool,
+        by: String,
+    },
+    /// For the audit log: a change that is not the ledger's own. Releases before it cannot read it.
+    RecordChange {
+        action: AuditAction,
+        /// At most 512 bytes, like `detail`.
+        subject: String,
+        detail: String,
         by: String,
     },
 }

@@ -75,6 +75,9 @@ impl Ledger {
             Command::DrainProvider { backend, drained, by } => {
                 self.drain_provider(now, backend, *drained, by)
             }
+            Command::RecordChange { action, subject, detail, by } => {
+                self.record_change(now, by, *action, subject, detail)
+            }
         }
     }
 

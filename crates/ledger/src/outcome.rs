@@ -47,6 +47,7 @@ pub enum Outcome {
         known: bool,
     },
     Refused(Refusal),
+    ChangeRecorded,
 }
 
 /// One account after the operation.

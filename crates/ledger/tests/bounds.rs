@@ -3,8 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail here")]
 
 use quorate_ledger::{
-    ALERTS_MAX, AUDIT_MAX, Adjustment, Amount, BudgetRule, CIRCUITS_MAX, Charge, Command, KeyRecord, Ledger,
-    Outcome, ProviderReport, ProviderSignal, ReservationId, TimestampMs, Unit, Window, invariant,
+    ALERTS_MAX, AUDIT_MAX, Adjustment, Amount, AuditAction, BudgetRule, CIRCUITS_MAX, Charge, Command,
+    KeyRecord, Ledger, Outcome, ProviderReport, ProviderSignal, ReservationId, TimestampMs, Unit, Window,
+    invariant,
 };
 
 const NOW: TimestampMs = TimestampMs(1_790_000_000_000);
@@ -196,6 +197,12 @@ fn a_snapshot_has_all_of_it_and_the_digest_sees_every_change() {
         report("gpt-4o", false),
         report("gpt-4o", true),
         Command::DrainProvider { backend: "openai".into(), drained: true, by: "root".into() },
+        Command::RecordChange {
+            action: AuditAction::AddNode,
+            subject: "node 4".into(),
+            detail: "10.0.0.4:7701".into(),
+            by: "root".into(),
+        },
     ];
     for command in commands {
         let before = ledger.digest();
@@ -208,5 +215,5 @@ fn a_snapshot_has_all_of_it_and_the_digest_sees_every_change() {
         assert_eq!(back.digest(), ledger.digest());
     }
     assert_eq!((ledger.keys().count(), ledger.keys_revision()), (1, 2));
-    assert_eq!(ledger.audit(0).len(), 6);
+    assert_eq!(ledger.audit(0).len(), 7);
 }

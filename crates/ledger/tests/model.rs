@@ -295,6 +295,7 @@ fn name(outcome: &Outcome, known: bool) -> &'static str {
         | Outcome::ProbeGranted { .. }
         | Outcome::ProbeRefused(_)
         | Outcome::ProviderDrained { .. }
+        | Outcome::ChangeRecorded
         | Outcome::Refused(Refusal::UnknownKey { .. } | Refusal::WrongPart { .. } | Refusal::Told(_)) => {
             "of no account"
         }

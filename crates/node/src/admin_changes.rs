@@ -11,7 +11,7 @@ use tonic::metadata::MetadataMap;
 
 use crate::admin_policy_reads::without_hash;
 use crate::key_text::KeyText;
-use crate::tenants::{Tenants, now};
+use crate::tenants::Tenants;
 
 pub(crate) const CHANGE_TIMEOUT: Duration = Duration::from_secs(5);
 const BY_MAX_BYTES: usize = 128;
@@ -61,7 +61,8 @@ impl Changes {
         request: admin::CreateKeyRequest,
     ) -> Result<admin::CreateKeyResponse, Status> {
         let made = KeyText::generate().map_err(Status::internal)?;
-        let expires_at = (request.expires_in_ms > 0).then(|| now().saturating_add(request.expires_in_ms));
+        let expires_at =
+            (request.expires_in_ms > 0).then(|| self.tenants.now().saturating_add(request.expires_in_ms));
         let key = KeyRecord {
             id: made.id,
             hash: made.hash,

@@ -7,7 +7,6 @@ use quorate_rpc::{admin, budget};
 use tonic::Status;
 
 use crate::policy_words;
-use crate::tenants::now;
 
 const PAGE_DEFAULT: usize = 1_000;
 const PAGE_MAX: usize = 10_000;
@@ -52,6 +51,7 @@ impl Reads {
             (request.budget.is_empty() || view.budget == request.budget)
                 && (request.subject.is_empty() || view.subject == request.subject)
         };
+        let time = self.replica.now();
         Ok(self.replica.read(|ledger, at| {
             let names: Vec<String> = match (request.tenant.as_str(), &cursor) {
                 ("", None) => ledger.tenants("").map(|tenant| tenant.name).collect(),
@@ -66,7 +66,6 @@ impl Reads {
                     .filter(|[tenant, ..]| tenant == name)
                     .map(|[_, budget, subject]| (budget.as_str(), subject.as_str()))
             };
-            let time = now();
             let views = names.iter().flat_map(|name| ledger.accounts(time, name, after(name)));
             let mut views: Vec<AccountView> = views.filter(wanted).take(size + 1).collect();
             let more = views.len() > size;
@@ -109,7 +108,8 @@ impl Reads {
     }
 
     pub fn account(&self, tenant: &str, budget: &str, subject: &str) -> Option<admin::Account> {
-        self.replica.read(|ledger, _| ledger.account(now(), tenant, budget, subject)).map(account)
+        let time = self.replica.now();
+        self.replica.read(|ledger, _| ledger.account(time, tenant, budget, subject)).map(account)
     }
 
     pub fn invariants(&self) -> admin::CheckInvariantsResponse {

@@ -14,13 +14,14 @@ use tonic::{Request, Response, Status};
 
 use crate::admin_changes::{Changes, by};
 use crate::admin_drains::{Drained, Drains};
+use crate::admin_members::Members;
 use crate::admin_reads::Reads;
 use crate::error::replica_status;
 use crate::forward::{Forwarder, admin_client, forwarded, forwarded_change};
 use crate::policies::Policies;
 use crate::policy_changes::PolicyChanges;
 use crate::watchers::Watchers;
-use crate::{gateways, policy_events};
+use crate::{backups, gateways, policy_events};
 
 #[derive(Debug, Clone)]
 pub(crate) struct AdminService {
@@ -30,11 +31,13 @@ pub(crate) struct AdminService {
     pub policies: Arc<Policies>,
     pub changes: Changes,
     pub drains: Drains,
+    pub members: Members,
     pub policy_changes: PolicyChanges,
     pub forwarder: Arc<Forwarder>,
     pub watchers: Arc<Watchers>,
     pub started: Instant,
     pub event_watches: Arc<Semaphore>,
+    pub backups: Arc<Semaphore>,
     pub stop: CancellationToken,
 }
 
@@ -63,7 +66,7 @@ impl AdminService {
     /// This node as it knows itself.
     fn own_node(&self) -> admin::Node {
         let status = self.replica.status().borrow().clone();
-        let storage = self.replica.storage_stats();
+        let (storage, clock) = (self.replica.storage_stats(), self.replica.clock_report());
         let me = status.members.iter().find(|member| member.peer.id == self.replica.node_id());
         admin::Node {
             id: self.replica.node_id(),
@@ -77,16 +80,15 @@ impl AdminService {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             data_bytes: storage.log_bytes + storage.snapshot_bytes,
             uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            clock_offset_ms: clock.offset_ms,
+            clock_off: clock.off,
         }
     }
 
     /// Asks a peer about itself.
     async fn peer_node(&self, member: &Member) -> admin::Node {
         let asked = async {
-            let channel = quorate_rpc::endpoint(&member.peer.address)
-                .ok()?
-                .connect_timeout(Duration::from_millis(800))
-                .connect_lazy();
+            let channel = self.replica.channel(&member.peer.address).ok()?;
             let mut request = forwarded(admin::ListNodesRequest {});
             request.set_timeout(Duration::from_secs(1));
             let response = AdminClient::new(channel).list_nodes(request).await.ok()?.into_inner();
@@ -321,15 +323,52 @@ impl Admin for AdminService {
         checked.map(Response::new).map_err(|error| Status::internal(error.to_string()))
     }
 
+    type BackupStream = backups::ChunkStream;
+
+    async fn backup(
+        &self,
+        request: Request<admin::BackupRequest>,
+    ) -> Result<Response<Self::BackupStream>, Status> {
+        if let Some(channel) = self.forwarder.elsewhere(request.metadata())? {
+            let chunks = admin_client(channel).backup(forwarded_change(request)).await?;
+            return Ok(Response::new(Box::pin(chunks.into_inner())));
+        }
+        let by = by(request.metadata());
+        backups::stream(&self.replica, &by, &self.backups, self.stop.clone()).await.map(Response::new)
+    }
+
     async fn transfer_leadership(
         &self,
         request: Request<admin::TransferLeadershipRequest>,
     ) -> Result<Response<admin::TransferLeadershipResponse>, Status> {
         on_leader!(self, request, transfer_leadership);
+        let by = by(request.metadata());
         let to = request.into_inner().to_node;
         let leader =
             self.replica.transfer_leadership((to > 0).then_some(to)).await.map_err(replica_status)?;
+        tracing::info!(by, leader, "leadership transferred");
         Ok(Response::new(admin::TransferLeadershipResponse { leader }))
+    }
+
+    async fn add_node(
+        &self,
+        request: Request<admin::AddNodeRequest>,
+    ) -> Result<Response<admin::AddNodeResponse>, Status> {
+        self.members.add(request).await.map(Response::new)
+    }
+
+    async fn remove_node(
+        &self,
+        request: Request<admin::RemoveNodeRequest>,
+    ) -> Result<Response<admin::RemoveNodeResponse>, Status> {
+        self.members.remove(request).await.map(Response::new)
+    }
+
+    async fn replace_node(
+        &self,
+        request: Request<admin::ReplaceNodeRequest>,
+    ) -> Result<Response<admin::ReplaceNodeResponse>, Status> {
+        self.members.replace(request).await.map(Response::new)
     }
 }
 

@@ -18,7 +18,6 @@ use crate::metrics::Metrics;
 use crate::policies::{AlertRoute, Policies};
 use crate::proposer::Proposer;
 use crate::secrets::Secrets;
-use crate::tenants::now;
 use crate::webhook::Webhooks;
 
 /// Deliveries under way at the same time.
@@ -130,7 +129,7 @@ impl Alerts {
             if pending.routes.is_empty() || pending.in_flight || pending.next_try > at {
                 continue;
             }
-            if now().since(pending.alert.at) > GIVE_UP_AFTER_MS {
+            if self.replica.now().since(pending.alert.at) > GIVE_UP_AFTER_MS {
                 for route in pending.routes.drain(..) {
                     self.metrics.policy.alerts_given_up.inc();
                     tracing::error!(alert = seq, budget = %pending.alert.budget, to = %route, "gave an alert up after a day");

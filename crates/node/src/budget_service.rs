@@ -2,74 +2,43 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _};
-use quorate_ledger::{Command, Outcome, Refusal};
-use quorate_replica::{BATCH_MAX_BYTES, size_bound};
+use quorate_rpc::FORWARDED_HEADER;
 use quorate_rpc::budget::budget_server::Budget;
 use quorate_rpc::budget::{
     Operation, Result as WireResult, SessionRequest, SessionResponse, WatchEvent, WatchRequest,
 };
-use quorate_rpc::{FORWARDED_HEADER, convert};
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::decisions::{Decisions, invalid};
 use crate::error::Undecided;
 use crate::forward::Forwarder;
-use crate::metrics::{Counted, Metrics, kind};
-use crate::tenants::Tenants;
+use crate::metrics::{Counted, Metrics};
 use crate::watch_service::Watches;
-
-/// The longest a reservation may wait: its id is good for a minute.
-const WAIT_MAX: Duration = Duration::from_secs(55);
-/// The longest a caller may ask a node to try, beside the wait.
-const TIMEOUT_MAX: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone)]
 pub(crate) struct BudgetService {
-    pub tenants: Arc<Tenants>,
+    pub decisions: Decisions,
     pub forwarder: Arc<Forwarder>,
     pub watches: Watches,
     pub metrics: Arc<Metrics>,
     pub session_in_flight: usize,
-    pub default_timeout: Duration,
 }
 
 impl BudgetService {
     /// Decides here, or has it decided by the leader.
     async fn decide(&self, operation: Operation, may_forward: bool) -> WireResult {
-        let wait = Duration::from_millis(operation.wait_ms.into()).min(WAIT_MAX);
-        let timeout = match operation.timeout_ms {
-            0 => self.default_timeout + wait,
-            ms => Duration::from_millis(ms.into()).min(TIMEOUT_MAX + wait),
-        };
+        let patience = self.decisions.patience(&operation);
         if !self.forwarder.leads() {
             if !may_forward {
                 return Undecided::NotLeader(self.forwarder.leader()).into();
             }
             self.metrics.forwarded.inc();
-            return self.forwarder.execute(operation, timeout).await.unwrap_or_else(Into::into);
+            return self.forwarder.execute(operation, patience.timeout).await.unwrap_or_else(Into::into);
         }
-        let command = match Command::try_from(operation) {
-            Ok(command) => command,
-            Err(error) => return invalid(error.to_string()),
-        };
-        let bytes = size_bound(&command);
-        if bytes > BATCH_MAX_BYTES {
-            return invalid(format!("{bytes} bytes, an operation has at most {BATCH_MAX_BYTES}"));
-        }
-        let kind = kind(&command);
-        match self.tenants.execute_waiting(command, wait, timeout).await {
-            Ok(decided) => {
-                self.metrics.count(kind, Some(&decided.outcome));
-                convert::result(decided.outcome, decided.term, decided.index)
-            }
-            Err(undecided) => {
-                self.metrics.count(kind, None);
-                undecided.into()
-            }
-        }
+        self.decisions.decide(operation, patience).await
     }
 
     /// `waits`: those of the session that may wait. They must leave room for the settlements that they wait for.
@@ -92,11 +61,6 @@ impl BudgetService {
         };
         SessionResponse { sequence: request.sequence, result: Some(result) }
     }
-}
-
-/// Refused here: nothing of it comes into the log.
-fn invalid(problem: String) -> WireResult {
-    convert::result(Outcome::Refused(Refusal::Invalid(problem)), 0, 0)
 }
 
 type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;

@@ -1,8 +1,13 @@
 //! The configuration of a node. Every key is documented in `docs/operations.md`.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
+use quorate_rpc::may_listen;
+use quorate_rpc::tls::{HttpTlsFiles, Names, Security, TlsFiles};
 use serde::Deserialize;
+
+use crate::error::NodeError;
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -21,6 +26,13 @@ pub struct NodeConfig {
     pub data_dir: PathBuf,
     /// All members of the cluster, this node among them.
     pub peers: Vec<PeerConfig>,
+    /// How this node speaks gRPC, to peers and to callers; none: in plaintext.
+    pub tls: Option<TlsFiles>,
+    /// How `http_listen` is served; none: in plaintext.
+    pub http_tls: Option<HttpTlsFiles>,
+    /// Where there is no TLS: take connections from other machines all the same, unencrypted, from anybody.
+    #[serde(default)]
+    pub insecure: bool,
     #[serde(default)]
     pub limits: Limits,
     #[serde(default)]
@@ -29,6 +41,8 @@ pub struct NodeConfig {
     pub alerts: AlertsConfig,
     #[serde(default)]
     pub raft: RaftTimers,
+    #[serde(default)]
+    pub clock: ClockConfig,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -122,8 +136,71 @@ impl Default for RaftTimers {
     }
 }
 
+/// When a clock is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ClockConfig {
+    /// A node whose clock is further from the others' does not lead if another one can, in milliseconds.
+    pub max_offset_ms: u64,
+}
+
+impl ClockConfig {
+    /// Less is within what networks and NTP leave open; more is near to what the ledger lets an id be ahead.
+    const RANGE_MS: RangeInclusive<u64> = 20..=5_000;
+
+    pub(crate) fn check(&self) -> Result<(), NodeError> {
+        let (least, most) = (Self::RANGE_MS.start(), Self::RANGE_MS.end());
+        match Self::RANGE_MS.contains(&self.max_offset_ms) {
+            true => Ok(()),
+            false => Err(NodeError::Config(format!(
+                "clock.max_offset_ms is {}; it must be {least} to {most}",
+                self.max_offset_ms
+            ))),
+        }
+    }
+}
+
+impl Default for ClockConfig {
+    fn default() -> Self {
+        Self { max_offset_ms: 500 }
+    }
+}
+
 impl NodeConfig {
+    /// Without TLS only this machine may reach a port, unless the operator says otherwise.
+    pub(crate) fn check_reach(&self, key: &'static str, address: &str) -> Result<(), NodeError> {
+        let (section, over_tls) = match key {
+            "http_listen" => ("http_tls", self.http_tls.is_some()),
+            _ => ("tls", self.tls.is_some()),
+        };
+        let address = address.to_owned();
+        match may_listen(&address, over_tls, self.insecure) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(NodeError::Reach { key, address, section }),
+            Err(source) => Err(NodeError::Bind { key, address, source }),
+        }
+    }
+
+    /// How this node speaks to others.
+    pub(crate) fn security(&self) -> Result<Security, NodeError> {
+        let Some(files) = &self.tls else { return Ok(Security::Plain) };
+        Ok(Security::mutual(files.named(Names::TLS))?)
+    }
+
     pub fn advertised(&self) -> &str {
         self.advertise.as_deref().unwrap_or(&self.listen)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_offset_that_makes_no_sense_is_refused() {
+        assert!(ClockConfig::default().check().is_ok());
+        for (max_offset_ms, good) in [(0, false), (19, false), (20, true), (5_000, true), (5_001, false)] {
+            assert_eq!(ClockConfig { max_offset_ms }.check().is_ok(), good, "{max_offset_ms}");
+        }
     }
 }

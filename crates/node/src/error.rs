@@ -1,7 +1,8 @@
 //! Why a node cannot start, and why an operation was not decided.
 
-use quorate_replica::{OpenError, Peer, ProposeError, ReplicaError};
+use quorate_replica::{BackupError, MembershipError, OpenError, Peer, ProposeError, ReplicaError};
 use quorate_rpc::budget::{Result as WireResult, Unavailable, UnavailableReason, result::Kind};
+use quorate_rpc::tls::TlsError;
 use thiserror::Error;
 use tonic::Status;
 
@@ -9,12 +10,24 @@ use tonic::Status;
 pub enum NodeError {
     #[error("cannot listen on {address} ({key}): {source}; is another process there?")]
     Bind { key: &'static str, address: String, source: std::io::Error },
+    #[error(
+        "{key}: {address} can be reached from other machines, and without TLS anybody there may read and do everything; \
+         give a section `{section}` (`quorate certs init` makes the certificates), or listen on a loopback address such \
+         as 127.0.0.1, or say `insecure: true` (--insecure, QUORATE_INSECURE=true) where the network itself is safe"
+    )]
+    Reach { key: &'static str, address: String, section: &'static str },
     #[error("config: {0}")]
     Config(String),
     #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
     Open(#[from] OpenError),
     #[error(transparent)]
+    Backup(#[from] BackupError),
+    #[error(transparent)]
     Replica(#[from] ReplicaError),
+    #[error("--rebuild: {0}")]
+    Rebuild(String),
     #[error("server: {0}")]
     Serve(String),
 }
@@ -81,9 +94,21 @@ impl From<Undecided> for Status {
     }
 }
 
+/// A refusal says what to do; what is half done has to be asked for again.
+pub(crate) fn membership_status(error: MembershipError) -> Status {
+    let message = error.to_string();
+    match error {
+        MembershipError::Replica(error) => replica_status(error),
+        MembershipError::NotLeader { .. } => Status::unavailable(message),
+        MembershipError::Unfinished(_) => Status::aborted(message),
+        _ => Status::failed_precondition(message),
+    }
+}
+
 pub(crate) fn replica_status(error: ReplicaError) -> Status {
     match error {
         ReplicaError::Peers(message) => Status::failed_precondition(message),
+        wrong @ ReplicaError::WrongClock { .. } => Status::failed_precondition(wrong.to_string()),
         other => Status::unavailable(other.to_string()),
     }
 }

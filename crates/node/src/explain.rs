@@ -8,7 +8,9 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use quorate_ledger::{Amount, Charge, Command, Enforcement, Ledger, ProviderView, ReservationId};
+use quorate_ledger::{
+    Amount, Charge, Command, Enforcement, Ledger, ProviderView, ReservationId, TimestampMs,
+};
 use quorate_policy::runtime::{
     BackendRef, Budget, BudgetMatch, CompiledPolicy, CostContext, ExplainedBudget, Explanation, HeaderSource,
     Identity, IdentityField, OutputBounds, OutputTooLarge, Ranked, RequestView, RouteMatch, Signals, Sticky,
@@ -21,7 +23,6 @@ use crate::admin_reads::Reads;
 use crate::explain_rest;
 use crate::policies::Policies;
 use crate::policy_words;
-use crate::tenants::now;
 
 const INPUT_DEFAULT: u64 = 1_000;
 /// What a gateway takes for the output of a request that names none, to compare prices.
@@ -34,6 +35,7 @@ const OTHERS_MAX: usize = 50;
 
 /// The request that is explained, and where it would go.
 struct Case<'a> {
+    time: TimestampMs,
     compiled: &'a CompiledPolicy,
     identity: &'a Identity,
     model: &'a str,
@@ -105,6 +107,7 @@ impl Reads {
         }
         let matches = matches(budgets, &mut notes)?;
         let case = Case {
+            time: self.replica.now(),
             compiled: &policy.compiled,
             identity: &identity,
             model: &request.model,
@@ -143,9 +146,10 @@ impl Reads {
     /// As the fleet measured them in the last minute, by backend and model.
     fn latencies(&self) -> BTreeMap<String, BTreeMap<String, u64>> {
         let mut latencies: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
+        let time = self.replica.now();
         self.replica.read(|ledger, _| {
             for view in ledger.providers() {
-                let is_fresh = view.first_byte_at.is_some_and(|at| now().since(at) < FRESH_MS);
+                let is_fresh = view.first_byte_at.is_some_and(|at| time.since(at) < FRESH_MS);
                 if let Some(ms) = view.first_byte_ms.filter(|_| is_fresh) {
                     latencies.entry(view.backend).or_default().insert(view.model, ms);
                 }
@@ -160,7 +164,7 @@ impl Reads {
         let record = record.ok_or_else(|| {
             Status::invalid_argument(format!("key: there is none of id {id}; `quorate keys list` shows them"))
         })?;
-        if record.revoked_at.is_some() || record.expires_at.is_some_and(|at| at <= now()) {
+        if record.revoked_at.is_some() || record.expires_at.is_some_and(|at| at <= self.replica.now()) {
             notes.push(format!("key {id} is revoked or has expired: it would be refused"));
         }
         if !record.models.is_empty() && !record.models.iter().any(|known| known == model) {
@@ -317,7 +321,7 @@ impl Case<'_> {
     }
 
     fn rests(&self, circuits: &[ProviderView], ranked: &Ranked<'_>) -> Option<String> {
-        explain_rest::why(circuits, now(), (&ranked.backend.backend, self.model_at(ranked.backend)))
+        explain_rest::why(circuits, self.time, (&ranked.backend.backend, self.model_at(ranked.backend)))
     }
 
     /// The first budget of the backend's own that would deny the request. While there are others, one that has room for
@@ -338,7 +342,7 @@ impl Case<'_> {
         };
         let short = |(number, found): &(usize, &BudgetMatch)| {
             let account =
-                ledger.account(now(), &self.identity.tenant, &found.budget.rule.name, &found.subject);
+                ledger.account(self.time, &self.identity.tenant, &found.budget.rule.name, &found.subject);
             let available = account.map_or(found.budget.rule.limit, |account| account.available);
             case.asked(&found.budget, *number).is_ok_and(|(amount, least)| {
                 let whole = !alone && amount <= found.budget.rule.limit;
@@ -358,7 +362,7 @@ impl Case<'_> {
         number: usize,
         notes: &mut Vec<String>,
     ) -> admin::ExplainedBudget {
-        let (rule, time) = (&found.budget.rule, now());
+        let (rule, time) = (&found.budget.rule, self.time);
         let account = ledger.account(time, &self.identity.tenant, &rule.name, &found.subject);
         let (limit, spent, reserved, available) =
             account.as_ref().map_or((rule.limit, Amount::ZERO, Amount::ZERO, rule.limit), |account| {
@@ -429,7 +433,7 @@ impl Case<'_> {
             ttl_ms: 1_000,
             wait: false,
         };
-        match ledger.would_deny(now(), &reserve) {
+        match ledger.would_deny(self.time, &reserve) {
             Some(denial) if denial.held_by_reservations => "denied (others hold what is left)",
             Some(_) => "denied",
             None if rule.enforcement == Enforcement::Reserve && available < amount => {

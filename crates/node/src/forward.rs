@@ -90,7 +90,7 @@ impl Forwarder {
         if let Some((_, channel)) = known.as_ref().filter(|(known, _)| known == address) {
             return Some(channel.clone());
         }
-        let channel = quorate_rpc::endpoint(address).ok()?.connect_lazy();
+        let channel = self.replica.channel(address).ok()?;
         *known = Some((address.to_owned(), channel.clone()));
         Some(channel)
     }
@@ -120,11 +120,15 @@ pub(crate) fn forwarded<T>(message: T) -> tonic::Request<T> {
 
 /// The same for a change: who asked for it goes along, and it may take its time.
 pub(crate) fn forwarded_change<T>(request: tonic::Request<T>) -> tonic::Request<T> {
+    forwarded_for(request, FORWARD_CHANGE_TIMEOUT)
+}
+
+pub(crate) fn forwarded_for<T>(request: tonic::Request<T>, timeout: Duration) -> tonic::Request<T> {
     let by = request.metadata().get(BY_HEADER).cloned();
     let mut request = forwarded(request.into_inner());
     if let Some(by) = by {
         request.metadata_mut().insert(BY_HEADER, by);
     }
-    request.set_timeout(FORWARD_CHANGE_TIMEOUT);
+    request.set_timeout(timeout);
     request
 }

@@ -23,7 +23,7 @@ pub(crate) async fn list(
     if ask_others {
         let members = replica.status().borrow().members.clone();
         let others = members.iter().filter(|member| member.peer.id != replica.node_id());
-        for answer in join_all(others.map(ask)).await.into_iter().flatten() {
+        for answer in join_all(others.map(|member| ask(replica, member))).await.into_iter().flatten() {
             gateways.extend(answer.gateways);
             // Who has applied most knows best.
             policy_version = policy_version.max(answer.policy_version);
@@ -33,9 +33,9 @@ pub(crate) async fn list(
     admin::ListGatewaysResponse { policy_version, gateways }
 }
 
-async fn ask(member: &Member) -> Option<admin::ListGatewaysResponse> {
+async fn ask(replica: &Replica, member: &Member) -> Option<admin::ListGatewaysResponse> {
     let asked = async {
-        let channel = quorate_rpc::endpoint(&member.peer.address).ok()?.connect_lazy();
+        let channel = replica.channel(&member.peer.address).ok()?;
         let mut request = forwarded(admin::ListGatewaysRequest {});
         request.set_timeout(ANSWER_WITHIN);
         let response = AdminClient::new(channel).list_gateways(request).await.ok()?;

@@ -1,4 +1,4 @@
-//! /metrics, /healthz and /readyz over plain HTTP.
+//! /metrics, /healthz and /readyz over HTTP/1.1.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use quorate_replica::Replica;
-use tokio::net::TcpListener;
+use quorate_rpc::tls::HttpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -27,18 +27,13 @@ pub(crate) struct HttpServer {
 }
 
 impl HttpServer {
-    pub async fn serve(self, listener: TcpListener, stop: CancellationToken) {
+    pub async fn serve(self, mut listener: HttpListener, stop: CancellationToken) {
         let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         loop {
             let Ok(permit) = connections.clone().acquire_owned().await else { return };
-            let accepted = tokio::select! {
+            let (stream, _) = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = stop.cancelled() => return,
-            };
-            let Ok((stream, _)) = accepted else {
-                // Out of file descriptors, most likely: others may close theirs meanwhile.
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
             };
             let (server, stop) = (self.clone(), stop.clone());
             tokio::spawn(async move {

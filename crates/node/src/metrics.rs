@@ -1,6 +1,7 @@
 //! What a node measures. No tenant is ever a label: there may be any number of them.
 
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use prometheus_client::encoding::text::encode;
@@ -12,8 +13,11 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 use quorate_ledger::{Command, Outcome};
 use quorate_replica::{Replica, Role};
+use quorate_rpc::tls::ServerTls;
 
+use crate::clock_metrics::ClockMetrics;
 use crate::policy_metrics::PolicyMetrics;
+use crate::tls_metrics::TlsMetrics;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct OperationLabels {
@@ -34,6 +38,7 @@ enum Operation {
     Alerts,
     Probe,
     Drain,
+    Record,
     Provider,
 }
 
@@ -48,6 +53,8 @@ enum Ended {
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Mutex<Registry>,
+    /// Empty without TLS.
+    tls: OnceLock<TlsMetrics>,
     operations: Family<OperationLabels, Counter>,
     pub denials_from_state: Counter,
     pub batch_operations: Histogram,
@@ -58,6 +65,7 @@ pub(crate) struct Metrics {
     pub waiting: Gauge,
     pub granted_after_wait: Counter,
     pub policy: PolicyMetrics,
+    clock: ClockMetrics,
     pub forwarded: Counter,
     is_leader: Gauge,
     term: Gauge,
@@ -74,6 +82,7 @@ impl Metrics {
     pub fn new() -> Self {
         let metrics = Self {
             registry: Mutex::new(Registry::with_prefix("quorate_node")),
+            tls: OnceLock::new(),
             operations: Family::default(),
             denials_from_state: Counter::default(),
             batch_operations: Histogram::new(exponential_buckets(1.0, 2.0, 9)),
@@ -84,6 +93,7 @@ impl Metrics {
             waiting: Gauge::default(),
             granted_after_wait: Counter::default(),
             policy: PolicyMetrics::default(),
+            clock: ClockMetrics::default(),
             forwarded: Counter::default(),
             is_leader: Gauge::default(),
             term: Gauge::default(),
@@ -102,6 +112,7 @@ impl Metrics {
     fn register(&self) {
         let mut registry = self.registry.lock();
         self.policy.register(&mut registry);
+        self.clock.register(&mut registry);
         registry.register("operations", "Operations by kind and outcome", self.operations.clone());
         registry.register(
             "denials_from_state",
@@ -154,6 +165,11 @@ impl Metrics {
         );
     }
 
+    pub fn follow_tls(&self, tls: Arc<ServerTls>) {
+        let mut registry = self.registry.lock();
+        self.tls.get_or_init(|| TlsMetrics::register(tls, &mut registry));
+    }
+
     /// Counts one finished operation; `None`: undecided.
     pub fn count(&self, operation: &'static str, outcome: Option<&Outcome>) {
         if let Some(outcome) = outcome {
@@ -177,6 +193,7 @@ impl Metrics {
             "alerts" => Operation::Alerts,
             "probe" => Operation::Probe,
             "drain" => Operation::Drain,
+            "record" => Operation::Record,
             _ => Operation::Provider,
         };
         self.operations.get_or_create(&OperationLabels { operation, outcome }).inc();
@@ -187,6 +204,10 @@ impl Metrics {
         let status = replica.status().borrow().clone();
         let storage = replica.storage_stats();
         self.policy.refresh(replica);
+        self.clock.refresh(&replica.clock_report());
+        if let Some(tls) = self.tls.get() {
+            tls.refresh();
+        }
         self.is_leader.set(i64::from(status.role == Role::Leader));
         self.term.set(signed(status.term));
         self.last_log_index.set(signed(status.last_log_index));
@@ -234,6 +255,7 @@ pub(crate) fn kind(command: &Command) -> &'static str {
         Command::ReportProvider(_) => "provider",
         Command::ClaimProbe { .. } => "probe",
         Command::DrainProvider { .. } => "drain",
+        Command::RecordChange { .. } => "record",
     }
 }
 

@@ -1,13 +1,15 @@
 //! A node: opens its replica, serves gRPC and HTTP, and stops in good order.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use quorate_replica::{Peer, Replica, ReplicaConfig, ReplicaError, Role, Status, Timers};
 use quorate_rpc::admin::admin_server::AdminServer;
 use quorate_rpc::budget::budget_server::BudgetServer;
+use quorate_rpc::tls::{self, ClientCertificates, HttpListener, Names, Protocol, ServerTls, TlsFiles};
 use quorate_rpc::{DESCRIPTORS, MESSAGE_MAX_BYTES};
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -15,13 +17,17 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
+use crate::access_layer::AccessLayer;
 use crate::admin_changes::Changes;
 use crate::admin_drains::Drains;
+use crate::admin_members::Members;
 use crate::admin_reads::Reads;
 use crate::admin_service::AdminService;
 use crate::alerts::Alerts;
+use crate::backups;
 use crate::budget_service::BudgetService;
 use crate::config::NodeConfig;
+use crate::decisions::Decisions;
 use crate::error::NodeError;
 use crate::forward::Forwarder;
 use crate::http::HttpServer;
@@ -40,12 +46,14 @@ use crate::webhook::Webhooks;
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 const STREAMS_MAX: u32 = 4_096;
+/// For what was answered and is still on its way.
+const GIVE_UP_DRAIN: Duration = Duration::from_millis(500);
 
 /// Bound before anything is opened, so that a port in use costs nothing.
 #[derive(Debug)]
 pub struct NodeListeners {
-    pub grpc: TcpListener,
-    pub http: TcpListener,
+    pub grpc: std::net::TcpListener,
+    pub http: std::net::TcpListener,
 }
 
 #[derive(Debug)]
@@ -66,7 +74,8 @@ impl Node {
     /// Names the address and the config key.
     pub fn bind(config: &NodeConfig) -> Result<NodeListeners, NodeError> {
         let bind = |key, address: &str| {
-            TcpListener::bind(address).map_err(|source| NodeError::Bind {
+            config.check_reach(key, address)?;
+            std::net::TcpListener::bind(address).map_err(|source| NodeError::Bind {
                 key,
                 address: address.to_owned(),
                 source,
@@ -86,7 +95,10 @@ impl Node {
         let peers: Vec<Peer> =
             config.peers.iter().map(|peer| Peer { id: peer.id, address: peer.address.clone() }).collect();
         check_peers(&config, &peers)?;
-        let replica = Replica::open(replica_config(&config)).await?;
+        config.clock.check()?;
+        let http_tls = config.http_tls.as_ref();
+        let http_tls = http_tls.map(|files| files.server(Names::HTTP_TLS, Protocol::Http1)).transpose()?;
+        let replica = Replica::open(replica_config(&config)?).await?;
         let metrics = Arc::new(Metrics::new());
         let proposer = Proposer::start(replica.clone(), &config.limits, metrics.clone());
         let tenants = Tenants::new(replica.clone(), proposer.clone(), metrics.clone(), &config.limits);
@@ -106,12 +118,16 @@ impl Node {
             metrics: metrics.clone(),
         };
         let routes = routes(&config, &replica, &tenants, &policies, &metrics, &stop).await?;
-        let incoming = TcpIncoming::from(tokio_listener(listeners.grpc)?).with_nodelay(Some(true));
+        let incoming = Incoming::new(tokio_listener(listeners.grpc)?, config.tls.as_ref())?;
+        let http_listener = HttpListener::new(tokio_listener(listeners.http)?, http_tls);
+        if let Incoming::Tls(_, tls) = &incoming {
+            metrics.follow_tls(tls.clone());
+        }
         let http = HttpServer { replica: replica.clone(), metrics: metrics.clone() };
         let server = tokio::spawn(serve(routes, incoming, stop.clone()));
         let (failed, failure) = watch::channel(None);
         let tasks = vec![
-            tokio::spawn(http.serve(tokio_listener(listeners.http)?, stop.clone())),
+            tokio::spawn(http.serve(http_listener, stop.clone())),
             tokio::spawn(tenants.clone().follow_leadership()),
             tokio::spawn(policies.follow(metrics)),
             tokio::spawn(alerts.run()),
@@ -134,7 +150,8 @@ impl Node {
         self.replica.status()
     }
 
-    /// Resolves when the node cannot go on: its storage failed, or somebody else runs under its id.
+    /// Resolves when the node cannot go on, with the whole message: its storage failed, somebody else runs under its id, or
+    /// it was removed from the cluster.
     pub async fn failed(&self) -> String {
         let mut failure = self.failure.clone();
         let failed = failure.wait_for(Option::is_some).await.map(|failure| failure.clone());
@@ -156,9 +173,10 @@ impl Node {
         self.close().await;
     }
 
-    /// After `failed`: nothing that is in flight can be answered, and who asked should turn to another node at once.
+    /// After `failed`: what is in flight cannot be answered, except what has been, and who asked should turn to another node
+    /// soon.
     pub async fn give_up(mut self) {
-        self.drain = Duration::ZERO;
+        self.drain = self.drain.min(GIVE_UP_DRAIN);
         self.close().await;
     }
 
@@ -179,7 +197,7 @@ impl Node {
     }
 }
 
-fn check_peers(config: &NodeConfig, peers: &[Peer]) -> Result<(), NodeError> {
+pub(crate) fn check_peers(config: &NodeConfig, peers: &[Peer]) -> Result<(), NodeError> {
     let me = peers.iter().find(|peer| peer.id == config.id);
     match me {
         None => Err(NodeError::Config(format!("peers: node {} itself is not among them; add it", config.id))),
@@ -193,16 +211,18 @@ fn check_peers(config: &NodeConfig, peers: &[Peer]) -> Result<(), NodeError> {
     }
 }
 
-fn replica_config(config: &NodeConfig) -> ReplicaConfig {
+pub(crate) fn replica_config(config: &NodeConfig) -> Result<ReplicaConfig, NodeError> {
     let mut replica = ReplicaConfig::new(&config.cluster, config.id, &config.data_dir);
     replica.timers = Timers {
         heartbeat_ms: config.raft.heartbeat_ms,
         election_min_ms: config.raft.election_min_ms,
         election_max_ms: config.raft.election_max_ms,
     };
+    replica.clock_offset_max_ms = config.clock.max_offset_ms;
     replica.snapshot_every_entries = config.limits.snapshot_every_entries;
     replica.keep_entries = config.limits.log_keep_entries;
-    replica
+    replica.security = config.security()?;
+    Ok(replica)
 }
 
 async fn routes(
@@ -222,12 +242,15 @@ async fn routes(
         stop: stop.clone(),
     };
     let budget = BudgetService {
-        tenants: tenants.clone(),
+        decisions: Decisions {
+            tenants: tenants.clone(),
+            metrics: metrics.clone(),
+            default_timeout: Duration::from_millis(config.limits.operation_timeout_ms),
+        },
         forwarder: forwarder.clone(),
         watches,
         metrics: metrics.clone(),
         session_in_flight: config.limits.session_in_flight,
-        default_timeout: Duration::from_millis(config.limits.operation_timeout_ms),
     };
     let changes = Changes { tenants: tenants.clone() };
     let admin = AdminService {
@@ -243,10 +266,12 @@ async fn routes(
         },
         drains: Drains { replica: replica.clone(), changes: changes.clone(), policies: policies.clone() },
         changes,
+        members: Members { replica: replica.clone(), forwarder: forwarder.clone() },
         forwarder,
         watchers,
         started: Instant::now(),
         event_watches: Arc::new(Semaphore::new(WATCHES_MAX)),
+        backups: Arc::new(Semaphore::new(backups::AT_ONCE)),
         stop: stop.clone(),
     };
     let reflection = tonic_reflection::server::Builder::configure()
@@ -268,32 +293,67 @@ async fn routes(
         .add_service(reflection))
 }
 
-async fn serve(routes: Routes, incoming: TcpIncoming, stop: CancellationToken) {
-    let server = Server::builder()
+/// Connections to the gRPC port.
+enum Incoming {
+    Plain(TcpIncoming),
+    Tls(TcpListener, Arc<ServerTls>),
+}
+
+impl Incoming {
+    fn new(listener: TcpListener, tls: Option<&TlsFiles>) -> Result<Self, NodeError> {
+        let Some(files) = tls else {
+            return Ok(Self::Plain(TcpIncoming::from(listener).with_nodelay(Some(true))));
+        };
+        let tls = ServerTls::new(files.named(Names::TLS), ClientCertificates::Required, Protocol::Grpc)?;
+        Ok(Self::Tls(listener, Arc::new(tls)))
+    }
+}
+
+fn server() -> Server {
+    Server::builder()
         .tcp_nodelay(true)
         .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .max_concurrent_streams(Some(STREAMS_MAX))
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(4 << 20)
-        .add_routes(routes);
-    if let Err(error) = server.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await {
+}
+
+async fn serve(routes: Routes, incoming: Incoming, stop: CancellationToken) {
+    let served = match incoming {
+        Incoming::Plain(incoming) => {
+            let server = server().add_routes(routes);
+            server.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await
+        }
+        Incoming::Tls(listener, tls) => {
+            let incoming = tls::incoming(listener, tls);
+            let server = server().layer(AccessLayer).add_routes(routes);
+            server.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await
+        }
+    };
+    if let Err(error) = served {
         tracing::error!(%error, "the gRPC server ended");
     }
 }
 
+/// Finds the node its place, and then watches whether it keeps it.
 async fn bootstrap(replica: Replica, peers: Vec<Peer>, failed: watch::Sender<Option<String>>) {
-    match replica.bootstrap(&peers).await {
-        // Somebody else's mistake, perhaps; but to go on would be to share an identity.
-        Err(
-            error @ (ReplicaError::DuplicateNode { .. }
-            | ReplicaError::OtherCluster { .. }
-            | ReplicaError::OtherNode { .. }),
-        ) => {
-            failed.send_replace(Some(error.to_string()));
+    let ended = match replica.bootstrap(&peers).await {
+        Err(error) => error,
+        Ok(()) => replica.until_removed(&peers).await,
+    };
+    match ended {
+        removed @ ReplicaError::Removed { .. } => {
+            tracing::error!("{removed}");
+            failed.send_replace(Some(removed.to_string()));
         }
-        Err(error) => tracing::error!(%error, "cannot join the cluster"),
-        Ok(()) => {}
+        // Somebody else's mistake, perhaps; but to go on would be to share an identity.
+        error @ (ReplicaError::DuplicateNode { .. }
+        | ReplicaError::OtherCluster { .. }
+        | ReplicaError::OtherNode { .. }) => {
+            failed.send_replace(Some(cannot_go_on(&replica, &error.to_string())));
+        }
+        error => tracing::error!(%error, "cannot join the cluster"),
     }
     // Keeps the sender: `failed` must not see the channel closed.
     std::future::pending::<()>().await;
@@ -302,13 +362,18 @@ async fn bootstrap(replica: Replica, peers: Vec<Peer>, failed: watch::Sender<Opt
 async fn watch_for_failure(replica: Replica, failed: watch::Sender<Option<String>>) {
     let mut status = replica.status();
     if let Ok(status) = status.wait_for(|status| status.fatal.is_some()).await {
-        failed.send_replace(status.fatal.clone());
+        let fatal = status.fatal.as_deref().map(|fatal| cannot_go_on(&replica, fatal));
+        failed.send_replace(fatal);
     }
     std::future::pending::<()>().await;
 }
 
-fn tokio_listener(listener: TcpListener) -> Result<tokio::net::TcpListener, NodeError> {
+fn cannot_go_on(replica: &Replica, reason: &str) -> String {
+    format!("node {} cannot go on: {reason}", replica.node_id())
+}
+
+fn tokio_listener(listener: std::net::TcpListener) -> Result<TcpListener, NodeError> {
     let serve = |error: std::io::Error| NodeError::Serve(error.to_string());
     listener.set_nonblocking(true).map_err(serve)?;
-    tokio::net::TcpListener::from_std(listener).map_err(serve)
+    TcpListener::from_std(listener).map_err(serve)
 }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use quorate_ledger::{Command, Outcome};
-use quorate_replica::{BATCH_MAX_BYTES, Replica, size_bound};
+use quorate_replica::{BATCH_MAX_BYTES, size_bound};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::config::Limits;
 use crate::error::Undecided;
+use crate::group::Group;
 use crate::metrics::Metrics;
 use crate::turnstile::Proposed;
 
@@ -56,7 +57,7 @@ pub(crate) struct Proposer {
 
 impl Proposer {
     /// Ends when the last clone is dropped and everything queued is decided.
-    pub fn start(replica: Replica, limits: &Limits, metrics: Arc<Metrics>) -> Self {
+    pub fn start(replica: impl Group, limits: &Limits, metrics: Arc<Metrics>) -> Self {
         let (queue, pending) = mpsc::channel(limits.proposer_queue);
         let worker = Worker {
             replica,
@@ -87,14 +88,14 @@ impl Proposer {
     }
 }
 
-struct Worker {
-    replica: Replica,
+struct Worker<G> {
+    replica: G,
     metrics: Arc<Metrics>,
     in_flight: Arc<Semaphore>,
     operations_max: usize,
 }
 
-impl Worker {
+impl<G: Group> Worker<G> {
     async fn run(self, mut pending: mpsc::Receiver<Pending>) {
         let mut left_over = None;
         loop {
@@ -128,7 +129,7 @@ impl Worker {
     }
 }
 
-async fn decide(replica: &Replica, metrics: &Metrics, batch: Vec<Pending>) {
+async fn decide(replica: &impl Group, metrics: &Metrics, batch: Vec<Pending>) {
     let started = Instant::now();
     let (commands, askers): (Vec<_>, Vec<_>) =
         batch.into_iter().map(|pending| (pending.command, pending.asker)).unzip();

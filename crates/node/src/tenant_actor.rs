@@ -2,18 +2,18 @@
 //! their order. It holds soft state only (the next deadline, who waits); everything else is in the ledger, from which it
 //! is made again on whichever node leads.
 
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use quorate_ledger::{Command, Denial, TimestampMs};
-use quorate_replica::Replica;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::group::Group;
 use crate::metrics::Metrics;
 use crate::proposer::{Asker, Decision, Proposer};
-use crate::tenants::now;
 use crate::turnstile::{Place, Turnstile};
 use crate::waiting::Waiting;
 
@@ -57,11 +57,17 @@ pub(crate) struct Execute {
     pub ticket: u64,
 }
 
-pub(crate) struct TenantActor;
+pub(crate) struct TenantActor<G>(PhantomData<fn() -> G>);
 
-pub(crate) struct Arguments {
+impl<G> Default for TenantActor<G> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+pub(crate) struct Arguments<G> {
     pub tenant: String,
-    pub replica: Replica,
+    pub replica: G,
     pub proposer: Proposer,
     pub metrics: std::sync::Arc<Metrics>,
     /// Reservations that may wait at the same time.
@@ -71,22 +77,22 @@ pub(crate) struct Arguments {
     pub retire: Box<dyn Fn() -> bool + Send + Sync>,
 }
 
-pub(crate) struct State {
-    pub(crate) arguments: Arguments,
+pub(crate) struct State<G> {
+    pub(crate) arguments: Arguments<G>,
     pub(crate) waiting: Waiting,
     alarm: Option<(TimestampMs, JoinHandle<()>)>,
 }
 
-impl Actor for TenantActor {
+impl<G: Group> Actor for TenantActor<G> {
     type Msg = Message;
-    type State = State;
-    type Arguments = Arguments;
+    type State = State<G>;
+    type Arguments = Arguments<G>;
 
     async fn pre_start(
         &self,
         myself: ActorRef<Message>,
-        arguments: Arguments,
-    ) -> Result<State, ActorProcessingErr> {
+        arguments: Arguments<G>,
+    ) -> Result<State<G>, ActorProcessingErr> {
         arguments.metrics.tenants_active.inc();
         let deadline = arguments.replica.read(|ledger, _| ledger.next_deadline(&arguments.tenant));
         let mut state = State { arguments, waiting: Waiting::default(), alarm: None };
@@ -98,7 +104,7 @@ impl Actor for TenantActor {
         &self,
         myself: ActorRef<Message>,
         message: Message,
-        state: &mut State,
+        state: &mut State<G>,
     ) -> Result<(), ActorProcessingErr> {
         match message {
             Message::Execute(execute) => state.execute(&myself, *execute),
@@ -121,7 +127,7 @@ impl Actor for TenantActor {
     async fn post_stop(
         &self,
         _myself: ActorRef<Message>,
-        state: &mut State,
+        state: &mut State<G>,
     ) -> Result<(), ActorProcessingErr> {
         state.arguments.metrics.tenants_active.dec();
         state.waiting.stop();
@@ -132,7 +138,7 @@ impl Actor for TenantActor {
     }
 }
 
-impl State {
+impl<G: Group> State<G> {
     fn execute(&mut self, myself: &ActorRef<Message>, mut execute: Execute) {
         execute.ticket = self.waiting.ticket();
         let Some(execute) = self.pass_the_queue(myself, execute) else { return };
@@ -157,7 +163,8 @@ impl State {
         {
             return None;
         }
-        let denial = self.arguments.replica.read(|ledger, _| ledger.would_deny(now(), command))?;
+        let time = self.arguments.replica.now();
+        let denial = self.arguments.replica.read(|ledger, _| ledger.would_deny(time, command))?;
         self.arguments.metrics.denials_from_state.inc();
         Some(denial)
     }
@@ -166,11 +173,11 @@ impl State {
     fn wake(&mut self, myself: &ActorRef<Message>) {
         self.alarm = None;
         self.arguments.turnstile.looks_at(END_OF_TIME);
-        let tenant = &self.arguments.tenant;
+        let (tenant, time) = (&self.arguments.tenant, self.arguments.replica.now());
         let (due, next) = self
             .arguments
             .replica
-            .read(|ledger, _| (ledger.due(tenant, now(), EXPIRE_MAX), ledger.next_deadline(tenant)));
+            .read(|ledger, _| (ledger.due(tenant, time, EXPIRE_MAX), ledger.next_deadline(tenant)));
         if due.is_empty() {
             if next.is_none() && self.waiting.is_empty() && (self.arguments.retire)() {
                 myself.stop(None);
@@ -195,7 +202,8 @@ impl State {
         if let Some((_, alarm)) = self.alarm.take() {
             alarm.abort();
         }
-        let sleep = deadline.map_or(IDLE, |deadline| Duration::from_millis(deadline.since(now()) + 1));
+        let time = self.arguments.replica.now();
+        let sleep = deadline.map_or(IDLE, |deadline| Duration::from_millis(deadline.since(time) + 1));
         let myself = myself.clone();
         let alarm = tokio::spawn(async move {
             tokio::time::sleep(sleep).await;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use quorate_ledger::{Command, TimestampMs};
@@ -12,17 +12,12 @@ use tokio::sync::oneshot;
 
 use crate::config::Limits;
 use crate::error::Undecided;
+use crate::group::Group;
 use crate::metrics::Metrics;
 use crate::proposer::{Decision, Proposer};
 use crate::tenant_actor::{Arguments, Execute, Message, TenantActor};
 use crate::turnstile::Turnstile;
 use crate::waiting::wait_until;
-
-/// This node's clock.
-pub(crate) fn now() -> TimestampMs {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    TimestampMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-}
 
 #[derive(Debug)]
 struct Handle {
@@ -32,8 +27,8 @@ struct Handle {
 }
 
 #[derive(Debug)]
-pub(crate) struct Tenants {
-    replica: Replica,
+pub(crate) struct Tenants<G = Replica> {
+    replica: G,
     proposer: Proposer,
     metrics: Arc<Metrics>,
     in_flight_max: usize,
@@ -44,8 +39,13 @@ pub(crate) struct Tenants {
     known: Mutex<HashMap<String, Arc<Handle>>>,
 }
 
-impl Tenants {
-    pub fn new(replica: Replica, proposer: Proposer, metrics: Arc<Metrics>, limits: &Limits) -> Arc<Self> {
+impl<G: Group> Tenants<G> {
+    /// This node's time, as decisions are made with.
+    pub fn now(&self) -> TimestampMs {
+        self.replica.now()
+    }
+
+    pub fn new(replica: G, proposer: Proposer, metrics: Arc<Metrics>, limits: &Limits) -> Arc<Self> {
         Arc::new(Self {
             replica,
             proposer,
@@ -84,7 +84,8 @@ impl Tenants {
             | Command::AckAlerts { .. }
             | Command::ReportProvider(_)
             | Command::ClaimProbe { .. }
-            | Command::DrainProvider { .. } => {
+            | Command::DrainProvider { .. }
+            | Command::RecordChange { .. } => {
                 return in_time(timeout, self.proposer.propose(command)).await;
             }
         };
@@ -132,7 +133,7 @@ impl Tenants {
             turnstile: turnstile.clone(),
             retire: Box::new(retire),
         };
-        let spawned = Actor::spawn(None, TenantActor, arguments).await;
+        let spawned = Actor::spawn(None, TenantActor::default(), arguments).await;
         let (actor, _) = spawned
             .map_err(|error| Undecided::Stopped(format!("the tenant's actor did not start: {error}")))?;
         let handle = Arc::new(Handle { tenant: tenant.to_owned(), actor, turnstile });
@@ -192,7 +193,10 @@ impl Tenants {
     }
 
     pub fn stop_all(&self) {
-        for (_, handle) in self.known.lock().drain() {
+        // In an order that does not depend on the run.
+        let mut known: Vec<_> = self.known.lock().drain().collect();
+        known.sort_by(|left, right| left.0.cmp(&right.0));
+        for (_, handle) in known {
             handle.actor.stop(None);
         }
     }

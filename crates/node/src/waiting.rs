@@ -3,17 +3,19 @@
 
 use std::time::Duration;
 
-use quorate_ledger::{Amount, Balance, Command, Denial, Outcome, RETENTION_MS, ReservationId, Unit};
+use quorate_ledger::{
+    Amount, Balance, Command, Denial, Outcome, RETENTION_MS, ReservationId, TimestampMs, Unit,
+};
 use ractor::ActorRef;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::error::Undecided;
+use crate::group::Group;
 use crate::metrics::Counted;
 use crate::proposer::{Asker, Decided, Decision};
 use crate::tenant_actor::{Execute, Message, State};
-use crate::tenants::now;
 use crate::wait_queue::{Account, WaitQueue, Waiter};
 
 /// Looks at least this often while somebody waits: for a window that rolls over, a new limit, a caller that left.
@@ -51,7 +53,7 @@ impl Waiting {
     }
 }
 
-impl State {
+impl<G: Group> State<G> {
     /// Deals with what concerns those that wait; gives back what is to be proposed now.
     pub(crate) fn pass_the_queue(&mut self, myself: &ActorRef<Message>, execute: Execute) -> Option<Execute> {
         if self.waiting.is_empty() {
@@ -69,7 +71,7 @@ impl State {
                         // The same caller again: it keeps its place. Its former self has nobody to tell.
                         waiter.answer = execute.answer;
                         let until = execute.wait_until.unwrap_or_else(Instant::now);
-                        waiter.until = until.min(good_until(&execute.command));
+                        waiter.until = until.min(good_until(&execute.command, self.arguments.replica.now()));
                         self.look_soon(myself);
                         None
                     }
@@ -89,11 +91,15 @@ impl State {
         let Some(account) = self.waiting.queue.held_by_another(&execute.command) else {
             return Some(execute);
         };
-        let tenant = &self.arguments.tenant;
+        // Somebody else may lead by now: then neither this queue nor what is applied here says anything. The log will.
+        if !self.arguments.replica.has_lease() {
+            return Some(execute);
+        }
+        let (tenant, time) = (&self.arguments.tenant, self.arguments.replica.now());
         let (known, denial) = self
             .arguments
             .replica
-            .read(|ledger, _| (ledger.knows(tenant, id), ledger.would_deny(now(), &execute.command)));
+            .read(|ledger, _| (ledger.knows(tenant, id), ledger.would_deny(time, &execute.command)));
         let denial = match denial {
             // A replay of what was decided, or what no wait would help: the ledger says so.
             _ if known => return Some(execute),
@@ -110,10 +116,14 @@ impl State {
         let Execute { command, answer, place, wait_until, ticket } = execute;
         let until = wait_until.filter(|until| denial.held_by_reservations && *until > Instant::now());
         match until {
+            Some(_) if self.is_decided(&command) => {
+                let place = place.map(|place| place.propose(myself.clone()));
+                self.arguments.proposer.submit(command, Asker { answer, place });
+            }
             Some(until) if self.waiting.queue.len() < self.arguments.waiting_max => {
                 // Those that wait take no place from those that settle, for which they wait.
                 drop(place);
-                let until = until.min(good_until(&command));
+                let until = until.min(good_until(&command, self.arguments.replica.now()));
                 let _counted = Counted::new(&self.arguments.metrics.waiting);
                 let waiter = Waiter { ticket, command, answer, until, denial, in_flight: false, _counted };
                 self.waiting.queue.join(waiter);
@@ -130,6 +140,10 @@ impl State {
         let Some(mut waiter) = self.waiting.queue.take(ticket) else { return };
         match decision {
             Ok(Decided { outcome: Outcome::Denied(denial), .. }) if denial.held_by_reservations => {
+                if self.is_decided(&waiter.command) {
+                    let asker = Asker { answer: waiter.answer, place: None };
+                    return self.arguments.proposer.submit(waiter.command, asker);
+                }
                 waiter.denial = denial;
                 waiter.in_flight = false;
                 self.waiting.queue.join(waiter);
@@ -150,6 +164,13 @@ impl State {
         self.look_soon(myself);
     }
 
+    /// The ledger knows its id, because it was asked for without a wait, too: whatever was decided then is final, and in
+    /// the log. To wait for another decision would be to ask for this one over and over.
+    fn is_decided(&self, command: &Command) -> bool {
+        let Command::Reserve { tenant, id, .. } = command else { return false };
+        self.arguments.replica.read(|ledger, _| ledger.knows(tenant, *id))
+    }
+
     /// Something was decided that may have made room.
     pub(crate) fn look_soon(&mut self, myself: &ActorRef<Message>) {
         self.arguments.turnstile.tell_to_look(myself);
@@ -159,23 +180,25 @@ impl State {
     pub(crate) fn look(&mut self, myself: &ActorRef<Message>) {
         self.arguments.turnstile.looks_now();
         for waiter in self.waiting.queue.take_over(Instant::now()) {
-            // A leader that may have been replaced does not know what is left.
-            let decision = match self.arguments.replica.has_lease() {
-                true => Ok(from_state(waiter.denial)),
-                false => Err(Undecided::NotLeader(None)),
-            };
-            let _ = waiter.answer.send(decision);
+            self.let_go(waiter);
         }
         let (replica, queue) = (&self.arguments.replica, &mut self.waiting.queue);
-        let turns = replica.read(|ledger, _| {
-            let time = now();
-            queue.turns(|command| ledger.would_deny(time, command))
-        });
+        let time = replica.now();
+        let turns = replica.read(|ledger, _| queue.turns(|command| ledger.would_deny(time, command)));
         for (ticket, command) in turns {
             self.ask_again(myself, ticket, command);
         }
         self.arguments.turnstile.someone_waits(!self.waiting.is_empty());
         self.set_timer(myself);
+    }
+
+    fn let_go(&self, waiter: Waiter) {
+        // A leader that may have been replaced does not know what is left.
+        let decision = match self.arguments.replica.has_lease() {
+            true => Ok(from_state(waiter.denial)),
+            false => Err(Undecided::NotLeader(None)),
+        };
+        let _ = waiter.answer.send(decision);
     }
 
     fn ask_again(&mut self, myself: &ActorRef<Message>, ticket: u64, command: Command) {
@@ -221,15 +244,15 @@ impl State {
         let ticket =
             self.waiting.queue.find(id).filter(|waiter| !waiter.in_flight).map(|waiter| waiter.ticket);
         if let Some(waiter) = ticket.and_then(|ticket| self.waiting.queue.take(ticket)) {
-            let _ = waiter.answer.send(Ok(from_state(waiter.denial)));
+            self.let_go(waiter);
         }
     }
 
     /// The denial of one that would fit, but another one waits for the same account.
     fn taken_by_another(&self, command: &Command, (budget, subject): Account) -> Denial {
-        let tenant = &self.arguments.tenant;
+        let (tenant, time) = (&self.arguments.tenant, self.arguments.replica.now());
         let account =
-            self.arguments.replica.read(|ledger, _| ledger.account(now(), tenant, &budget, &subject));
+            self.arguments.replica.read(|ledger, _| ledger.account(time, tenant, &budget, &subject));
         let charges = match command {
             Command::Reserve { charges, .. } => charges.as_slice(),
             _ => &[],
@@ -277,13 +300,13 @@ fn from_state(denial: Denial) -> Decided {
     Decided { outcome: Outcome::Denied(denial), term: 0, index: 0 }
 }
 
-fn good_until(command: &Command) -> Instant {
+fn good_until(command: &Command, time: TimestampMs) -> Instant {
     let id = match command {
         Command::Reserve { id, .. } => *id,
         _ => return Instant::now(),
     };
     let stale = id.timestamp().saturating_add(RETENTION_MS - BEFORE_STALE_MS);
-    Instant::now() + Duration::from_millis(stale.since(now()))
+    Instant::now() + Duration::from_millis(stale.since(time))
 }
 
 /// What is left for the answer to get back.

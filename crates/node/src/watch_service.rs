@@ -16,7 +16,6 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
 use crate::key_set::{KeySet, KeySets};
-use crate::tenants::now;
 use crate::watchers::{Watcher, Watchers};
 
 /// Events that may wait for a slow watcher before it is let go. All there is at first fits in.
@@ -132,7 +131,7 @@ impl Watch {
     }
 
     fn ledger_time_ms(&self) -> u64 {
-        self.replica.read(|ledger, _| ledger.time()).max(now()).0
+        self.replica.read(|ledger, _| ledger.time()).max(self.replica.now()).0
     }
 
     fn send_changes(&mut self) -> Result<(), Over> {

@@ -10,7 +10,8 @@ use quorate_ledger::{
     ProviderState, Refusal,
 };
 use quorate_rpc::admin::{
-    DrainBackendRequest, DrainBackendResponse, ListAccountsRequest, ListAuditRequest, UndrainBackendRequest,
+    DrainBackendRequest, DrainBackendResponse, ListAccountsRequest, ListAuditRequest, ListNodesRequest,
+    UndrainBackendRequest,
 };
 use quorate_rpc::{Client, Providers, circuit};
 use quorate_testkit::Cluster;
@@ -317,4 +318,22 @@ async fn a_limit_that_changes_under_load_loses_no_request_and_judges_none_by_hal
         .unwrap()
         .violations;
     assert_eq!(violations, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_compare_their_clocks() {
+    let cluster = Cluster::start(3).await;
+    let admin = cluster.client().admin();
+    let compared = async {
+        loop {
+            let nodes = admin.list_nodes(ListNodesRequest {}).await.unwrap().nodes;
+            // One machine, one clock.
+            if nodes.len() == 3 && nodes.iter().all(|node| node.clock_offset_ms == Some(0) && !node.clock_off)
+            {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(TIMEOUT, compared).await.expect("all clocks are compared");
 }

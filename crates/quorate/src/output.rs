@@ -96,6 +96,11 @@ pub fn duration(ms: u64) -> String {
     }
 }
 
+/// `1 tenant`, `2 tenants`.
+pub fn counted(number: u64, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
+}
+
 /// Bytes in KiB, MiB or GiB.
 pub fn bytes(bytes: u64) -> String {
     match bytes {

@@ -5,8 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::{Config, SnapshotPolicy};
+use quorate_rpc::tls::Security;
 
+use crate::clock::Clock;
 use crate::error::OpenError;
+
+/// Far below what depends on clocks: ids may be 10 s ahead of the ledger's time, a probe's lease is 3 s. Far above what NTP
+/// leaves: some ten milliseconds.
+const CLOCK_OFFSET_MAX_MS: u64 = 500;
 
 /// Milliseconds. The defaults hold under flush stalls of several hundred.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +38,12 @@ pub struct ReplicaConfig {
     pub snapshot_every_entries: u64,
     /// Log entries kept behind a snapshot for followers that are a little behind.
     pub keep_entries: u64,
+    /// Where this node takes its time from.
+    pub clock: Clock,
+    /// A node whose clock is further from the others' does not lead if another one can.
+    pub clock_offset_max_ms: u64,
+    /// How the peers are spoken to.
+    pub security: Security,
 }
 
 impl ReplicaConfig {
@@ -43,6 +55,9 @@ impl ReplicaConfig {
             timers: Timers::default(),
             snapshot_every_entries: 20_000,
             keep_entries: 5_000,
+            clock: Clock::system(),
+            clock_offset_max_ms: CLOCK_OFFSET_MAX_MS,
+            security: Security::Plain,
         }
     }
 
@@ -50,6 +65,11 @@ impl ReplicaConfig {
     /// a follower listens to another candidate, whatever the clocks' drift.
     pub(crate) fn lease(&self) -> Duration {
         Duration::from_millis(self.timers.election_min_ms / 2)
+    }
+
+    /// So long a node whose clock is wrong, or not yet compared, leaves the leadership to others. Two tries of theirs.
+    pub(crate) fn clock_patience_ms(&self) -> u64 {
+        2 * self.timers.election_max_ms
     }
 
     /// Later on some nodes than on others, by up to a third: a snapshot takes time from the disk and the processors, and a

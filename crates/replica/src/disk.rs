@@ -10,9 +10,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::durable_file;
+use crate::end_mark::EndMark;
 use crate::frame::{Frame, damaged};
 use crate::types::{Entry, LogId, Vote, decode};
-use crate::writer::{Job, WaitingCommitted, Writer};
+use crate::writer::{Files, Job, WaitingCommitted, Writer};
 
 /// Jobs that may wait; openraft itself has only a few in flight.
 const QUEUE: usize = 4_096;
@@ -22,6 +23,8 @@ const CACHE_BYTES: u64 = 16 << 20;
 /// sled moves pages above a quarter of this to files of their own, which it never syncs. A page is rewritten whole, with
 /// up to twenty frames in it: they stay inside.
 const SEGMENT_BYTES: usize = 8 << 20;
+/// Beside sled's own files.
+pub(crate) const VOTE_COPY: &str = "vote";
 
 /// Keys of one group: its id, then what it is.
 #[derive(Debug, Clone, Copy)]
@@ -97,11 +100,12 @@ impl Disk {
     pub fn open(folder: &Path, group: u32) -> io::Result<(Self, Found)> {
         let keys = Keys { group };
         wait_until_let_go(&folder.join("db"))?;
-        let config = sled::Config::new().path(folder).cache_capacity(CACHE_BYTES).flush_every_ms(None);
-        let db = config.segment_size(SEGMENT_BYTES).open().map_err(sled_error)?;
+        let db = open_db(folder)?;
         let found = scan(&db, keys)?;
-        let vote_copy = folder.join("vote");
+        let vote_copy = folder.join(VOTE_COPY);
         check_vote(found.vote.as_ref(), durable_file::read(&vote_copy)?.as_ref())?;
+        check_end(found.last, EndMark::read(folder)?.flatten())?;
+        let mark = EndMark::open(folder, found.last)?;
         let file = File::options().read(true).write(true).open(folder.join("db"))?;
         sync_names(folder)?;
         let end = found.last.map_or(0, |last| last.index + 1);
@@ -110,8 +114,9 @@ impl Disk {
         let (queue, jobs) = sync_channel(QUEUE);
         let purge_below = found.purged.map_or(0, |purged| purged.index + 1);
         let committed = Arc::new(WaitingCommitted::default());
-        let bounds = (end, purge_below);
-        let writer = Writer::new(keys, db.clone(), file, vote_copy, stats.clone(), bounds, committed.clone());
+        let bounds = (found.last, purge_below);
+        let files = Files { db: file, vote_copy, mark };
+        let writer = Writer::new(keys, db.clone(), files, stats.clone(), bounds, committed.clone());
         let thread =
             std::thread::Builder::new().name("quorate-log".to_owned()).spawn(move || writer.run(&jobs))?;
         Ok((Self { keys, db, queue, thread: Some(thread), stats, committed }, found))
@@ -194,6 +199,11 @@ fn wait_until_let_go(db: &Path) -> io::Result<()> {
     Ok(())
 }
 
+pub(crate) fn open_db(folder: &Path) -> io::Result<sled::Db> {
+    let config = sled::Config::new().path(folder).cache_capacity(CACHE_BYTES).flush_every_ms(None);
+    config.segment_size(SEGMENT_BYTES).open().map_err(sled_error)
+}
+
 fn scan(db: &sled::Db, keys: Keys) -> io::Result<Found> {
     let mut found = Found {
         vote: get(db, keys.vote(), "vote")?,
@@ -221,8 +231,22 @@ fn scan(db: &sled::Db, keys: Keys) -> io::Result<Found> {
     Ok(found)
 }
 
+/// Is everything there that was acknowledged? See `end_mark.rs`.
+pub(crate) fn check_end(last: Option<LogId>, mark: Option<LogId>) -> io::Result<()> {
+    match mark.filter(|reached| Some(*reached) > last) {
+        None => Ok(()),
+        Some(reached) => {
+            let (from, to) = (last.map_or(0, |last| last.index + 1), reached.index);
+            let term = reached.committed_leader_id().term;
+            Err(damaged(format!(
+                "log entry {from} is missing; the log had reached entry {to} of term {term}"
+            )))
+        }
+    }
+}
+
 /// sled passes over what it cannot read. A node that has forgotten a vote could vote twice: hence the copy.
-fn check_vote(found: Option<&Vote>, copy: Option<&Vote>) -> io::Result<()> {
+pub(crate) fn check_vote(found: Option<&Vote>, copy: Option<&Vote>) -> io::Result<()> {
     match copy {
         Some(copy) if !found.is_some_and(|found| found >= copy) => {
             Err(damaged(format!("the vote of term {} is missing", copy.leader_id.term)))
@@ -231,7 +255,11 @@ fn check_vote(found: Option<&Vote>, copy: Option<&Vote>) -> io::Result<()> {
     }
 }
 
-fn get<T: serde::de::DeserializeOwned>(db: &sled::Db, key: [u8; 5], name: &str) -> io::Result<Option<T>> {
+pub(crate) fn get<T: serde::de::DeserializeOwned>(
+    db: &sled::Db,
+    key: [u8; 5],
+    name: &str,
+) -> io::Result<Option<T>> {
     let bytes = db.get(key).map_err(sled_error)?;
     let value = bytes.map(|bytes| decode(&bytes)).transpose();
     value.map_err(|error| damaged(format!("log key {name:?}: {error}")))
@@ -246,11 +274,17 @@ fn sync_names(folder: &Path) -> io::Result<()> {
     folder.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
 }
 
-/// sled's corruption is damage; everything else is what the operating system said.
+/// What sled cannot read is damage: it takes the flipped bits of a version for another version. Everything else is what the
+/// operating system said.
 pub(crate) fn sled_error(error: sled::Error) -> io::Error {
     match error {
+        sled::Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            damaged(format!("sled: {error}"))
+        }
         sled::Error::Io(error) => error,
-        sled::Error::Corruption { .. } | sled::Error::ReportableBug(_) => damaged(format!("sled: {error}")),
+        sled::Error::Corruption { .. } | sled::Error::ReportableBug(_) | sled::Error::Unsupported(_) => {
+            damaged(format!("sled: {error}"))
+        }
         other => io::Error::other(other.to_string()),
     }
 }

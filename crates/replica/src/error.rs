@@ -16,24 +16,34 @@ pub enum OpenError {
     #[error("data folder {folder} is in use by another process; stop it first", folder = .folder.display())]
     InUse { folder: PathBuf },
     #[error(
-        "data folder {folder} is damaged: {what}. Rebuild this node from its peers: stop it, move the folder away \
-         (keep it until the node is back), start it again with an empty folder",
+        "data folder {folder} is damaged: {what}. Rebuild this node from its peers: start it once with --rebuild \
+         (`quorate node --config FILE --rebuild`), which moves the folder aside; keep it until the node is back",
         folder = .folder.display()
     )]
     Damaged { folder: PathBuf, what: String },
-    #[error("data folder {folder}: {source}", folder = .folder.display())]
-    Io { folder: PathBuf, source: std::io::Error },
+    #[error(
+        "data folder {folder} is of no use any more: node {id} was removed from the cluster {cluster}. To take it in \
+         again, move the folder away, start it with an empty one, and give `quorate nodes add --id {id} --address \
+         HOST:PORT`",
+        folder = .folder.display()
+    )]
+    Removed { folder: PathBuf, id: u64, cluster: String },
+    #[error("cannot move data folder {folder} aside to {to}: {error}; is it a mount point? Empty it by hand then",
+        folder = .folder.display(), to = .to.display())]
+    Aside { folder: PathBuf, to: PathBuf, error: std::io::Error },
+    #[error("data folder {folder}: {error}", folder = .folder.display())]
+    Io { folder: PathBuf, error: std::io::Error },
     #[error("raft cannot start: {0}")]
     Raft(String),
 }
 
 impl OpenError {
-    pub(crate) fn io(folder: &Path, source: std::io::Error) -> Self {
-        match source.kind() {
+    pub(crate) fn io(folder: &Path, error: std::io::Error) -> Self {
+        match error.kind() {
             std::io::ErrorKind::InvalidData => {
-                Self::Damaged { folder: folder.to_owned(), what: source.to_string() }
+                Self::Damaged { folder: folder.to_owned(), what: error.to_string() }
             }
-            _ => Self::Io { folder: folder.to_owned(), source },
+            _ => Self::Io { folder: folder.to_owned(), error },
         }
     }
 
@@ -69,6 +79,14 @@ pub enum ReplicaError {
     OtherCluster { address: String, found: String, wanted: String },
     #[error("peer {address} is node {found}, not {wanted}; correct the peer list")]
     OtherNode { address: String, found: u64, wanted: u64 },
+    #[error("node {id} cannot lead: its clock is {seconds} s {side} the cluster's; see to its NTP, or name another node",
+        seconds = .ahead_ms.unsigned_abs() as f64 / 1e3, side = if *.ahead_ms < 0 { "behind" } else { "ahead of" })]
+    WrongClock { id: u64, ahead_ms: i64 },
+    #[error(
+        "node {id} was removed from the cluster {cluster}: it is no member any more, and its data folder is of no use. \
+         To take it in again, start it with an empty folder and give `quorate nodes add --id {id} --address HOST:PORT`"
+    )]
+    Removed { id: u64, cluster: String },
     #[error("no leader was confirmed by a quorum in time")]
     NoQuorum,
     #[error("replica has stopped: {0}")]

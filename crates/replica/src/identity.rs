@@ -1,7 +1,8 @@
 //! Whose data folder this is: written once, checked at every start.
 
 use std::fs::{self, File};
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -11,21 +12,26 @@ use crate::error::OpenError;
 const FILE: &str = "identity";
 const LOCK: &str = "lock";
 /// 2: commands and outcomes know of units, enforcement, keys and alerts. 3: of circuits.
-const FORMAT: u32 = 3;
+pub(crate) const FORMAT: u32 = 3;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Identity {
-    format: u32,
-    cluster: String,
-    node_id: u64,
+    pub format: u32,
+    pub cluster: String,
+    pub node_id: u64,
     /// Made with the folder: two folders of one node id differ in it.
     pub incarnation: [u8; 16],
 }
 
 impl Identity {
+    /// Whoever it belongs to.
+    pub fn of(folder: &Path) -> io::Result<Option<Self>> {
+        durable_file::read(&folder.join(FILE))
+    }
+
     /// `None`: the folder is new.
     pub fn read(folder: &Path, cluster: &str, node_id: u64) -> Result<Option<Self>, OpenError> {
-        let found = durable_file::read(&folder.join(FILE)).map_err(|error| OpenError::io(folder, error))?;
+        let found = Self::of(folder).map_err(|error| OpenError::io(folder, error))?;
         let Some(identity): Option<Self> = found else { return Ok(None) };
         let folder = folder.to_owned();
         if identity.format != FORMAT {
@@ -57,9 +63,37 @@ impl Identity {
 /// Held while the folder is open. The operating system gives it back when the process ends, however it ends.
 pub(crate) fn lock(folder: &Path) -> Result<File, OpenError> {
     let file = File::create(folder.join(LOCK)).map_err(|error| OpenError::io(folder, error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(fs::TryLockError::WouldBlock) => Err(OpenError::InUse { folder: folder.to_owned() }),
-        Err(fs::TryLockError::Error(error)) => Err(OpenError::io(folder, error)),
+    locked(folder, file.try_lock()).map(|()| file)
+}
+
+/// Keeps others from opening the folder while it is only looked at; changes nothing in it. `None`: nobody ever opened it.
+pub(crate) fn lock_shared(folder: &Path) -> Result<Option<File>, OpenError> {
+    match File::open(folder.join(LOCK)) {
+        Ok(file) => locked(folder, file.try_lock_shared()).map(|()| Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(OpenError::io(folder, error)),
     }
+}
+
+fn locked(folder: &Path, tried: Result<(), fs::TryLockError>) -> Result<(), OpenError> {
+    tried.map_err(|error| match error {
+        fs::TryLockError::WouldBlock => OpenError::InUse { folder: folder.to_owned() },
+        fs::TryLockError::Error(error) => OpenError::io(folder, error),
+    })
+}
+
+/// Renames the data folder, so that the node starts with an empty one and is rebuilt from its peers. False: there is none.
+///
+/// # Errors
+/// A running process uses the folder, or it cannot be renamed.
+pub fn set_aside(folder: &Path, to: PathBuf) -> Result<bool, OpenError> {
+    if !folder.exists() {
+        return Ok(false);
+    }
+    // Goes with the folder.
+    let lock = lock(folder)?;
+    let renamed = fs::rename(folder, &to);
+    drop(lock);
+    let aside = |error| OpenError::Aside { folder: folder.to_owned(), to, error };
+    renamed.map(|()| true).map_err(aside)
 }

@@ -193,6 +193,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     {
         let entries: Vec<Entry> = entries.into_iter().collect();
         let encoded = entries.iter().map(encode_entry).collect::<io::Result<Vec<_>>>()?;
+        let last = entries.last().map(|entry| entry.log_id);
         {
             let durable_end = self.disk.durable_end();
             let mut state = self.state.write();
@@ -202,7 +203,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 state.tail.push(entry, bytes.len(), durable_end);
             }
         }
-        self.disk.submit(Job::Append { entries: encoded, callback })
+        self.disk.submit(Job::Append { entries: encoded, last, callback })
     }
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> io::Result<()> {
@@ -213,7 +214,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             state.last = state.last.min(last_log_id);
             state.first = state.first.filter(|first| *first < keep);
         }
-        self.wait(|done| Job::TruncateAfter { index: last_log_id.map(|last| last.index), done }).await
+        self.wait(|done| Job::TruncateAfter { keep: last_log_id, done }).await
     }
 
     async fn purge(&mut self, log_id: LogId) -> io::Result<()> {

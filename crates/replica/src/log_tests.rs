@@ -190,6 +190,35 @@ async fn damage_is_found_and_named() {
     assert!(vote.starts_with("log key \"vote\": "), "{vote}");
 }
 
+/// sled takes a damaged end for a write that was cut off. What was acknowledged was not cut off.
+#[tokio::test]
+async fn an_acknowledged_end_that_sled_passes_over_is_missed() {
+    let (folder, killed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut log = LogStore::open(folder.path(), 0).unwrap();
+    for first in [0, 10, 20] {
+        append(&mut log, (first..first + 10).map(|index| entry(index, 100)).collect()).await;
+    }
+    // Not closed: a log that is has a summary, in which sled misses what is gone.
+    for entry in std::fs::read_dir(folder.path()).unwrap().map(Result::unwrap) {
+        if entry.file_type().unwrap().is_file() {
+            std::fs::copy(entry.path(), killed.path().join(entry.file_name())).unwrap();
+        }
+    }
+    let db = killed.path().join("db");
+    let mut bytes = std::fs::read(&db).unwrap();
+    let used = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    bytes[used - 100] ^= 1;
+    std::fs::write(&db, bytes).unwrap();
+    for _ in 0..2 {
+        let error = LogStore::open(killed.path(), 0).unwrap_err().to_string();
+        assert_eq!(error, "log entry 20 is missing; the log had reached entry 29 of term 1");
+    }
+    // A folder of an earlier release has no mark; it gets one.
+    std::fs::remove_file(killed.path().join("end")).unwrap();
+    assert_eq!(LogStore::open(killed.path(), 0).unwrap().disk().durable_end(), 20);
+    assert!(killed.path().join("end").exists());
+}
+
 #[tokio::test]
 async fn large_frames_stay_in_the_file_that_is_synced_and_purging_gives_room_back() {
     let folder = tempfile::tempdir().unwrap();

@@ -14,7 +14,8 @@ use openraft::raft::{
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use quorate_rpc::raft::raft_client::RaftClient;
-use quorate_rpc::raft::{RaftMessage, RaftMessageKind as Kind};
+use quorate_rpc::raft::{ClockRequest, RaftMessage, RaftMessageKind as Kind};
+use quorate_rpc::tls::Security;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
@@ -39,6 +40,8 @@ pub(crate) struct Sender {
     pub cluster: Arc<str>,
     pub group: u32,
     pub node_id: u64,
+    /// How the peers are spoken to.
+    pub security: Security,
 }
 
 impl Sender {
@@ -78,7 +81,7 @@ pub(crate) struct Connection {
 
 impl Connection {
     pub fn new(sender: Sender, target: u64, address: &str) -> Self {
-        let channel = quorate_rpc::endpoint(address).map(|endpoint| endpoint.connect_lazy());
+        let channel = quorate_rpc::channel(address, &sender.security);
         Self { sender, target, channel: channel.map_err(|error| error.to_string()) }
     }
 
@@ -98,6 +101,13 @@ impl Connection {
         let mut client = self.client()?;
         let response = within(timeout, client.call(self.sender.message(self.target, kind, payload))).await?;
         decode(&response.into_inner().payload).map_err(|error| Status::internal(error.to_string()))
+    }
+
+    /// The peer's wall clock in milliseconds; 0 if it does not say.
+    pub async fn clock(&self, timeout: Duration) -> Result<u64, Status> {
+        let mut client = self.client()?;
+        let request = ClockRequest { cluster: self.sender.cluster.to_string(), to_node: self.target };
+        Ok(within(timeout, client.clock(request)).await?.into_inner().clock_ms)
     }
 
     async fn call<Q: Serialize, R: DeserializeOwned>(

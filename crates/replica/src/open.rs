@@ -12,11 +12,13 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::clock::{Clocks, compare};
 use crate::config::ReplicaConfig;
 use crate::disk::{Disk, DiskStats};
 use crate::error::OpenError;
 use crate::identity::{self, Identity};
 use crate::log_store::LogStore;
+use crate::membership::finish_what_is_left;
 use crate::network::{Network, Sender};
 use crate::replica::Replica;
 use crate::snapshot::SnapshotFolder;
@@ -26,7 +28,7 @@ use crate::status::{Role, Status, status_of};
 use crate::types::Raft;
 
 /// The only group so far. Its number stands in every message and key, so that others can follow.
-const GROUP: u32 = 0;
+pub(crate) const GROUP: u32 = 0;
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 const CLOSE_AGAIN: Duration = Duration::from_millis(2);
 /// From one change of the status to the look for the next.
@@ -38,6 +40,7 @@ pub(crate) struct Inner {
     pub raft: Raft,
     pub state_machine: StateMachine,
     pub config: ReplicaConfig,
+    pub clocks: Clocks,
     pub standing: StandingFile,
     pub status: watch::Receiver<Status>,
     pub disk_stats: Arc<DiskStats>,
@@ -46,6 +49,8 @@ pub(crate) struct Inner {
     pub transfer_term: AtomicU64,
     /// One change of membership at a time.
     pub changing: tokio::sync::Mutex<()>,
+    /// When a leader was heard last, or this node started.
+    pub heard: Mutex<Instant>,
     /// True from `shutdown` on: streams from peers end, so that a server can end.
     pub stopping: watch::Sender<bool>,
     /// Taken by `shutdown`, which waits until the last user has let go of them.
@@ -56,7 +61,7 @@ struct Open {
     disk: Arc<Disk>,
     /// Closing it lets another process open the folder.
     lock: File,
-    follower: JoinHandle<()>,
+    tasks: [JoinHandle<()>; 3],
 }
 
 impl std::fmt::Debug for Inner {
@@ -70,20 +75,20 @@ impl Inner {
         self.open.lock().as_ref().map_or(0, |open| open.disk.size_on_disk())
     }
 
-    /// Elections only with the right to vote.
+    /// Elections only with the right to vote, and with a clock that is right, if there is another way to get a leader.
     pub fn refresh_elections(&self) {
         let applied = self.state_machine.applied().read().last.map_or(0, |last| last.index);
-        self.raft.runtime_config().elect(self.standing.get().may_vote(applied));
+        self.raft.runtime_config().elect(self.standing.get().may_vote(applied) && self.clocks.may_stand());
     }
 }
 
 /// What was read from the folder.
-struct Folder {
+pub(crate) struct Folder {
     lock: File,
     identity: Identity,
-    log: LogStore,
-    state_machine: StateMachine,
-    standing: StandingFile,
+    pub log: LogStore,
+    pub state_machine: StateMachine,
+    pub standing: StandingFile,
 }
 
 impl Replica {
@@ -95,8 +100,12 @@ impl Replica {
     pub async fn open(config: ReplicaConfig) -> Result<Self, OpenError> {
         let raft_config = config.for_raft()?;
         let folder = open_folder(&config).await?;
-        let sender =
-            Sender { cluster: config.cluster.as_str().into(), group: GROUP, node_id: config.node_id };
+        let sender = Sender {
+            cluster: config.cluster.as_str().into(),
+            group: GROUP,
+            node_id: config.node_id,
+            security: config.security.clone(),
+        };
         let pristine = folder.log.is_pristine();
         let disk = folder.log.disk().clone();
         let state_machine = folder.state_machine.clone();
@@ -104,6 +113,8 @@ impl Replica {
         let raft = Raft::new(config.node_id, raft_config, network, folder.log, state_machine.clone()).await;
         let raft = raft.map_err(|error| OpenError::damaged(&config.data_dir, error.to_string()))?;
         let (status_sender, status) = watch::channel(status_of(&raft));
+        let clocks =
+            Clocks::new(config.clock.clone(), config.clock_offset_max_ms, config.clock_patience_ms());
         let lease = if pristine { Duration::ZERO } else { config.lease() };
         let inner = Arc::new(Inner {
             sender,
@@ -111,18 +122,22 @@ impl Replica {
             raft,
             state_machine,
             config,
+            clocks,
             standing: folder.standing,
             status,
             disk_stats: disk.stats(),
             votes_from: Instant::now() + lease,
             transfer_term: AtomicU64::new(0),
             changing: tokio::sync::Mutex::new(()),
+            heard: Mutex::new(Instant::now()),
             stopping: watch::Sender::new(false),
             open: Mutex::new(None),
         });
         inner.refresh_elections();
         let follower = tokio::spawn(follow(Arc::downgrade(&inner), status_sender));
-        *inner.open.lock() = Some(Open { disk, lock: folder.lock, follower });
+        let comparing = tokio::spawn(compare(Arc::downgrade(&inner)));
+        let finisher = tokio::spawn(finish_what_is_left(Arc::downgrade(&inner)));
+        *inner.open.lock() = Some(Open { disk, lock: folder.lock, tasks: [follower, comparing, finisher] });
         Ok(Self { inner })
     }
 
@@ -132,8 +147,8 @@ impl Replica {
         if let Err(error) = self.inner.raft.shutdown().await {
             tracing::warn!(%error, "raft did not stop cleanly");
         }
-        let Some(Open { disk, lock, follower }) = self.inner.open.lock().take() else { return };
-        follower.abort();
+        let Some(Open { disk, lock, tasks }) = self.inner.open.lock().take() else { return };
+        tasks.iter().for_each(JoinHandle::abort);
         let deadline = Instant::now() + CLOSE_TIMEOUT;
         while Arc::strong_count(&disk) > 1 && Instant::now() < deadline {
             tokio::time::sleep(CLOSE_AGAIN).await;
@@ -149,7 +164,7 @@ impl Replica {
     }
 }
 
-async fn open_folder(config: &ReplicaConfig) -> Result<Folder, OpenError> {
+pub(crate) async fn open_folder(config: &ReplicaConfig) -> Result<Folder, OpenError> {
     let (config, folder) = (config.clone(), config.data_dir.clone());
     let opened = tokio::task::spawn_blocking(move || read_folder(&config)).await;
     // sled may panic on what it does not expect to find.
@@ -170,6 +185,10 @@ fn read_folder(config: &ReplicaConfig) -> Result<Folder, OpenError> {
     let snapshots = SnapshotFolder::open(folder.join("snapshots")).map_err(io)?;
     let state_machine = StateMachine::open(snapshots).map_err(io)?;
     let standing = StandingFile::open(folder).map_err(io)?;
+    if standing.get() == Standing::Removed {
+        let (folder, cluster) = (folder.to_owned(), config.cluster.clone());
+        return Err(OpenError::Removed { folder, id: config.node_id, cluster });
+    }
     check_parts(folder, identity.is_some(), &log, &state_machine, &standing)?;
     let identity = match identity {
         Some(identity) => identity,

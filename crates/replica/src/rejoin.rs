@@ -7,13 +7,14 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use openraft::async_runtime::WatchReceiver as _;
-use openraft::{BasicNode, ChangeMembers, LogIdOptionExt as _};
+use openraft::{BasicNode, ChangeMembers};
+use quorate_ledger::AuditAction;
 use quorate_rpc::raft::RaftMessageKind as Kind;
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use crate::error::ReplicaError;
+use crate::membership::NEARLY_THERE;
 use crate::network::Connection;
 use crate::replica::Replica;
 use crate::standing::Standing;
@@ -22,9 +23,7 @@ use crate::types::LogId;
 
 /// Above the leader's own: it answers even if its change is stuck.
 const ASK_TIMEOUT: Duration = Duration::from_secs(8);
-const CHANGE_TIMEOUT: Duration = Duration::from_secs(5);
-/// So close to the end of the log, a learner does not hold up commits as a voter.
-const NEARLY_THERE: u64 = 1_000;
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(7);
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct RejoinRequest {
@@ -51,20 +50,28 @@ pub(crate) enum RejoinAnswer {
 }
 
 impl Replica {
-    /// One attempt; true when this node is a full member.
-    pub(crate) async fn come_back(&self, peers: &[Peer]) -> Result<bool, ReplicaError> {
-        let Some(address) = peers.iter().find(|peer| peer.id == self.node_id()).map(|me| me.address.clone())
-        else {
-            return Ok(false);
-        };
+    /// One attempt, at whichever of these leads; true when this node is a full member. What it waits for is logged when it
+    /// becomes another than `told`.
+    pub(crate) async fn come_back(
+        &self,
+        address: &str,
+        known: &[Peer],
+        told: &mut String,
+    ) -> Result<bool, ReplicaError> {
         let standing = self.inner.standing.get();
         let applied = self.read(|_, point| point.index);
         let caught_up = standing != Standing::New && standing.may_vote(applied);
         if standing != Standing::New && !caught_up {
             return Ok(false);
         }
+        // The leader cannot be asked if that is this node itself, by the votes of the others.
+        let is_voter = self.committed_membership().is_some() && self.view().voters.contains(&self.node_id());
+        if caught_up && is_voter {
+            return self.is_back();
+        }
+        let address = address.to_owned();
         let request = RejoinRequest { address, incarnation: self.inner.incarnation, caught_up };
-        for peer in peers.iter().filter(|peer| peer.id != self.node_id()) {
+        for peer in known {
             let connection = Connection::new(self.inner.sender.clone(), peer.id, &peer.address);
             let Ok(answer) = connection.ask(Kind::Rejoin, &request, ASK_TIMEOUT).await else { continue };
             match answer {
@@ -73,19 +80,25 @@ impl Replica {
                     self.set_standing(Standing::Rebuilding { term, index })?;
                     return Ok(false);
                 }
-                RejoinAnswer::Voter => {
-                    info!("rebuilt; this node is a full member again");
-                    self.set_standing(Standing::Member)?;
-                    return Ok(true);
-                }
+                RejoinAnswer::Voter => return self.is_back(),
                 RejoinAnswer::Duplicate { address } => {
                     return Err(ReplicaError::DuplicateNode { id: self.node_id(), address });
                 }
                 RejoinAnswer::NotLeader => {}
-                RejoinAnswer::NotYet(why) => info!(%why, "the leader cannot take this node in yet"),
+                RejoinAnswer::NotYet(why) if why == *told => {}
+                RejoinAnswer::NotYet(why) => {
+                    warn!("the leader cannot take this node in yet: {why}");
+                    *told = why;
+                }
             }
         }
         Ok(false)
+    }
+
+    fn is_back(&self) -> Result<bool, ReplicaError> {
+        info!("rebuilt; this node is a full member");
+        self.set_standing(Standing::Member)?;
+        Ok(true)
     }
 
     /// What the leader does for a node with a new folder.
@@ -94,7 +107,7 @@ impl Replica {
             return RejoinAnswer::NotLeader;
         }
         let Ok(_changing) = self.inner.changing.try_lock() else {
-            return RejoinAnswer::NotYet("another node is being taken in".to_owned());
+            return RejoinAnswer::NotYet("a change of the membership is under way".to_owned());
         };
         let work = async {
             if request.caught_up {
@@ -103,6 +116,7 @@ impl Replica {
             if let Some(address) = self.other_with_id(id, &request.incarnation).await {
                 return Ok(RejoinAnswer::Duplicate { address });
             }
+            self.may_come_back(id, &request.address).await?;
             let removed = self.remove(id).await?;
             let node = BasicNode::new(&request.address);
             self.inner.raft.add_learner(id, node, false).await.map_err(|error| error.to_string())?;
@@ -112,6 +126,31 @@ impl Replica {
         let done = tokio::time::timeout(CHANGE_TIMEOUT, work).await;
         let done = done.unwrap_or_else(|_| Err("no quorum agreed in time".to_owned()));
         done.unwrap_or_else(RejoinAnswer::NotYet)
+    }
+
+    /// Only a member may, or one that a leader had begun to take in again. It is noted in the audit log, unless a member
+    /// runs an older release, which could not read that.
+    async fn may_come_back(&self, id: u64, address: &str) -> Result<(), String> {
+        self.linearize().await.map_err(|error| error.to_string())?;
+        let survey = self.survey().await;
+        let view = &survey.view;
+        if view.members.contains_key(&id) {
+            if view.voters.contains(&id) {
+                view.quorum_of(&view.voters_without(id)).map_err(|error| error.to_string())?;
+            }
+        } else if !self.is_coming_back(id) {
+            return Err(format!(
+                "node {id} is no member of cluster {}. An operator has to add it: `quorate nodes add --id {id} --address \
+                 {address}`, or, in the place of node N, `quorate nodes replace N --id {id} --address {address}`",
+                self.inner.sender.cluster
+            ));
+        }
+        if survey.all_can_read().is_ok() {
+            let recorded =
+                self.record(AuditAction::RejoinNode, id, address.to_owned(), "the node itself").await;
+            recorded.map_err(|error| error.to_string())?;
+        }
+        Ok(())
     }
 
     /// The address where the node with this id runs, if that is another one.
@@ -125,48 +164,33 @@ impl Replica {
 
     /// The committed log entry since which the node is no member.
     async fn remove(&self, id: u64) -> Result<LogId, String> {
-        let (effective, is_node, is_voter) = {
-            let metrics = self.inner.raft.metrics();
-            let metrics = metrics.borrow_watched();
-            let membership = metrics.membership_config.membership();
-            let is_voter = membership.voter_ids().any(|voter| voter == id);
-            (*metrics.membership_config.log_id(), membership.get_node(&id).is_some(), is_voter)
-        };
+        let view = self.view();
         let ids = BTreeSet::from([id]);
-        let change = match (is_node, is_voter) {
+        let change = match (view.members.contains_key(&id), view.voters.contains(&id)) {
             (_, true) => ChangeMembers::RemoveVoters(ids),
             (true, false) => ChangeMembers::RemoveNodes(ids),
+            // Was it committed? Whatever this leader had found in its log is: its reads are linearizable.
             (false, false) => {
-                // Was it committed? After this, whatever this leader has found in its log is.
-                self.linearize().await.map_err(|error| error.to_string())?;
-                let applied = self.read(|_, point| point.index);
-                return effective
-                    .filter(|log_id| log_id.index <= applied)
-                    .ok_or_else(|| "a change is under way".to_owned());
+                return self.committed_membership().ok_or_else(|| "a change is under way".to_owned());
             }
         };
-        let changed = self.inner.raft.change_membership(change, false).await;
-        changed.map(|response| response.log_id).map_err(|error| error.to_string())
+        self.change_members(change).await.map_err(|error| error.to_string())
     }
 
     async fn promote(&self, id: u64) -> Result<RejoinAnswer, String> {
         self.linearize().await.map_err(|error| error.to_string())?;
-        let (last, matched, is_voter) = {
-            let metrics = self.inner.raft.metrics();
-            let metrics = metrics.borrow_watched();
-            let matched = metrics.replication.as_ref().and_then(|progress| progress.get(&id).copied());
-            let is_voter = metrics.membership_config.membership().voter_ids().any(|voter| voter == id);
-            (metrics.last_log_index, matched, is_voter)
-        };
-        if is_voter {
+        let view = self.view();
+        if !view.members.contains_key(&id) {
+            return Err(format!("node {id} is no member"));
+        }
+        let Some((matched, last)) = self.progress_of(id) else { return Ok(RejoinAnswer::NotLeader) };
+        if view.voters.contains(&id) {
             return Ok(RejoinAnswer::Voter);
         }
-        let matched = matched.flatten().next_index();
-        if matched + NEARLY_THERE < last.unwrap_or(0) {
-            return Err(format!("its log is at {matched}, the leader's at {}", last.unwrap_or(0)));
+        if matched + NEARLY_THERE < last {
+            return Err(format!("its log is at {matched}, the leader's at {last}"));
         }
         let change = ChangeMembers::AddVoterIds(BTreeSet::from([id]));
-        let changed = self.inner.raft.change_membership(change, true).await;
-        changed.map(|_| RejoinAnswer::Voter).map_err(|error| error.to_string())
+        self.change_members(change).await.map(|_| RejoinAnswer::Voter).map_err(|error| error.to_string())
     }
 }

@@ -1,7 +1,7 @@
 //! The replicated ledger of one group: propose batches, read what is applied, follow who leads.
 
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use openraft::Instant as _;
 use openraft::ServerState;
@@ -9,11 +9,15 @@ use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
 use openraft::raft::ReadPolicy;
 use quorate_ledger::{Command, Ledger, Outcome, TimestampMs};
+use quorate_rpc::ClientError;
 use quorate_rpc::raft::raft_server::RaftServer;
+use serde::Serialize;
 use std::sync::Arc;
 use tokio::sync::watch;
 use tonic::Status as Refused;
+use tonic::transport::Channel;
 
+use crate::clock::ClockReport;
 use crate::error::{ProposeError, ReplicaError};
 use crate::network::MESSAGE_MAX_BYTES;
 use crate::open::Inner;
@@ -27,7 +31,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(3);
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Where something stands in the log.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct ReadPoint {
     pub term: u64,
     pub index: u64,
@@ -38,7 +42,7 @@ pub struct ReadPoint {
 pub struct Applied {
     pub term: u64,
     pub index: u64,
-    /// The leader's clock. The ledger may have used a later time.
+    /// The leader's time, see [`Replica::now`]. The ledger may have used a later one.
     pub at: TimestampMs,
     /// One for each command, in their order.
     pub outcomes: Vec<Outcome>,
@@ -65,12 +69,20 @@ impl Replica {
         self.inner.sender.node_id
     }
 
+    /// A channel to a peer, secured like the replica's own.
+    ///
+    /// # Errors
+    /// The address is none.
+    pub fn channel(&self, address: &str) -> Result<Channel, ClientError> {
+        quorate_rpc::channel(address, &self.inner.sender.security)
+    }
+
     /// Applies the commands, in their order, as one log entry. Several calls may be under way at once.
     ///
     /// # Errors
     /// See [`ProposeError`]: some leave the effect unknown.
     pub async fn propose(&self, commands: Vec<Command>) -> Result<Applied, ProposeError> {
-        let at = now();
+        let at = self.inner.clocks.stamp();
         let batch = Batch::new(at, commands).map_err(|error| ProposeError::Stopped(error.to_string()))?;
         let (bytes, max) = (batch.encoded_bytes(), BATCH_MAX_BYTES);
         if bytes > max {
@@ -92,6 +104,16 @@ impl Replica {
             }
             Err(RaftError::Fatal(fatal)) => Err(ProposeError::Stopped(fatal.to_string())),
         }
+    }
+
+    /// The time with which this node would stamp a batch: its clock, unless that has jumped and nobody has confirmed it.
+    pub fn now(&self) -> TimestampMs {
+        self.inner.clocks.now()
+    }
+
+    /// This node's clock beside those of its peers.
+    pub fn clock_report(&self) -> ClockReport {
+        self.inner.clocks.report()
     }
 
     /// A look at what this node has applied, which may be old. The ledger is locked meanwhile: be brief.
@@ -180,7 +202,7 @@ impl Replica {
     /// Hands the leadership to `to`, or to the voter that is furthest along; returns when another leads.
     ///
     /// # Errors
-    /// This node does not lead, there is nobody else, or nobody took over in time.
+    /// This node does not lead, there is nobody else, the clock of `to` is wrong, or nobody took over in time.
     pub async fn transfer_leadership(&self, to: Option<u64>) -> Result<u64, ReplicaError> {
         let mut status = self.status();
         let (role, leader, term) = {
@@ -190,7 +212,10 @@ impl Replica {
         if role != Role::Leader {
             return Err(ReplicaError::NotLeader { leader });
         }
-        let to = to.or_else(|| self.best_successor());
+        if let Some((id, ahead_ms)) = to.and_then(|id| Some((id, self.inner.clocks.wrong_by(id)?))) {
+            return Err(ReplicaError::WrongClock { id, ahead_ms });
+        }
+        let to = to.or_else(|| self.right_successor()).or_else(|| self.successor(|_| true));
         let to = to.ok_or_else(|| ReplicaError::Peers("there is no other voter".to_owned()))?;
         self.inner.transfer_term.store(term, Ordering::Release);
         let told = self.inner.raft.trigger().transfer_leader(to).await;
@@ -203,10 +228,17 @@ impl Replica {
         }
     }
 
-    fn best_successor(&self) -> Option<u64> {
+    /// The voter that is furthest along among those whose clock is known to be right.
+    pub(crate) fn right_successor(&self) -> Option<u64> {
+        let right = self.inner.clocks.right_peers();
+        self.successor(|id| right.contains(&id))
+    }
+
+    fn successor(&self, suits: impl Fn(u64) -> bool) -> Option<u64> {
         let metrics = self.inner.raft.metrics();
         let metrics = metrics.borrow_watched();
         let voters = metrics.membership_config.membership().voter_ids().filter(|id| *id != self.node_id());
+        let voters = voters.filter(|id| suits(*id));
         let replication = metrics.replication.as_ref();
         let matched = |id: &u64| {
             let progress = replication.and_then(|progress| progress.get(id));
@@ -263,10 +295,12 @@ impl Replica {
         }
         Ok(())
     }
-}
 
-/// The leader's clock, with which it stamps batches.
-fn now() -> TimestampMs {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    TimestampMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    /// Not with a wrong clock, when a leader asks.
+    pub(crate) fn may_take_over(&self) -> Result<(), Refused> {
+        match self.inner.clocks.is_off() {
+            false => Ok(()),
+            true => Err(Refused::failed_precondition("this node's clock is off; it does not lead")),
+        }
+    }
 }

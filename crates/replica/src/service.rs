@@ -1,17 +1,23 @@
 //! What peers ask of this node.
 
 use std::future::{Future, ready};
+use std::time::Instant;
 
 use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt as _};
 use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest, VoteRequest};
 use quorate_rpc::raft::raft_server::Raft as RaftService;
-use quorate_rpc::raft::{IdentifyRequest, IdentifyResponse, RaftMessage, RaftMessageKind as Kind};
+use quorate_rpc::raft::{
+    ClockRequest, ClockResponse, IdentifyRequest, IdentifyResponse, RaftMember, RaftMessage,
+    RaftMessageKind as Kind,
+};
 use serde::de::DeserializeOwned;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::membership::{LOG_VERSION, MembershipQuestion};
 use crate::replica::Replica;
 use crate::snapshot_stream::receive_snapshot;
+use crate::status::Member;
 use crate::types::{Snapshot, TypeConfig, Vote, decode, encode};
 
 #[derive(Debug, Clone)]
@@ -37,7 +43,13 @@ impl Service {
         self.check(message)?;
         let append: AppendEntriesRequest<TypeConfig> = read(message)?;
         self.replica.may_append(&append.vote)?;
+        self.heard();
         Ok(append)
+    }
+
+    /// A leader still thinks of this node.
+    fn heard(&self) {
+        *self.replica.inner.heard.lock() = Instant::now();
     }
 
     /// A request for a vote that this node may answer.
@@ -102,12 +114,18 @@ impl RaftService for Service {
             }
             Kind::TransferLeader => {
                 self.replica.may_vote()?;
+                self.replica.may_take_over()?;
                 let transfer: TransferLeaderRequest<TypeConfig> = read(&message)?;
                 self.answer(&message, &raft.handle_transfer_leader(transfer).await.map_err(stopped)?)
             }
             Kind::Found => self.answer(&message, &self.replica.be_founded(&read(&message)?).await?),
             Kind::Rejoin => {
                 self.answer(&message, &self.replica.take_in(message.from_node, read(&message)?).await)
+            }
+            Kind::Invite => self.answer(&message, &self.replica.be_invited(&read(&message)?)?),
+            Kind::Membership => {
+                let MembershipQuestion {} = read(&message)?;
+                self.answer(&message, &self.replica.membership_of(message.from_node).await)
             }
             kind => Err(Status::invalid_argument(format!("{kind:?} is no single call"))),
         };
@@ -145,6 +163,7 @@ impl RaftService for Service {
         self.check(&first)?;
         let vote: Vote = read(&first)?;
         self.replica.may_append(&vote)?;
+        self.heard();
         let folder = self.replica.inner.state_machine.folder();
         let (meta, file) = tokio::select! {
             received = receive_snapshot(folder, &mut messages) => received?,
@@ -153,9 +172,22 @@ impl RaftService for Service {
         let path = file.path.clone();
         let installed =
             self.replica.inner.raft.install_full_snapshot(vote, Snapshot { meta, snapshot: file }).await;
+        self.heard();
         // Still there only if raft did not want it.
         let _ = std::fs::remove_file(path);
         self.answer(&first, &installed.map_err(stopped)?).map(Response::new)
+    }
+
+    async fn clock(&self, request: Request<ClockRequest>) -> Result<Response<ClockResponse>, Status> {
+        let ClockRequest { cluster, to_node } = request.into_inner();
+        let (me, clock) = (&self.replica.inner.sender, &self.replica.inner.clocks.clock);
+        if cluster != *me.cluster || to_node != me.node_id {
+            return Err(Status::failed_precondition(format!(
+                "this is node {} of cluster {}; the question is for node {to_node} of cluster {cluster}",
+                me.node_id, me.cluster
+            )));
+        }
+        Ok(Response::new(ClockResponse { clock_ms: u64::try_from(clock.wall_ms()).unwrap_or(0) }))
     }
 
     async fn identify(
@@ -164,12 +196,16 @@ impl RaftService for Service {
     ) -> Result<Response<IdentifyResponse>, Status> {
         drop(request);
         let inner = &self.replica.inner;
+        let members = self.replica.status().borrow().members.clone().into_iter();
+        let member = |member: Member| RaftMember { id: member.peer.id, address: member.peer.address };
         Ok(Response::new(IdentifyResponse {
             cluster: inner.sender.cluster.to_string(),
             node_id: inner.sender.node_id,
             incarnation: inner.incarnation.to_vec().into(),
             initialized: self.replica.is_initialized().await,
             has_leader: self.replica.status().borrow().leader.is_some(),
+            log_version: LOG_VERSION,
+            members: members.map(member).collect(),
         }))
     }
 }

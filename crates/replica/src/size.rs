@@ -53,6 +53,7 @@ pub fn size_bound(command: &Command) -> usize {
             }
             Command::ClaimProbe { backend, model, holder, .. } => backend.len() + model.len() + holder.len(),
             Command::DrainProvider { backend, by, .. } => backend.len() + by.len(),
+            Command::RecordChange { subject, detail, by, .. } => subject.len() + detail.len() + by.len(),
         }
 }
 

@@ -88,10 +88,18 @@ impl SnapshotFolder {
         sizes.map(|metadata| metadata.len()).sum()
     }
 
-    /// By index, oldest first.
     fn paths(&self) -> io::Result<Vec<PathBuf>> {
+        Self::files(&self.folder)
+    }
+
+    /// By index, oldest first.
+    pub fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
         let mut paths = Vec::new();
-        for entry in fs::read_dir(&self.folder)? {
+        let entries = match fs::read_dir(folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(paths),
+            entries => entries?,
+        };
+        for entry in entries {
             let path = entry?.path();
             if path.extension().is_some_and(|extension| extension == SUFFIX) {
                 paths.push(path);

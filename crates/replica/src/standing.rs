@@ -6,6 +6,7 @@
 //! committed change of membership, and then takes it in again as a learner (Raft thesis, chapter 4). From the removal at
 //! `index` on, no quorum counts on what the node had promised before; whoever is elected without that entry in its log
 //! is older than `term`. So the node takes entries of `term` or later only, and votes only when it has applied `index`.
+//! A node that never was a member comes in the same way, without the removal.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,12 +28,14 @@ pub(crate) enum Standing {
         index: u64,
     },
     Member,
+    /// Removed from the cluster by an operator: the folder is of no use any more.
+    Removed,
 }
 
 impl Standing {
     pub fn may_append(self, term: u64) -> bool {
         match self {
-            Self::New => false,
+            Self::New | Self::Removed => false,
             Self::Rebuilding { term: floor, .. } => term >= floor,
             Self::Member => true,
         }
@@ -41,7 +44,7 @@ impl Standing {
     /// In elections: for others and for itself.
     pub fn may_vote(self, applied: u64) -> bool {
         match self {
-            Self::New => false,
+            Self::New | Self::Removed => false,
             Self::Rebuilding { index, .. } => applied >= index,
             Self::Member => true,
         }
@@ -71,5 +74,30 @@ impl StandingFile {
         durable_file::write(&self.path, &standing)?;
         *self.now.write() = standing;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{decode, encode};
+
+    /// A folder of an earlier release is read as it was meant.
+    #[test]
+    fn its_form_on_disk_stays() {
+        for (standing, bytes) in [
+            (Standing::New, vec![0]),
+            (Standing::Rebuilding { term: 2, index: 7 }, vec![1, 2, 7]),
+            (Standing::Member, vec![2]),
+            (Standing::Removed, vec![3]),
+        ] {
+            assert_eq!(encode(&standing).unwrap(), bytes);
+            assert_eq!(decode::<Standing>(&bytes).unwrap(), standing);
+        }
+    }
+
+    #[test]
+    fn who_was_removed_promises_nothing() {
+        assert!(!Standing::Removed.may_append(u64::MAX) && !Standing::Removed.may_vote(u64::MAX));
     }
 }

@@ -22,6 +22,7 @@ use tokio::sync::oneshot;
 
 use crate::disk::{DiskStats, Keys, sled_error};
 use crate::durable_file;
+use crate::end_mark::EndMark;
 use crate::frame::{Frame, FrameBuilder};
 use crate::types::{LogId, TypeConfig, Vote, encode};
 
@@ -38,6 +39,8 @@ const REMOVED_MAX: usize = 16;
 pub(crate) enum Job {
     Append {
         entries: Vec<(u64, Vec<u8>)>,
+        /// Of the last of them.
+        last: Option<LogId>,
         callback: IOFlushed<TypeConfig>,
     },
     Vote {
@@ -46,9 +49,9 @@ pub(crate) enum Job {
     },
     /// A committed id waits to be written; see [`WaitingCommitted`].
     Committed,
-    /// Drops every entry above this index; `None`: all.
+    /// Drops every entry behind this one; `None`: all.
     TruncateAfter {
-        index: Option<u64>,
+        keep: Option<LogId>,
         done: oneshot::Sender<io::Result<()>>,
     },
     Purge {
@@ -100,15 +103,22 @@ impl Ack {
     }
 }
 
+/// What the writer has in its hands beside sled.
+#[derive(Debug)]
+pub(crate) struct Files {
+    /// sled's own flush is `sync_file_range`, which neither flushes the device nor the file's length.
+    pub db: File,
+    pub vote_copy: PathBuf,
+    pub mark: EndMark,
+}
+
 pub(crate) struct Writer {
     keys: Keys,
     db: sled::Db,
-    /// sled's own flush is `sync_file_range`, which neither flushes the device nor the file's length.
-    file: File,
-    vote_copy: PathBuf,
+    files: Files,
     stats: Arc<DiskStats>,
-    /// Index of the last entry written, plus one.
-    end: u64,
+    /// The last entry written.
+    last: Option<LogId>,
     batch: sled::Batch,
     frame: Option<FrameBuilder>,
     committed: Arc<WaitingCommitted>,
@@ -122,23 +132,21 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// `end`: index of the last entry, plus one. `purge_below`: the same for the purged ones.
+    /// `last`: the log's last entry. `purge_below`: index of the last purged one, plus one.
     pub fn new(
         keys: Keys,
         db: sled::Db,
-        file: File,
-        vote_copy: PathBuf,
+        files: Files,
         stats: Arc<DiskStats>,
-        (end, purge_below): (u64, u64),
+        (last, purge_below): (Option<LogId>, u64),
         committed: Arc<WaitingCommitted>,
     ) -> Self {
         Self {
             keys,
             db,
-            file,
-            vote_copy,
+            files,
             stats,
-            end,
+            last,
             batch: sled::Batch::default(),
             frame: None,
             committed,
@@ -182,9 +190,10 @@ impl Writer {
         // Every acknowledgement is collected, whatever fails on the way.
         for job in group {
             let written = match job {
-                Job::Append { entries, callback } => {
+                Job::Append { entries, last, callback } => {
                     acks.push(Ack::Flushed(callback));
                     self.append(&entries);
+                    self.last = last.or(self.last);
                     Ok(())
                 }
                 Job::Vote { vote, done } => {
@@ -196,9 +205,9 @@ impl Writer {
                     self.committed_due = Some(Instant::now() + COMMITTED_WAIT);
                     Ok(())
                 }
-                Job::TruncateAfter { index, done } => {
+                Job::TruncateAfter { keep, done } => {
                     acks.push(Ack::Done(done));
-                    self.apply().and_then(|()| self.truncate_from(index.map_or(0, |index| index + 1)))
+                    self.apply().and_then(|()| self.truncate_after(keep))
                 }
                 Job::Purge { log_id, done } => {
                     acks.push(Ack::Done(done));
@@ -220,9 +229,10 @@ impl Writer {
         self.apply()?;
         self.sync()?;
         if let Some(vote) = self.vote.take() {
-            durable_file::write(&self.vote_copy, &vote)?;
+            durable_file::write(&self.files.vote_copy, &vote)?;
         }
-        self.stats.durable_end.store(self.end, Ordering::Release);
+        self.files.mark.advance(self.last)?;
+        self.stats.durable_end.store(self.end(), Ordering::Release);
         Ok(())
     }
 
@@ -233,8 +243,12 @@ impl Writer {
                 self.close_frame();
             }
             self.frame.get_or_insert_with(|| FrameBuilder::new(*index)).push(bytes);
-            self.end = index + 1;
         }
+    }
+
+    /// Index of the last entry written, plus one.
+    fn end(&self) -> u64 {
+        self.last.map_or(0, |last| last.index + 1)
     }
 
     fn add_committed(&mut self) -> io::Result<()> {
@@ -263,15 +277,17 @@ impl Writer {
     fn sync(&self) -> io::Result<()> {
         let started = Instant::now();
         self.db.flush().map_err(sled_error)?;
-        self.file.sync_data()?;
+        self.files.db.sync_data()?;
         let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.stats.flushes.fetch_add(1, Ordering::Relaxed);
         self.stats.flush_micros_total.fetch_add(micros, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Removes the frames from `keep` on, and rewrites the one that straddles it.
-    fn truncate_from(&mut self, keep: u64) -> io::Result<()> {
+    /// Removes the frames behind this entry, and rewrites the one that straddles it.
+    fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
+        let keep = last.map_or(0, |last| last.index + 1);
+        self.files.mark.retreat(last)?;
         let straddling = self.db.range(self.keys.frame(0)..self.keys.frame(keep)).next_back();
         if let Some((key, value)) = straddling.transpose().map_err(sled_error)? {
             let frame = Frame::read(self.keys.frame_index(&key).unwrap_or(u64::MAX), &value)?;
@@ -285,7 +301,7 @@ impl Writer {
         for item in self.db.range(self.keys.frame(keep)..=self.keys.frame(u64::MAX)) {
             self.batch.remove(item.map_err(sled_error)?.0);
         }
-        self.end = self.end.min(keep);
+        self.last = self.last.min(last);
         Ok(())
     }
 
@@ -294,12 +310,12 @@ impl Writer {
         self.batch.insert(&self.keys.purged(), encode(log_id)?);
         self.purge_below = self.purge_below.max(log_id.index + 1);
         self.purging = true;
-        if self.end <= log_id.index {
+        if self.end() <= log_id.index {
             // A snapshot has overtaken the log. What comes next leaves a gap, so nothing of it may be left.
             for item in self.db.range(self.keys.frame(0)..=self.keys.frame(log_id.index)) {
                 self.batch.remove(item.map_err(sled_error)?.0);
             }
-            self.end = log_id.index + 1;
+            self.last = Some(*log_id);
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use crate::admin::admin_client::AdminClient;
 use crate::admin::{self};
 use crate::budget::PolicyDocument;
 use crate::client::Client;
-use crate::error::{ClientError, is_about_the_node};
+use crate::error::{ClientError, explain, is_about_the_node};
 use crate::routing::MESSAGE_MAX_BYTES;
 
 /// Request metadata: who asks for a change, for the audit log.
@@ -19,6 +19,8 @@ pub const BY_HEADER: &str = "quorate-by";
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// A policy can be large, and then it takes a compiler and many log entries.
 const APPLY_TIMEOUT: Duration = Duration::from_secs(30);
+/// A new node takes the whole ledger first.
+const MEMBERSHIP_TIMEOUT: Duration = Duration::from_secs(330);
 /// Times that every node is asked before giving up: an election takes a while.
 const ROUNDS: usize = 8;
 const BETWEEN_ROUNDS: Duration = Duration::from_millis(400);
@@ -78,6 +80,9 @@ calls! {
     adjust_account: admin::AdjustAccountRequest => admin::AdjustAccountResponse, CALL_TIMEOUT;
     check_invariants: admin::CheckInvariantsRequest => admin::CheckInvariantsResponse, CALL_TIMEOUT;
     transfer_leadership: admin::TransferLeadershipRequest => admin::TransferLeadershipResponse, CALL_TIMEOUT;
+    add_node: admin::AddNodeRequest => admin::AddNodeResponse, MEMBERSHIP_TIMEOUT;
+    remove_node: admin::RemoveNodeRequest => admin::RemoveNodeResponse, MEMBERSHIP_TIMEOUT;
+    replace_node: admin::ReplaceNodeRequest => admin::ReplaceNodeResponse, MEMBERSHIP_TIMEOUT;
 }
 
 impl Admin {
@@ -107,6 +112,17 @@ impl Admin {
         .await
     }
 
+    /// The bytes of a backup file, in chunks.
+    ///
+    /// # Errors
+    /// No node could take the call, or it was refused.
+    pub async fn backup(&self) -> Result<Streaming<admin::BackupChunk>, ClientError> {
+        self.call(CALL_TIMEOUT, async |mut client: AdminClient<Channel>| {
+            client.backup(self.request(admin::BackupRequest {})).await.map(tonic::Response::into_inner)
+        })
+        .await
+    }
+
     fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         if let Some(by) = &self.by {
@@ -131,7 +147,7 @@ impl Admin {
                 match tokio::time::timeout(timeout, send(client)).await {
                     Ok(Ok(response)) => return Ok(response),
                     Ok(Err(status)) if is_about_the_node(&status) => {
-                        last = format!("{address}: {}", status.message())
+                        last = format!("{address}: {}", explain(&status))
                     }
                     Ok(Err(status)) => return Err(status.into()),
                     Err(_) => last = format!("{address} did not answer"),

@@ -14,9 +14,10 @@ use crate::admin_client::Admin;
 use crate::budget::result::Kind;
 use crate::budget::{Operation, Result as WireResult, Unavailable, UnavailableReason};
 use crate::convert;
-use crate::error::ClientError;
+use crate::error::{ClientError, explain};
 use crate::routing::Routes;
 use crate::session::Session;
+use crate::tls::Security;
 use crate::watch::WatchHandle;
 
 /// Operations of one client that may wait for an answer at the same time.
@@ -34,6 +35,7 @@ pub struct ClientConfig {
     pub nodes: Vec<String>,
     /// How long a node may keep an operation before it answers that it could not decide, in milliseconds.
     pub operation_timeout_ms: u64,
+    pub security: Security,
 }
 
 /// An answer, and where it stands in the log (0: a denial that the leader answered from applied state).
@@ -83,7 +85,7 @@ struct Attempt {
 impl Client {
     /// Connects when first used.
     pub fn connect(config: ClientConfig) -> Self {
-        let routes = Routes::new(&config.nodes);
+        let routes = Routes::new(&config.nodes, config.security.clone());
         let shared = Shared {
             config,
             routes,
@@ -258,7 +260,7 @@ impl Client {
         let channel = self.shared.routes.channel(address).map_err(|error| error.to_string())?;
         let opened = Session::open(channel, address.to_owned(), false).await;
         self.shared.stats.sessions_opened.fetch_add(1, Ordering::Relaxed);
-        opened.map_err(|status| format!("{address}: {}", status.message()))
+        opened.map_err(|status| format!("{address}: {}", explain(&status)))
     }
 
     fn abandon(&self, session: &Arc<Session>) {

@@ -139,7 +139,8 @@ pub fn operation(command: &Command, timeout_ms: u32) -> Option<wire::Operation> 
         | Command::PutKey { .. }
         | Command::RevokeKey { .. }
         | Command::AckAlerts { .. }
-        | Command::DrainProvider { .. } => return None,
+        | Command::DrainProvider { .. }
+        | Command::RecordChange { .. } => return None,
     };
     Some(wire::Operation { tenant, kind: Some(kind), timeout_ms, wait_ms: 0 })
 }
@@ -203,7 +204,8 @@ pub fn result(outcome: Outcome, log_term: u64, log_index: u64) -> wire::Result {
         | Outcome::ProviderReported { .. }
         | Outcome::ProbeGranted { .. }
         | Outcome::ProbeRefused(_)
-        | Outcome::ProviderDrained { .. } => {
+        | Outcome::ProviderDrained { .. }
+        | Outcome::ChangeRecorded => {
             Kind::Refused(Refusal::Invalid("not an operation of the budget service".to_owned()).into())
         }
     };

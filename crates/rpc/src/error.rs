@@ -1,9 +1,12 @@
 //! What can go wrong between a client and the cluster, and the one table of errors to gRPC status.
 
+use std::error::Error as _;
+
 use thiserror::Error;
 use tonic::{Code, Status};
 
 use crate::convert::ConvertError;
+use crate::tls;
 
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ClientError {
@@ -28,11 +31,25 @@ pub(crate) fn is_about_the_node(status: &Status) -> bool {
     matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded)
 }
 
+/// What a status says, and where a connection failed over TLS, why and what to do.
+pub fn explain(status: &Status) -> String {
+    let Some(source) = status.source() else { return status.message().to_owned() };
+    // No answer of a node: its connection ended with INADEQUATE_SECURITY.
+    if status.code() == Code::PermissionDenied {
+        return "the node speaks TLS; give --tls-ca, --tls-cert and --tls-key (in a gateway's config: cluster_tls)"
+            .to_owned();
+    }
+    match tls::explain(source) {
+        Some(why) => why,
+        None => status.message().to_owned(),
+    }
+}
+
 impl From<Status> for ClientError {
     fn from(status: Status) -> Self {
         match status.code() {
             Code::ResourceExhausted => Self::Overloaded { retry_after_ms: 100 },
-            code => Self::Rejected { code, message: status.message().to_owned() },
+            code => Self::Rejected { code, message: explain(&status) },
         }
     }
 }

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::error::ClientError;
+use crate::tls::{Connector, Security};
 
 /// Response metadata with the address of the leader.
 pub const LEADER_HEADER: &str = "x-quorate-leader";
@@ -27,6 +28,7 @@ const CHANNELS_MAX: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Routes {
     nodes: Vec<String>,
+    security: Security,
     next: AtomicUsize,
     /// Held for a look-up only, never over an await.
     state: Mutex<State>,
@@ -39,9 +41,9 @@ struct State {
 }
 
 impl Routes {
-    pub fn new(nodes: &[String]) -> Self {
+    pub fn new(nodes: &[String], security: Security) -> Self {
         let nodes = nodes.iter().map(|node| bare(node)).collect();
-        Self { nodes, next: AtomicUsize::new(0), state: Mutex::default() }
+        Self { nodes, security, next: AtomicUsize::new(0), state: Mutex::default() }
     }
 
     pub fn count(&self) -> usize {
@@ -81,7 +83,7 @@ impl Routes {
         if let Some(channel) = state.channels.get(address) {
             return Ok(channel.clone());
         }
-        let channel = endpoint(address)?.connect_lazy();
+        let channel = channel(address, &self.security)?;
         if state.channels.len() >= CHANNELS_MAX {
             state.channels.clear();
         }
@@ -90,7 +92,25 @@ impl Routes {
     }
 }
 
-/// A channel to `host:port` with the time limits that everyone uses.
+/// A channel to the node at `host:port`, which connects when first used and again whenever the connection was lost.
+///
+/// # Errors
+/// The address is none.
+pub fn channel(address: &str, security: &Security) -> Result<Channel, ClientError> {
+    let endpoint = endpoint(address)?;
+    Ok(match security {
+        Security::Plain => endpoint.connect_lazy(),
+        Security::Mutual(tls) => endpoint.connect_with_connector_lazy(Connector(tls.clone())),
+    })
+}
+
+/// # Errors
+/// The address is none.
+pub fn check_address(address: &str) -> Result<(), ClientError> {
+    endpoint(address).map(drop)
+}
+
+/// `host:port` with the time limits that everyone uses, for who connects by other means than [`channel`].
 ///
 /// # Errors
 /// The address is none.
@@ -113,5 +133,7 @@ pub fn endpoint(address: &str) -> Result<Endpoint, ClientError> {
 
 /// `host:port` without a scheme.
 fn bare(address: &str) -> String {
-    address.trim_start_matches("http://").trim_end_matches('/').to_owned()
+    let address =
+        address.strip_prefix("https://").or_else(|| address.strip_prefix("http://")).unwrap_or(address);
+    address.trim_end_matches('/').to_owned()
 }

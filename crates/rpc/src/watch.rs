@@ -16,6 +16,7 @@ use crate::budget::budget_client::BudgetClient;
 use crate::budget::watch_event::Kind;
 use crate::budget::{PolicyDocument, WatchRequest};
 use crate::client::Client;
+use crate::error::explain;
 use crate::routing::MESSAGE_MAX_BYTES;
 use crate::watched_keys::{Keys, Parts};
 use crate::watched_providers::{Named, Providers};
@@ -142,7 +143,7 @@ impl Follower {
         let mut client = BudgetClient::new(channel).max_decoding_message_size(MESSAGE_MAX_BYTES);
         let mut events = match timeout(SILENCE_MAX, client.watch(requests)).await {
             Ok(Ok(response)) => response.into_inner(),
-            Ok(Err(status)) => return format!("{address}: {}", status.message()),
+            Ok(Err(status)) => return format!("{address}: {}", explain(&status)),
             Err(_) => return format!("{address} did not answer"),
         };
         let (mut parts, mut named) = (Parts::default(), Named::of_a_new_stream());
@@ -150,7 +151,7 @@ impl Follower {
             match timeout(SILENCE_MAX, events.message()).await {
                 Ok(Ok(Some(event))) => self.take(event.kind, &mut parts, &mut named),
                 Ok(Ok(None)) => return format!("{address} closed the watch"),
-                Ok(Err(status)) => return format!("{address}: {}", status.message()),
+                Ok(Err(status)) => return format!("{address}: {}", explain(&status)),
                 Err(_) => return format!("{address} fell silent"),
             }
         }

@@ -1,12 +1,18 @@
 //! Test tools: an in-process cluster. Never shipped.
 
+mod certificates;
+
 use std::path::PathBuf;
+use std::sync::Arc;
+
+pub use certificates::Certificates;
 
 use quorate_node::{
-    AlertsConfig, Limits, Node, NodeConfig, NodeListeners, PeerConfig, RaftTimers, SecretsConfig,
+    AlertsConfig, ClockConfig, Limits, Node, NodeConfig, NodeListeners, PeerConfig, RaftTimers, SecretsConfig,
 };
 use quorate_rpc::admin::{ApplyPolicyRequest, ApplyPolicyResponse, CreateKeyRequest};
 use quorate_rpc::budget::ApiKey;
+use quorate_rpc::tls::{Role, Security};
 use quorate_rpc::{Client, ClientConfig};
 
 /// Nodes of one cluster in this process, each with its own folder and sockets.
@@ -16,6 +22,7 @@ pub struct Cluster {
     addresses: Vec<String>,
     nodes: Vec<Option<Node>>,
     configure: Configure,
+    security: Security,
 }
 
 /// What a test changes of every node's configuration.
@@ -42,6 +49,26 @@ impl Cluster {
         size: usize,
         configure: impl Fn(&mut NodeConfig) + Send + Sync + 'static,
     ) -> Self {
+        Self::start_and_speak(size, configure, Security::Plain).await
+    }
+
+    /// Over mutual TLS: node 1 is `node-1`, and so on; the clients are `root`, an administrator.
+    ///
+    /// # Panics
+    /// A node does not start.
+    pub async fn start_secured(size: usize, certificates: Arc<Certificates>) -> Self {
+        let security = certificates.security("root", Role::Admin);
+        let configure = move |config: &mut NodeConfig| {
+            config.tls = Some(certificates.files(&format!("node-{}", config.id), Role::Node));
+        };
+        Self::start_and_speak(size, configure, security).await
+    }
+
+    async fn start_and_speak(
+        size: usize,
+        configure: impl Fn(&mut NodeConfig) + Send + Sync + 'static,
+        security: Security,
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let listeners: Vec<NodeListeners> =
             (0..size).map(|_| NodeListeners { grpc: bind(), http: bind() }).collect();
@@ -49,8 +76,13 @@ impl Cluster {
             .iter()
             .map(|listeners| listeners.grpc.local_addr().expect("an address").to_string())
             .collect();
-        let mut cluster =
-            Self { folder, addresses, nodes: Vec::new(), configure: Configure(Box::new(configure)) };
+        let mut cluster = Self {
+            folder,
+            addresses,
+            nodes: Vec::new(),
+            configure: Configure(Box::new(configure)),
+            security,
+        };
         for (index, listeners) in listeners.into_iter().enumerate() {
             let node = Node::start(cluster.config(index), listeners).await.expect("a node that starts");
             cluster.nodes.push(Some(node));
@@ -69,10 +101,14 @@ impl Cluster {
             http_listen: "127.0.0.1:0".to_owned(),
             data_dir: self.data_dir(index),
             peers: peers.collect(),
+            tls: None,
+            http_tls: None,
+            insecure: false,
             limits: Limits::default(),
             secrets: SecretsConfig::default(),
             alerts: AlertsConfig::default(),
             raft: RaftTimers { heartbeat_ms: 100, election_min_ms: 400, election_max_ms: 800 },
+            clock: ClockConfig::default(),
         };
         (self.configure.0)(&mut config);
         config
@@ -88,16 +124,31 @@ impl Cluster {
 
     /// Of all nodes.
     pub fn client(&self) -> Client {
-        self.client_of(self.addresses.clone())
+        self.client_of(self.addresses.clone(), self.security.clone())
     }
 
     /// Of one node only.
     pub fn client_at(&self, index: usize) -> Client {
-        self.client_of(vec![self.addresses[index].clone()])
+        self.client_at_as(index, self.security.clone())
     }
 
-    fn client_of(&self, nodes: Vec<String>) -> Client {
-        Client::connect(ClientConfig { name: "testkit".to_owned(), nodes, operation_timeout_ms: 5_000 })
+    /// Of one node, with a certificate of its own.
+    pub fn client_at_as(&self, index: usize, security: Security) -> Client {
+        self.client_of(vec![self.addresses[index].clone()], security)
+    }
+
+    /// Of all nodes, with a certificate of its own.
+    pub fn client_as(&self, security: Security) -> Client {
+        self.client_of(self.addresses.clone(), security)
+    }
+
+    fn client_of(&self, nodes: Vec<String>, security: Security) -> Client {
+        Client::connect(ClientConfig {
+            name: "testkit".to_owned(),
+            nodes,
+            operation_timeout_ms: 5_000,
+            security,
+        })
     }
 
     /// Applies manifests beside those that are in force.

@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use parking_lot::Mutex;
+use quorate_rpc::tls::Security;
 use quorate_rpc::{Admin, Client, ClientConfig};
 
 pub use config::LOG_KEEP;
@@ -210,7 +211,12 @@ impl Deployment {
     /// A client that knows all nodes.
     pub fn client(&self) -> Client {
         let nodes = self.node_addresses();
-        Client::connect(ClientConfig { name: "jepsen".to_owned(), nodes, operation_timeout_ms: 5_000 })
+        Client::connect(ClientConfig {
+            name: "jepsen".to_owned(),
+            nodes,
+            operation_timeout_ms: 5_000,
+            security: Security::Plain,
+        })
     }
 
     pub fn admin(&self) -> Admin {

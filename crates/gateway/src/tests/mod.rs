@@ -24,6 +24,7 @@ mod refusals;
 mod routing;
 mod streams;
 mod tiers;
+mod tls;
 mod upstream;
 mod waiting;
 mod world;

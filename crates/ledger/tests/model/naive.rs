@@ -6,7 +6,7 @@ use quorate_ledger::{
     Grant, Outcome, RETENTION_MS, Refusal, ReservationId, Settlement, TTL_MAX_MS, TimestampMs, WindowSpan,
 };
 
-use crate::facts::{Account, Fact, Facts, Place, amount, micros};
+use super::facts::{Account, Fact, Facts, Place, amount, micros};
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum State {
@@ -79,9 +79,11 @@ impl Naive {
                 Ok(Outcome::PolicyPut { version: self.version, changed })
             }
             Command::Reserve { tenant, id, charges, ttl_ms, wait } => {
+                let known = !forgotten && self.record(tenant, *id).is_some();
                 let outcome = self.reserve(command, tenant, *id, charges, *ttl_ms, forgotten);
                 if let Ok(Outcome::Denied(denial)) = &outcome
                     && *wait
+                    && !known
                     && denial.held_by_reservations
                 {
                     self.records.retain(|record| record.tenant != *tenant || record.id != *id);

@@ -222,6 +222,7 @@ pub fn show(outcome: &Outcome) -> String {
             format!("{what}{}", if *known { "" } else { ", never heard of" })
         }
         Outcome::Refused(refusal) => format!("refused {refusal}"),
+        Outcome::ChangeRecorded => "recorded".into(),
     }
 }
 

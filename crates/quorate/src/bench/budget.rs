@@ -8,6 +8,7 @@ use quorate_rpc::budget::budget_client::BudgetClient;
 use quorate_rpc::{Client, ClientConfig, convert};
 use tonic::transport::Channel;
 
+use crate::bench::Place;
 use crate::bench::load::Work;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -45,12 +46,12 @@ pub struct Spender {
 impl BudgetWork {
     /// # Errors
     /// A node's address is none.
-    pub fn sessions(nodes: &[String], sessions: usize, budget: &str, tenants: usize) -> Result<Self> {
-        let clients = (0..sessions.max(1)).map(|number| client(nodes, number)).collect();
+    pub fn sessions(place: &Place, sessions: usize, tenants: usize) -> Result<Self> {
+        let clients = (0..sessions.max(1)).map(|number| client(place, number)).collect();
         Ok(Self {
             way: Way::Sessions(clients),
-            ids: client(nodes, 0),
-            budget: budget.to_owned(),
+            ids: client(place, 0),
+            budget: place.budget.clone(),
             tenants: tenants.max(1),
         })
     }
@@ -59,14 +60,14 @@ impl BudgetWork {
     ///
     /// # Errors
     /// No node leads, or its address is none.
-    pub async fn unary(nodes: &[String], connections: usize, budget: &str, tenants: usize) -> Result<Self> {
-        let leader = leader(nodes).await?;
-        let connect = |_| Ok(BudgetClient::new(quorate_rpc::endpoint(&leader)?.connect_lazy()));
+    pub async fn unary(place: &Place, connections: usize, tenants: usize) -> Result<Self> {
+        let leader = leader(place).await?;
+        let connect = |_| Ok(BudgetClient::new(quorate_rpc::channel(&leader, &place.security)?));
         let clients = (0..connections.max(1)).map(connect).collect::<Result<_>>()?;
         Ok(Self {
             way: Way::Unary(clients),
-            ids: client(nodes, 0),
-            budget: budget.to_owned(),
+            ids: client(place, 0),
+            budget: place.budget.clone(),
             tenants: tenants.max(1),
         })
     }
@@ -140,16 +141,17 @@ impl Work for BudgetWork {
     }
 }
 
-fn client(nodes: &[String], number: usize) -> Client {
+fn client(place: &Place, number: usize) -> Client {
     Client::connect(ClientConfig {
         name: format!("bench-{number}"),
-        nodes: nodes.to_vec(),
+        nodes: place.nodes.clone(),
         operation_timeout_ms: u64::from(TIMEOUT_MS),
+        security: place.security.clone(),
     })
 }
 
-async fn leader(nodes: &[String]) -> Result<String> {
-    let answer = client(nodes, 0).admin().list_nodes(quorate_rpc::admin::ListNodesRequest {}).await?;
+async fn leader(place: &Place) -> Result<String> {
+    let answer = client(place, 0).admin().list_nodes(quorate_rpc::admin::ListNodesRequest {}).await?;
     let leader = answer.nodes.into_iter().find(|node| node.role == "leader");
     leader
         .map(|node| node.address)

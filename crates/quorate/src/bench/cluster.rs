@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use quorate_rpc::admin::ApplyPolicyRequest;
+use quorate_rpc::tls::Security;
 use quorate_rpc::{Client, ClientConfig};
 use tokio::process::{Child, Command};
 
+use crate::bench::Place;
 use crate::bench::load::Watched;
 use crate::bench::process::Process;
 
@@ -102,10 +104,24 @@ impl Cluster {
         }
     }
 
+    pub fn place(&self) -> Place {
+        Place {
+            nodes: self.nodes.clone(),
+            security: Security::Plain,
+            gateway: self.gateway.clone(),
+            provider: self.provider.clone(),
+            budget: BUDGET.to_owned(),
+        }
+    }
+
     async fn wait_until_ready(&mut self, gateway_http: SocketAddr, provider: SocketAddr) -> Result<()> {
         let deadline = Instant::now() + READY_WITHIN;
-        let client =
-            ClientConfig { name: "bench".to_owned(), nodes: self.nodes.clone(), operation_timeout_ms: 5_000 };
+        let client = ClientConfig {
+            name: "bench".to_owned(),
+            nodes: self.nodes.clone(),
+            operation_timeout_ms: 5_000,
+            security: Security::Plain,
+        };
         let admin = Client::connect(client).admin();
         loop {
             self.check_running()?;

@@ -15,12 +15,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use quorate_rpc::tls::Security;
 
 pub use self::load::Load;
 pub use self::report::Report;
 
 use self::budget::BudgetWork;
-use self::cluster::{BUDGET, Cluster};
+use self::cluster::Cluster;
 use self::http::ChatWork;
 use self::load::{Watched, Work};
 use self::report::Row;
@@ -42,6 +43,7 @@ pub enum Target {
 #[derive(Debug, Clone)]
 pub struct Place {
     pub nodes: Vec<String>,
+    pub security: Security,
     pub gateway: String,
     pub provider: String,
     pub budget: String,
@@ -79,12 +81,7 @@ impl Deployment {
     fn place(&self) -> Place {
         match self {
             Self::Theirs(place) => place.clone(),
-            Self::Own(cluster) => Place {
-                nodes: cluster.nodes.clone(),
-                gateway: cluster.gateway.clone(),
-                provider: cluster.provider.clone(),
-                budget: BUDGET.to_owned(),
-            },
+            Self::Own(cluster) => cluster.place(),
         }
     }
 
@@ -103,12 +100,11 @@ impl Deployment {
         let place = self.place();
         match target {
             Target::Session => {
-                let work = BudgetWork::sessions(&place.nodes, plan.sessions, &place.budget, plan.tenants)?;
+                let work = BudgetWork::sessions(&place, plan.sessions, plan.tenants)?;
                 self.row("budget service, session", work, plan).await
             }
             Target::Unary => {
-                let work =
-                    BudgetWork::unary(&place.nodes, plan.sessions, &place.budget, plan.tenants).await?;
+                let work = BudgetWork::unary(&place, plan.sessions, plan.tenants).await?;
                 self.row("budget service, unary", work, plan).await
             }
             Target::Gateway => {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, anyhow, bail};
 
 use crate::bench::budget::BudgetWork;
-use crate::bench::cluster::{BUDGET, Cluster};
+use crate::bench::cluster::Cluster;
 use crate::bench::load::Work;
 use crate::bench::process::Process;
 use crate::bench::report::IdleTenants;
@@ -22,7 +22,7 @@ const SETTLE_DOWN: Duration = Duration::from_secs(3);
 /// A tenant could not be made, or memory cannot be read here (there is no /proc).
 pub async fn weigh(cluster: &Cluster, tenants: u64) -> Result<IdleTenants> {
     let width = usize::try_from(tenants)?;
-    let work = Arc::new(BudgetWork::sessions(&cluster.nodes, SESSIONS, BUDGET, width)?);
+    let work = Arc::new(BudgetWork::sessions(&cluster.place(), SESSIONS, width)?);
     // One each, so that connections and buffers of the nodes are there before the first weighing.
     make(&work, 0, AT_ONCE.min(tenants)).await?;
     let before_bytes = resident(cluster)?;

@@ -48,7 +48,7 @@ struct ChangeOptions {
 
 impl Adjust {
     pub async fn run(self) -> Result<()> {
-        let client = self.cluster.client();
+        let client = self.cluster.client()?;
         let change = match self.change {
             ChangeOptions { top_up: Some(micros), .. } => Change::TopUpMicros(micros),
             ChangeOptions { limit: Some(micros), .. } => Change::OverrideLimitMicros(micros),

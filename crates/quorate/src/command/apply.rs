@@ -83,7 +83,7 @@ impl Apply {
             ..request(&manifests)
         };
         let applied =
-            send(&self.cluster.admin(), &manifests, request).await.context("nothing was applied")?;
+            send(&self.cluster.admin()?, &manifests, request).await.context("nothing was applied")?;
         report(&manifests, &applied, self.dry_run);
         Ok(())
     }
@@ -99,7 +99,7 @@ impl Delete {
             ..request(&manifests)
         };
         let applied =
-            send(&self.cluster.admin(), &manifests, request).await.context("nothing was deleted")?;
+            send(&self.cluster.admin()?, &manifests, request).await.context("nothing was deleted")?;
         report(&manifests, &applied, self.dry_run);
         Ok(())
     }
@@ -114,7 +114,7 @@ impl Diff {
             mode: mode(self.replace).into(),
             ..request(&manifests)
         };
-        let answer = send(&self.cluster.admin(), &manifests, request).await.context("cannot compare")?;
+        let answer = send(&self.cluster.admin()?, &manifests, request).await.context("cannot compare")?;
         print!("{}", answer.diff);
         Ok(())
     }

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
 use crate::bench::{Deployment, Load, Place, Plan, Report, Target};
-use crate::command::told_to_stop;
+use crate::command::{TlsOptions, told_to_stop};
 use crate::output::OutputOptions;
 
 /// Measure throughput, latency and CPU per operation
@@ -48,6 +48,8 @@ pub struct Bench {
     /// For `session` and `unary`: these nodes instead of a cluster of its own
     #[arg(long, value_delimiter = ',', value_name = "HOST:PORT")]
     nodes: Vec<String>,
+    #[command(flatten)]
+    tls: TlsOptions,
     /// With --nodes: a budget without subject, in their policy, that is charged
     #[arg(long, default_value = "bench", value_name = "NAME")]
     budget: String,
@@ -145,8 +147,12 @@ impl Bench {
                 "--nodes goes with `bench session` and `bench unary`, --gateway with `bench gateway`, --provider with `bench provider`"
             );
         }
-        Ok(named.then(|| Place {
+        if !named {
+            return Ok(None);
+        }
+        Ok(Some(Place {
             nodes: self.nodes.clone(),
+            security: self.tls.security()?,
             gateway: self.gateway.clone().unwrap_or_default(),
             provider: self.provider.clone().unwrap_or_default(),
             budget: self.budget.clone(),

@@ -45,7 +45,7 @@ struct Description {
 impl Describe {
     pub async fn run(self) -> Result<()> {
         let What::Tenant(wanted) = self.what;
-        let admin = wanted.cluster.admin();
+        let admin = wanted.cluster.admin()?;
         let consistency =
             i32::from(if wanted.stale { Consistency::Stale } else { Consistency::Linearizable });
         let name = wanted.name;

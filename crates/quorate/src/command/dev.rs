@@ -10,6 +10,7 @@ use clap::Args;
 use quorate_gateway::{BackendConfig, Gateway, GatewayConfig, GatewayListeners, Provider};
 use quorate_node::{AlertsConfig, Limits, Node, NodeConfig, NodeListeners, PeerConfig, SecretsConfig};
 use quorate_rpc::admin::{ApplyPolicyRequest, GetPolicyRequest};
+use quorate_rpc::tls::Security;
 use quorate_rpc::{Admin, Client, ClientConfig};
 
 use crate::command::manifest_files::{FileOptions, Manifests};
@@ -100,6 +101,7 @@ impl Dev {
             name: "dev".to_owned(),
             nodes: addresses.nodes.clone(),
             operation_timeout_ms: 5_000,
+            security: Security::Plain,
         })
         .admin()
         .acting_as("quorate dev");
@@ -217,7 +219,11 @@ impl Dev {
             name: format!("dev-gateway-{number}"),
             listen: address(&listeners.proxy)?,
             http_listen: address(&listeners.http)?,
+            tls: None,
+            http_tls: None,
+            insecure: false,
             nodes: addresses.nodes.clone(),
+            cluster_tls: None,
             backends,
             secrets: quorate_gateway::SecretsConfig::default(),
             limits: quorate_gateway::Limits::default(),
@@ -300,11 +306,15 @@ fn node_config(
         http_listen: address(&listeners.http)?,
         data_dir: folder.join(format!("node-{id}")),
         peers: addresses.nodes.iter().zip(1..).map(peer).collect(),
+        tls: None,
+        http_tls: None,
+        insecure: false,
         limits: Limits::default(),
         secrets: SecretsConfig::default(),
         alerts: AlertsConfig::default(),
         // One machine, no network between the nodes: a leader is found sooner.
         raft: quorate_node::RaftTimers { heartbeat_ms: 100, election_min_ms: 400, election_max_ms: 800 },
+        clock: quorate_node::ClockConfig::default(),
     })
 }
 

@@ -49,7 +49,7 @@ impl Drain {
     pub async fn run(self) -> Result<()> {
         let What::Backend(Backend { name, cluster }) = self.what;
         let request = DrainBackendRequest { backend: name };
-        let done = cluster.admin().drain_backend(request).await?;
+        let done = cluster.admin()?.drain_backend(request).await?;
         say(&done.backend, if done.changed { "drained" } else { "was drained already" }, done.known);
         Ok(())
     }
@@ -61,7 +61,7 @@ impl Undrain {
     pub async fn run(self) -> Result<()> {
         let What::Backend(Backend { name, cluster }) = self.what;
         let request = UndrainBackendRequest { backend: name };
-        let done = cluster.admin().undrain_backend(request).await?;
+        let done = cluster.admin()?.undrain_backend(request).await?;
         say(&done.backend, if done.changed { "undrained" } else { "was not drained" }, done.known);
         Ok(())
     }

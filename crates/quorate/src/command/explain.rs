@@ -95,7 +95,7 @@ impl Explain {
             user: asked.user,
             key: id_of_key(&asked.key).to_owned(),
         };
-        let answer = asked.cluster.admin().explain_request(request).await?;
+        let answer = asked.cluster.admin()?.explain_request(request).await?;
         match asked.output.output {
             Format::Table | Format::Wide => {
                 print_tables(&answer);

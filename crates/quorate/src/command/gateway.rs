@@ -15,7 +15,7 @@ use crate::config::{self, Override, SetOptions};
 ///
 /// Examples:
 ///   quorate gateway --config deploy/gateway-1.yaml
-///   quorate gateway --config gateway.yaml --name gateway-7 --listen 0.0.0.0:8080 --set timeouts.reserve_ms=2000
+///   quorate gateway --config gateway.yaml --name gateway-7 --listen 127.0.0.1:8090 --set timeouts.reserve_ms=2000
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub struct RunGateway {
@@ -34,6 +34,9 @@ pub struct RunGateway {
     /// Instead of the file's `nodes`
     #[arg(long, env = "QUORATE_NODES", value_delimiter = ',', value_name = "HOST:PORT")]
     nodes: Option<Vec<String>>,
+    /// Where there is no TLS: let other machines connect all the same, unencrypted
+    #[arg(long, env = "QUORATE_INSECURE")]
+    insecure: bool,
     #[command(flatten)]
     set: SetOptions,
     #[command(flatten)]
@@ -57,6 +60,7 @@ impl RunGateway {
             Override::flag("name", "name", self.name.clone()),
             Override::flag("listen", "listen", self.listen.clone()),
             Override::flag("http-listen", "http_listen", self.http_listen.clone()),
+            Override::flag("insecure", "insecure", self.insecure.then_some(true)),
             Override::flag("nodes", "nodes", self.nodes.clone()),
         ];
         let overrides: Vec<Override> =

@@ -89,7 +89,7 @@ enum What {
 impl Get {
     pub async fn run(mut self) -> Result<()> {
         let options = &mut self.options;
-        let admin = options.cluster.admin();
+        let admin = options.cluster.admin()?;
         let consistency =
             i32::from(if options.stale { Consistency::Stale } else { Consistency::Linearizable });
         let tenant = options.tenant.take().unwrap_or_default();
@@ -98,7 +98,7 @@ impl Get {
         match self.what {
             What::Nodes => {
                 let answer = admin.list_nodes(admin::ListNodesRequest {}).await?;
-                output.print(&answer, || tables::nodes(&answer.nodes))
+                output.print(&answer, || tables::nodes(&answer.nodes, wide))
             }
             What::Tenants => {
                 let request = admin::ListTenantsRequest { consistency, tenant, ..Default::default() };

@@ -47,7 +47,7 @@ pub struct Rollback {
 
 impl History {
     pub async fn run(self) -> Result<()> {
-        let admin = self.cluster.admin();
+        let admin = self.cluster.admin()?;
         match self.what {
             What::Policies => {
                 let answer = admin.list_policy_versions(admin::ListPolicyVersionsRequest::default()).await?;
@@ -94,7 +94,7 @@ impl Rollback {
             comment: self.comment,
         };
         let applied =
-            self.cluster.admin().rollback_policy(request).await.context("nothing was rolled back")?;
+            self.cluster.admin()?.rollback_policy(request).await.context("nothing was rolled back")?;
         println!("{}", version_line(&applied, self.dry_run));
         for warning in &applied.warnings {
             eprintln!("warning: {warning}");

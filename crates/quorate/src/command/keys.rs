@@ -87,7 +87,7 @@ impl Keys {
 
 impl Create {
     async fn run(self) -> Result<()> {
-        let client = self.cluster.client();
+        let client = self.cluster.client()?;
         let admin = self.cluster.admin_of(&client);
         let request = CreateKeyRequest {
             tenant: self.tenant.clone(),
@@ -129,7 +129,7 @@ impl Create {
 impl Revoke {
     async fn run(self) -> Result<()> {
         let id = id_of_key(&self.id);
-        let revoked = self.cluster.admin().revoke_key(RevokeKeyRequest { id: id.to_owned() }).await?;
+        let revoked = self.cluster.admin()?.revoke_key(RevokeKeyRequest { id: id.to_owned() }).await?;
         let key = revoked.key.unwrap_or_default();
         println!("key {} of tenant {} revoked at {}", key.id, key.tenant, time(key.revoked_at_ms));
         Ok(())
@@ -139,7 +139,7 @@ impl Revoke {
 impl List {
     async fn run(self) -> Result<()> {
         let request = ListKeysRequest { tenant: self.tenant, ..ListKeysRequest::default() };
-        let answer = self.cluster.admin().list_keys(request).await?;
+        let answer = self.cluster.admin()?.list_keys(request).await?;
         self.output.print(&answer, || keys(&answer.keys))
     }
 }

@@ -2,7 +2,11 @@
 
 mod adjust;
 mod apply;
+mod backup;
 mod bench;
+mod cert_files;
+mod certs;
+mod check;
 mod describe;
 pub mod dev;
 mod dev_backends;
@@ -15,14 +19,18 @@ mod keys;
 mod manifest_files;
 mod mock_provider;
 mod node;
+mod nodes;
+mod restore;
 mod tables;
 mod transfer_leader;
 mod validate;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
+use quorate_rpc::tls::{Names, Security, TlsFiles};
 use quorate_rpc::{Admin, Client, ClientConfig, ClientError};
 use tonic::Code;
 
@@ -62,6 +70,7 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
 enum Command {
     Dev(dev::Dev),
     Node(node::RunNode),
+    Nodes(nodes::Nodes),
     Gateway(gateway::RunGateway),
     MockProvider(mock_provider::RunMockProvider),
     Apply(apply::Apply),
@@ -78,6 +87,10 @@ enum Command {
     Drain(drain::Drain),
     Undrain(drain::Undrain),
     TransferLeader(transfer_leader::TransferLeader),
+    Certs(certs::Certs),
+    Backup(backup::RunBackup),
+    Restore(restore::Restore),
+    Check(check::Check),
     Bench(bench::Bench),
 }
 
@@ -96,19 +109,52 @@ pub struct ClusterOptions {
     /// Who makes a change, for the audit log [default: the user that runs this]
     #[arg(long = "by", env = "QUORATE_BY", value_name = "NAME")]
     by: Option<String>,
+    #[command(flatten)]
+    tls: TlsOptions,
+}
+
+/// Where the nodes speak TLS: all three
+#[derive(Debug, Clone, Args)]
+pub struct TlsOptions {
+    /// Certificates of the authorities that are believed, in PEM
+    #[arg(long, env = "QUORATE_TLS_CA", value_name = "FILE", requires_all = ["tls_cert", "tls_key"])]
+    tls_ca: Option<PathBuf>,
+    /// Your certificate, in PEM; it says who you are and what you may do
+    #[arg(long, env = "QUORATE_TLS_CERT", value_name = "FILE", requires_all = ["tls_ca", "tls_key"])]
+    tls_cert: Option<PathBuf>,
+    /// Its private key, in PEM
+    #[arg(long, env = "QUORATE_TLS_KEY", value_name = "FILE", requires_all = ["tls_ca", "tls_cert"])]
+    tls_key: Option<PathBuf>,
+}
+
+impl TlsOptions {
+    /// # Errors
+    /// The files cannot be used.
+    pub fn security(&self) -> Result<Security> {
+        let (Some(ca), Some(cert), Some(key)) = (&self.tls_ca, &self.tls_cert, &self.tls_key) else {
+            return Ok(Security::Plain);
+        };
+        let files = TlsFiles { ca_file: ca.clone(), cert_file: cert.clone(), key_file: key.clone() };
+        Ok(Security::mutual(files.named(Names::COMMAND_LINE))?)
+    }
 }
 
 impl ClusterOptions {
-    pub fn client(&self) -> Client {
-        Client::connect(ClientConfig {
+    /// # Errors
+    /// The TLS files cannot be used.
+    pub fn client(&self) -> Result<Client> {
+        Ok(Client::connect(ClientConfig {
             name: "cli".to_owned(),
             nodes: self.nodes.clone(),
             operation_timeout_ms: 5_000,
-        })
+            security: self.tls.security()?,
+        }))
     }
 
-    pub fn admin(&self) -> Admin {
-        self.admin_of(&self.client())
+    /// # Errors
+    /// The TLS files cannot be used.
+    pub fn admin(&self) -> Result<Admin> {
+        Ok(self.admin_of(&self.client()?))
     }
 
     /// The admin calls of a client that is there already.
@@ -133,6 +179,7 @@ impl Cli {
         match self.command {
             Command::Dev(_) => Ok(()),
             Command::Node(command) => command.run().await,
+            Command::Nodes(command) => command.run().await,
             Command::Gateway(command) => command.run().await,
             Command::MockProvider(command) => command.run().await,
             Command::Apply(command) => command.run().await,
@@ -149,6 +196,10 @@ impl Cli {
             Command::Drain(command) => command.run().await,
             Command::Undrain(command) => command.run().await,
             Command::TransferLeader(command) => command.run().await,
+            Command::Certs(command) => command.run(),
+            Command::Backup(command) => command.run().await,
+            Command::Restore(command) => command.run().await,
+            Command::Check(command) => command.run().await,
             Command::Bench(command) => command.run().await,
         }
     }

@@ -6,11 +6,14 @@ use quorate_rpc::budget::{ProviderCause, ProviderHealth, ProviderState};
 
 use crate::output::{amount, bytes, duration, or_dash, table, time, units};
 
-pub fn nodes(nodes: &[admin::Node]) -> Table {
-    let mut table =
-        table(&["ID", "ADDRESS", "ROLE", "TERM", "APPLIED", "SNAPSHOT", "DATA", "UPTIME", "VERSION"]);
+pub fn nodes(nodes: &[admin::Node], wide: bool) -> Table {
+    let mut head = vec!["ID", "ADDRESS", "ROLE", "TERM", "APPLIED", "SNAPSHOT", "DATA", "UPTIME", "VERSION"];
+    if wide {
+        head.push("CLOCK");
+    }
+    let mut table = table(&head);
     for node in nodes {
-        table.add_row([
+        let mut row = vec![
             node.id.to_string(),
             node.address.clone(),
             node.role.clone(),
@@ -20,9 +23,23 @@ pub fn nodes(nodes: &[admin::Node]) -> Table {
             bytes(node.data_bytes),
             duration(node.uptime_ms),
             node.version.clone(),
-        ]);
+        ];
+        if wide {
+            row.push(clock(node));
+        }
+        table.add_row(row);
     }
     table
+}
+
+/// How far the clock is from the others': `+5,012 ms, off`.
+fn clock(node: &admin::Node) -> String {
+    let Some(offset_ms) = node.clock_offset_ms else {
+        return if node.clock_off { "off".to_owned() } else { "-".to_owned() };
+    };
+    let sign = if offset_ms < 0 { "-" } else { "+" };
+    let ms = units(offset_ms.unsigned_abs().saturating_mul(1_000_000));
+    format!("{sign}{ms} ms{}", if node.clock_off { ", off" } else { "" })
 }
 
 pub fn tenants(tenants: &[admin::Tenant]) -> Table {
@@ -226,6 +243,18 @@ pub fn alerts(alerts: &[admin::Alert]) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_is_shown_with_its_side() {
+        let shown = |clock_offset_ms, clock_off| {
+            clock(&admin::Node { clock_offset_ms, clock_off, ..admin::Node::default() })
+        };
+        assert_eq!(shown(Some(5_012), true), "+5,012 ms, off");
+        assert_eq!(shown(Some(-3), false), "-3 ms");
+        assert_eq!((shown(None, false), shown(None, true)), ("-".to_owned(), "off".to_owned()));
+        assert!(!nodes(&[], false).to_string().contains("CLOCK"));
+        assert!(nodes(&[], true).to_string().contains("CLOCK"));
+    }
 
     #[test]
     fn an_estimate_is_shown_where_there_is_one() {

@@ -23,7 +23,7 @@ impl TransferLeader {
         let request = TransferLeadershipRequest { to_node: self.to };
         let transferred = self
             .cluster
-            .admin()
+            .admin()?
             .transfer_leadership(request)
             .await
             .context("the leadership was not handed over")?;

@@ -3,10 +3,12 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use quorate_ledger::{Amount, BudgetRule, Charge, Command, Ledger, Outcome, ReservationId, Unit, Window};
-use quorate_replica::{Peer, Replica, ReplicaConfig, ReplicaError, Role, Status};
+use quorate_replica::{Clock, Peer, Replica, ReplicaConfig, ReplicaError, Role, Status};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -57,6 +59,9 @@ pub struct Cluster {
     pub folders: Vec<tempfile::TempDir>,
     pub nodes: Vec<Option<Node>>,
     pub snapshot_every: u64,
+    /// How far each node's wall clock is ahead, in milliseconds.
+    pub ahead_ms: Vec<Arc<AtomicI64>>,
+    pub cluster: String,
     /// Of the only node, instead of one that goes with this value.
     pub fixed_folder: Option<PathBuf>,
 }
@@ -74,7 +79,16 @@ impl Cluster {
         }
         let folders = peers.iter().map(|_| tempfile::tempdir().unwrap()).collect();
         let nodes = peers.iter().map(|_| None).collect();
-        Self { peers, folders, nodes, snapshot_every: 20_000, fixed_folder: None }
+        let ahead_ms = peers.iter().map(|_| Arc::default()).collect();
+        Self {
+            peers,
+            folders,
+            nodes,
+            snapshot_every: 20_000,
+            ahead_ms,
+            cluster: CLUSTER.to_owned(),
+            fixed_folder: None,
+        }
     }
 
     pub async fn formed(size: u64) -> Self {
@@ -94,9 +108,11 @@ impl Cluster {
     }
 
     pub fn config(&self, index: usize) -> ReplicaConfig {
-        let mut config = ReplicaConfig::new(CLUSTER, self.peers[index].id, self.folder(index));
+        let mut config = ReplicaConfig::new(&self.cluster, self.peers[index].id, self.folder(index));
         config.snapshot_every_entries = self.snapshot_every;
         config.keep_entries = self.snapshot_every / 4;
+        let ahead_ms = self.ahead_ms[index].clone();
+        config.clock = Clock::new(move || real_ms().saturating_add_signed(ahead_ms.load(Ordering::Relaxed)));
         config
     }
 
@@ -122,6 +138,29 @@ impl Cluster {
         tokio::time::timeout(PATIENCE, bootstrap)
             .await
             .unwrap_or_else(|_| panic!("node {index} finds no place"))
+    }
+
+    /// One more address and folder, with the next id. Nothing runs there yet, and nobody knows of it.
+    pub async fn spare(&mut self) -> usize {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let id = u64::try_from(self.peers.len()).unwrap() + 1;
+        self.peers.push(Peer { id, address: listener.local_addr().unwrap().to_string() });
+        self.folders.push(tempfile::tempdir().unwrap());
+        self.nodes.push(None);
+        self.ahead_ms.push(Arc::default());
+        self.peers.len() - 1
+    }
+
+    /// Opens the node and has it look for its place, with this list of peers.
+    pub async fn start_in_background(&mut self, index: usize, peers: Vec<Peer>) -> JoinHandle<ReplicaError> {
+        self.open(index).await;
+        let replica = self.node(index).replica.clone();
+        tokio::spawn(async move {
+            match replica.bootstrap(&peers).await {
+                Ok(()) => replica.until_removed(&peers).await,
+                Err(error) => error,
+            }
+        })
     }
 
     pub async fn stop(&mut self, index: usize) {
@@ -184,6 +223,10 @@ impl Cluster {
         }
         ledger
     }
+}
+
+pub fn real_ms() -> u64 {
+    u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
 }
 
 pub fn policy() -> Command {
