@@ -172,6 +172,25 @@ async fn a_node_that_lost_its_folder_is_not_counted_when_another_is_removed() {
     cluster.bootstrap(lost).await.unwrap();
 }
 
+/// Its last leader is gone, and no vote can be had: nobody is to give up a folder for that one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_left_alone_knows_no_leader() {
+    let mut cluster = Cluster::formed(3).await;
+    let leader = cluster.leader().await;
+    let left = (leader + 1) % 3;
+    let address = cluster.peers[left].address.clone();
+    let replica = cluster.node(left).replica.clone();
+    assert!(replica.identify(&address).await.unwrap().has_leader);
+    cluster.stop(leader).await;
+    cluster.stop((leader + 2) % 3).await;
+    let forgets = async {
+        while replica.identify(&address).await.unwrap().has_leader {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, forgets).await.expect("it still knows one");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn folders_are_not_mixed_up() {
     let mut cluster = Cluster::formed(1).await;
