@@ -235,6 +235,24 @@ async fn a_quorum_is_not_given_away() {
     assert_holds(&alone.replica.read(|ledger, _| ledger.clone()), &ids);
 }
 
+/// Each newcomer is needed for the quorum that it joins.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_node_moves_to_another_machine_and_grows() {
+    let mut cluster = Cluster::formed(1).await;
+    cluster.apply(vec![policy()]).await;
+    let ids = load_some(&cluster).await;
+    let (two, three) = (cluster.spare().await, cluster.spare().await);
+    let peers = cluster.peers.clone();
+    let one = cluster.node(0).replica.clone();
+    let _two = cluster.start_in_background(two, peers[..2].to_vec()).await;
+    assert_eq!(voters(change(&cluster, Change::Replace(1, peers[1].clone())).await), [2]);
+    assert!(matches!(one.until_removed(&peers).await, ReplicaError::Removed { id: 1, .. }));
+    cluster.stop(0).await;
+    let _three = cluster.start_in_background(three, peers[1..].to_vec()).await;
+    assert_eq!(voters(change(&cluster, Change::Add(peers[2].clone())).await), [2, 3]);
+    assert_holds(&cluster.settle().await, &ids);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_removed_leader_hands_over_and_is_of_no_harm_and_no_use() {
     let mut cluster = three().await;
