@@ -42,5 +42,7 @@ pub(crate) fn write<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
 /// A rename that has happened when it returns, whatever becomes of the machine.
 pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     fs::rename(from, to)?;
-    to.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+    let here = |folder: &Path| folder.as_os_str().is_empty();
+    let folder = to.parent().map(|folder| if here(folder) { Path::new(".") } else { folder });
+    folder.map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }

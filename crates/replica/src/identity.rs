@@ -92,7 +92,7 @@ pub fn set_aside(folder: &Path, to: PathBuf) -> Result<bool, OpenError> {
     }
     // Goes with the folder.
     let lock = lock(folder)?;
-    let renamed = fs::rename(folder, &to);
+    let renamed = durable_file::rename(folder, &to);
     drop(lock);
     let aside = |error| OpenError::Aside { folder: folder.to_owned(), to, error };
     renamed.map(|()| true).map_err(aside)

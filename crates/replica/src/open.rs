@@ -207,7 +207,8 @@ fn check_parts(
 ) -> Result<(), OpenError> {
     let snapshot = state_machine.applied().read().last;
     let used = !log.is_pristine() || snapshot.is_some();
-    if used && !has_identity {
+    // A member without its log has forgotten its votes. The identity is there before the first standing is written.
+    if (used || standing.get() != Standing::New) && !has_identity {
         return Err(OpenError::damaged(folder, "the file \"identity\" is missing"));
     }
     if used && standing.get() == Standing::New {

@@ -109,6 +109,9 @@ impl Replica {
         let Ok(_changing) = self.inner.changing.try_lock() else {
             return RejoinAnswer::NotYet("a change of the membership is under way".to_owned());
         };
+        if self.view().joint {
+            return RejoinAnswer::NotYet("a change of the membership is half done".to_owned());
+        }
         let work = async {
             if request.caught_up {
                 return self.promote(id).await;
@@ -137,6 +140,8 @@ impl Replica {
         if view.members.contains_key(&id) {
             if view.voters.contains(&id) {
                 view.quorum_of(&view.voters_without(id)).map_err(|error| error.to_string())?;
+            } else if self.joins_by_command(id) {
+                return Err(not_finished(id));
             }
         } else if !self.is_coming_back(id) {
             return Err(format!(
@@ -187,10 +192,20 @@ impl Replica {
         if view.voters.contains(&id) {
             return Ok(RejoinAnswer::Voter);
         }
+        if self.joins_by_command(id) {
+            return Err(not_finished(id));
+        }
         if matched + NEARLY_THERE < last {
             return Err(format!("its log is at {matched}, the leader's at {last}"));
         }
         let change = ChangeMembers::AddVoterIds(BTreeSet::from([id]));
         self.change_members(change).await.map(|_| RejoinAnswer::Voter).map_err(|error| error.to_string())
     }
+}
+
+fn not_finished(id: u64) -> String {
+    format!(
+        "node {id} is a learner, and the command that was to make it a voter was not finished; give it again, or `quorate \
+         nodes remove {id}`"
+    )
 }

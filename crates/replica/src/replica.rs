@@ -168,6 +168,14 @@ impl Replica {
         self.leading().is_some_and(|(_, quiet)| quiet.is_some_and(|quiet| quiet > limit))
     }
 
+    /// Is there a leader, as far as this node knows? It leads, or has heard from one within the time of an election: the
+    /// last one is remembered for ever where no votes can be had.
+    pub(crate) fn hears_leader(&self) -> bool {
+        let limit = Duration::from_millis(2 * self.inner.config.timers.election_max_ms);
+        let status = self.inner.status.borrow();
+        status.role == Role::Leader || (status.leader.is_some() && self.inner.heard.lock().elapsed() < limit)
+    }
+
     /// `None`: this node does not lead. Its term, and for how long it has not heard from a quorum (`None`: not yet).
     fn leading(&self) -> Option<(u64, Option<Duration>)> {
         let metrics = self.inner.raft.metrics();

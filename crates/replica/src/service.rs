@@ -203,7 +203,7 @@ impl RaftService for Service {
             node_id: inner.sender.node_id,
             incarnation: inner.incarnation.to_vec().into(),
             initialized: self.replica.is_initialized().await,
-            has_leader: self.replica.status().borrow().leader.is_some(),
+            has_leader: self.replica.hears_leader(),
             log_version: LOG_VERSION,
             members: members.map(member).collect(),
         }))

@@ -6,7 +6,7 @@ mod common;
 use std::time::Duration;
 
 use common::{Cluster, PATIENCE, assert_holds, load, new_id, policy, reserve};
-use quorate_replica::{OpenError, ProposeError, Replica, ReplicaError, Role};
+use quorate_replica::{MembershipError, OpenError, ProposeError, Replica, ReplicaError, Role};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_node_keeps_its_ledger_over_a_restart() {
@@ -154,6 +154,41 @@ async fn a_node_that_lost_its_folder_makes_no_quorum() {
     cluster.start(leader).await.unwrap();
     cluster.bootstrap(lost).await.unwrap();
     assert_holds(&cluster.settle().await, &ids);
+}
+
+/// It has acknowledged something just now, but with the folder that is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_lost_its_folder_is_not_counted_when_another_is_removed() {
+    let mut cluster = Cluster::formed(3).await;
+    cluster.apply(vec![policy()]).await;
+    let leader = cluster.leader().await;
+    let (lost, other) = ((leader + 1) % 3, (leader + 2) % 3);
+    cluster.stop(lost).await;
+    std::fs::remove_dir_all(cluster.folder(lost)).unwrap();
+    // It answers, and has not asked to be taken in yet.
+    cluster.open(lost).await;
+    let removed = cluster.node(leader).replica.remove_node(cluster.peers[other].id, "olga").await;
+    assert!(matches!(removed, Err(MembershipError::NoQuorumLeft { .. })), "{removed:?}");
+    cluster.bootstrap(lost).await.unwrap();
+}
+
+/// Its last leader is gone, and no vote can be had: nobody is to give up a folder for that one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_left_alone_knows_no_leader() {
+    let mut cluster = Cluster::formed(3).await;
+    let leader = cluster.leader().await;
+    let left = (leader + 1) % 3;
+    let address = cluster.peers[left].address.clone();
+    let replica = cluster.node(left).replica.clone();
+    assert!(replica.identify(&address).await.unwrap().has_leader);
+    cluster.stop(leader).await;
+    cluster.stop((leader + 2) % 3).await;
+    let forgets = async {
+        while replica.identify(&address).await.unwrap().has_leader {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, forgets).await.expect("it still knows one");
 }
 
 #[tokio::test(flavor = "multi_thread")]

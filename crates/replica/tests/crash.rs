@@ -157,6 +157,13 @@ async fn a_damaged_folder_is_refused_with_the_remedy() {
         }
         "no snapshot" => std::fs::remove_dir_all(folder.join("snapshots")).unwrap(),
         "no log" => std::fs::remove_dir_all(folder.join("log")).unwrap(),
+        "empty log" => std::fs::write(folder.join("log/db"), "").unwrap(),
+        // As an `rm -rf` that was cut off leaves it: a member that has forgotten everything.
+        "only standing" => {
+            std::fs::remove_dir_all(folder.join("log")).unwrap();
+            std::fs::remove_dir_all(folder.join("snapshots")).unwrap();
+            std::fs::remove_file(folder.join("identity")).unwrap();
+        }
         "sled" => {
             let path = folder.join("log/db");
             let mut bytes = std::fs::read(&path).unwrap();
@@ -170,6 +177,8 @@ async fn a_damaged_folder_is_refused_with_the_remedy() {
         ("snapshot", "wrong checksum"),
         ("no snapshot", "the newest snapshot ends at 0"),
         ("no log", "its log is missing"),
+        ("empty log", "the vote of term"),
+        ("only standing", "\"identity\" is missing"),
         ("identity", "\"identity\" cannot be read"),
         ("standing", "\"standing\" cannot be read"),
         ("sled", ""),

@@ -199,6 +199,7 @@ async fn what_cannot_be_is_refused() {
         (Change::Add(at(5, 4)), "is part of a cluster already"),
         (Change::Replace(2, at(5, 4)), "is part of a cluster already"),
         (Change::Replace(2, at(3, 3)), "id 3 belongs to the node at"),
+        (Change::Replace(2, at(3, 2)), "id 3 belongs to the node at"),
         (Change::Replace(9, at(4, 3)), "there is no node 9; the members are 1, 2, 3"),
         (Change::Remove(9), "there is no node 9; the members are 1, 2, 3"),
     ] {
@@ -237,6 +238,24 @@ async fn a_quorum_is_not_given_away() {
     let alone = cluster.node(cluster.leader().await);
     assert_eq!(cluster.peers[cluster.leader().await].id, left);
     assert_holds(&alone.replica.read(|ledger, _| ledger.clone()), &ids);
+}
+
+/// Each newcomer is needed for the quorum that it joins.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_node_moves_to_another_machine_and_grows() {
+    let mut cluster = Cluster::formed(1).await;
+    cluster.apply(vec![policy()]).await;
+    let ids = load_some(&cluster).await;
+    let (two, three) = (cluster.spare().await, cluster.spare().await);
+    let peers = cluster.peers.clone();
+    let one = cluster.node(0).replica.clone();
+    let _two = cluster.start_in_background(two, peers[..2].to_vec()).await;
+    assert_eq!(voters(change(&cluster, Change::Replace(1, peers[1].clone())).await), [2]);
+    assert!(matches!(one.until_removed(&peers).await, ReplicaError::Removed { id: 1, .. }));
+    cluster.stop(0).await;
+    let _three = cluster.start_in_background(three, peers[1..].to_vec()).await;
+    assert_eq!(voters(change(&cluster, Change::Add(peers[2].clone())).await), [2, 3]);
+    assert_holds(&cluster.settle().await, &ids);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -421,16 +440,40 @@ impl quorate_rpc::raft::raft_server::Raft for Mute {
     }
 }
 
+async fn mute(peer: &Peer) -> JoinHandle<Result<(), tonic::transport::Error>> {
+    let listener = tokio::net::TcpListener::bind(&peer.address).await.unwrap();
+    let mute = RaftServer::new(Mute { peer: peer.clone() });
+    let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+    tokio::spawn(tonic::transport::Server::builder().add_service(mute).serve_with_incoming(incoming))
+}
+
+/// One more voter than before is not what was asked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replacement_that_was_not_finished_waits_for_the_command() {
+    let mut cluster = three().await;
+    let four = cluster.spare().await;
+    let peers = cluster.peers.clone();
+    let mute = mute(&peers[3]).await;
+    let replace = Change::Replace(2, peers[3].clone());
+    let error = change(&cluster, replace.clone()).await.unwrap_err();
+    assert!(matches!(error, MembershipError::Unfinished(_)), "{error}");
+    mute.abort();
+    let _ = mute.await;
+    cluster.open(four).await;
+    let replica = cluster.node(four).replica.clone();
+    let alone = replica.bootstrap(&peers);
+    assert!(tokio::time::timeout(Duration::from_secs(2), alone).await.is_err(), "it is a voter");
+    let place = tokio::spawn(async move { replica.bootstrap(&peers).await });
+    assert_eq!(voters(change(&cluster, replace).await), [1, 3, 4]);
+    tokio::time::timeout(PATIENCE, place).await.unwrap().unwrap().unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_dies_while_it_is_added_holds_up_nobody_for_long() {
     let mut cluster = three().await;
     let four = cluster.spare().await;
     let peers = cluster.peers.clone();
-    let listener = tokio::net::TcpListener::bind(&peers[3].address).await.unwrap();
-    let mute = RaftServer::new(Mute { peer: peers[3].clone() });
-    let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
-    let mute =
-        tokio::spawn(tonic::transport::Server::builder().add_service(mute).serve_with_incoming(incoming));
+    let mute = mute(&peers[3]).await;
     // Two at once, and a node that lost its folder: one after the other.
     let leader = cluster.leader().await;
     let lost = (leader + 1) % 3;

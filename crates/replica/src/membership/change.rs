@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::{BasicNode, ChangeMembers};
-use quorate_ledger::{AuditAction, Command};
+use quorate_ledger::{AuditAction, AuditRecord, Command};
 use tokio::sync::MutexGuard;
 use tracing::{info, warn};
 
@@ -91,8 +91,12 @@ impl Replica {
         if let Err(unknown) = survey.view.member(old) {
             return if joining == Joining::Voter { Ok(self.unchanged()) } else { Err(unknown) };
         }
-        if old == new.id {
-            return Err(MembershipError::IdInUse { id: old, address: new.address.clone() });
+        // Unless it became a voter by this very command, it would be one voter less than before.
+        let detail = in_place_by(new);
+        let begun =
+            self.last_change_of(old).is_some_and(|last| is_replacement(&last) && last.detail == detail);
+        if old == new.id || (joining == Joining::Voter && !begun) {
+            return Err(MembershipError::IdInUse { id: new.id, address: new.address.clone() });
         }
         survey.view.clone().with_live(new.id).quorum_of(&survey.view.voters_after(old, new.id))?;
         if old == self.node_id() && !survey.view.voters_without(old).is_empty() {
@@ -102,7 +106,6 @@ impl Replica {
             }
             return Err(self.hand_over(&survey).await);
         }
-        let detail = format!("by node {} at {}", new.id, new.address);
         match joining {
             Joining::Voter => {
                 survey.all_can_read()?;
@@ -113,6 +116,7 @@ impl Replica {
         let now = self.survey().await;
         let arrives = ChangeMembers::AddVoterIds(BTreeSet::from([new.id]));
         if old == self.node_id() {
+            now.view.quorum_of(&now.view.voters_with(new.id))?;
             self.change_members(arrives).await?;
             return Err(self.hand_over(&self.survey().await).await);
         }
@@ -226,18 +230,32 @@ impl Replica {
 
     /// Was this node removed, as far as the audit log reaches back?
     fn was_removed(&self, id: u64) -> bool {
-        matches!(self.last_change_of(id), Some(AuditAction::RemoveNode | AuditAction::ReplaceNode))
+        let action = self.last_change_of(id).map(|last| last.action);
+        matches!(action, Some(AuditAction::RemoveNode | AuditAction::ReplaceNode))
     }
 
     /// A member that lost its folder is removed and added again; a leader may have died in between.
     pub(crate) fn is_coming_back(&self, id: u64) -> bool {
-        self.last_change_of(id) == Some(AuditAction::RejoinNode)
+        self.last_change_of(id).is_some_and(|last| last.action == AuditAction::RejoinNode)
     }
 
-    fn last_change_of(&self, id: u64) -> Option<AuditAction> {
-        let records = self.read(|ledger, _| ledger.audit(0));
+    /// A learner that an operator's command is to make a voter: it does not become one by itself.
+    pub(crate) fn joins_by_command(&self, id: u64) -> bool {
         let subject = subject(id);
-        records.iter().rev().find(|record| record.subject_of_change == subject).map(|record| record.action)
+        let in_place = format!("by {subject} at ");
+        let replaces = |record: &AuditRecord| is_replacement(record) && record.detail.starts_with(&in_place);
+        let last = self.last_record(|record| record.subject_of_change == subject || replaces(record));
+        last.is_some_and(|last| last.action == AuditAction::AddNode || replaces(&last))
+    }
+
+    fn last_change_of(&self, id: u64) -> Option<AuditRecord> {
+        let subject = subject(id);
+        self.last_record(|record| record.subject_of_change == subject)
+    }
+
+    fn last_record(&self, is_it: impl Fn(&AuditRecord) -> bool) -> Option<AuditRecord> {
+        let records = self.read(|ledger, _| ledger.audit(0));
+        records.into_iter().rev().find(is_it)
     }
 
     fn changed(&self) -> Changed {
@@ -252,6 +270,15 @@ impl Replica {
 /// In the audit log.
 fn subject(node: u64) -> String {
     format!("node {node}")
+}
+
+fn is_replacement(record: &AuditRecord) -> bool {
+    record.action == AuditAction::ReplaceNode
+}
+
+/// In the audit log: who takes a node's place.
+fn in_place_by(new: &Peer) -> String {
+    format!("by {} at {}", subject(new.id), new.address)
 }
 
 fn leaving(survey: &Survey, id: u64) -> Change {

@@ -78,7 +78,9 @@ impl Replica {
             tokio::time::sleep(LOOK_EVERY).await;
             view = self.view();
         }
-        view.live.retain(|id| *id == self.node_id() || answers.contains_key(id));
+        // What one with a new folder has acknowledged is lost.
+        let answers_now = |id: &u64| answers.get(id).is_some_and(|answer| answer.initialized);
+        view.live.retain(|id| *id == self.node_id() || answers_now(id));
         Survey { view, answers }
     }
 
