@@ -91,7 +91,12 @@ impl Secured {
             .chain(nodes)
             .chain(others)
             .collect();
-        let said = quorate(&arguments, &BTreeMap::new()).unwrap();
+        self.take_down(&arguments);
+    }
+
+    /// Runs `quorate certs`, and keeps what it says of each holder.
+    fn take_down(&mut self, arguments: &[&str]) {
+        let said = quorate(arguments, &BTreeMap::new()).unwrap();
         for paragraph in said.split("\n\n").filter(|paragraph| paragraph.starts_with("# ")) {
             let (head, rest) = paragraph.split_once('\n').unwrap();
             let name = head.trim_start_matches("# ").split(' ').next().unwrap();
@@ -100,13 +105,17 @@ impl Secured {
     }
 
     fn start_node(&mut self, id: usize) {
+        self.start_node_with(id, &[]);
+    }
+
+    fn start_node_with(&mut self, id: usize, more: &[&str]) {
         let (name, data) = (format!("node-{id}"), self.path(&format!("node-{id}")));
         let http = if id == 1 { self.metrics.clone() } else { free_address() };
         let config = node_config(id, &self.nodes, &http, &data) + &self.said[&name];
         let file = self.path(&format!("{name}.yaml"));
         std::fs::write(&file, config).unwrap();
-        let process =
-            Process::start(self.folder.path(), &name, &["node", "--config", file.to_str().unwrap()]);
+        let arguments = [&["node", "--config", file.to_str().unwrap()], more].concat();
+        let process = Process::start(self.folder.path(), &name, &arguments);
         self.processes.insert(name, process);
     }
 
@@ -226,6 +235,54 @@ async fn a_deployment_with_certificates_of_its_own() {
         assert!(Instant::now() < deadline, "node 1 does not come back");
     }
     assert_eq!(secured.chat().await, Some(200));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_is_added_backed_up_and_rebuilt_over_tls() {
+    let mut secured = Secured::start().await;
+    let address = free_address();
+    let (certs, holder) = (secured.path("certs"), format!("4={}", host(&address)));
+    secured.take_down(&["certs", "issue", "--dir", certs.to_str().unwrap(), "--node", &holder]);
+    secured.nodes.push(address.clone());
+    secured.start_node(4);
+    let add = ["nodes", "add", "--id", "4", "--address", &address];
+    let refused = secured.run(&add, "bob").unwrap_err();
+    assert!(refused.contains("bob (read) may not call quorate.admin.v1.Admin/AddNode"), "{refused}");
+    let deadline = Instant::now() + READY_WITHIN;
+    let added = loop {
+        match secured.run(&add, "alice") {
+            Ok(added) => break added,
+            // It does not listen yet.
+            Err(error) => assert!(error.contains("nobody answers") && Instant::now() < deadline, "{error}"),
+        }
+    };
+    assert_eq!(added.trim(), "node 4 added; voters: 1, 2, 3, 4");
+    let history = secured.run(&["history", "audit"], "bob").unwrap();
+    let recorded = |line: &str| line.contains("add node") && line.contains("alice (as somebody)");
+    assert!(history.lines().any(recorded), "{history}");
+
+    let file = secured.path("backup.quorate");
+    let backup = ["backup", file.to_str().unwrap()];
+    let refused = secured.run(&backup, "bob").unwrap_err();
+    assert!(refused.contains("may not call quorate.admin.v1.Admin/Backup") && !file.exists(), "{refused}");
+    assert!(secured.run(&backup, "alice").unwrap().contains("cluster test, log up to entry"));
+
+    secured.processes.get_mut("node-4").unwrap().kill_9();
+    let folder = secured.path("node-4");
+    std::fs::write(folder.join("standing"), "rubbish").unwrap();
+    let checked = quorate(&["check", folder.to_str().unwrap()], &BTreeMap::new()).unwrap_err();
+    assert!(checked.contains("is damaged"), "{checked}");
+    secured.start_node_with(4, &["--rebuild"]);
+    let deadline = Instant::now() + READY_WITHIN;
+    while secured.run(&["nodes", "list"], "bob").map_or(true, |nodes| nodes.matches("follower").count() != 3)
+    {
+        assert!(Instant::now() < deadline, "{}", secured.processes["node-4"].output());
+    }
+    let removed = secured.run(&["nodes", "remove", "4"], "alice").unwrap();
+    assert_eq!(removed.trim(), "node 4 removed; voters: 1, 2, 3");
+    let (code, output) = secured.processes.remove("node-4").unwrap().wait();
+    assert_eq!(code, Some(1));
+    assert!(output.contains("node 4 was removed from the cluster"), "{output}");
 }
 
 fn node(folder: &Path, config: &str, more: &[&str]) -> Process {

@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use clap::Args;
 use quorate_node::offline::{Backup, BackupFile, BackupInfo, FolderBackup};
+use quorate_rpc::ClientError;
 use tokio::task::spawn_blocking;
+use tonic::Code;
 
 use crate::command::ClusterOptions;
 use crate::output::{bytes, counted, time};
@@ -67,7 +69,7 @@ impl RunBackup {
 
     async fn copy(self) -> Result<Backup> {
         let mut file = BackupFile::create(&self.file, self.force)?;
-        let mut chunks = self.cluster.admin()?.backup().await.context("no backup was made")?;
+        let mut chunks = self.cluster.admin()?.backup().await.map_err(of_an_older_release)?;
         loop {
             let next = tokio::time::timeout(CHUNK_TIMEOUT, chunks.message()).await;
             let next = next.context("the backup came to a halt; no file was made")?;
@@ -75,6 +77,15 @@ impl RunBackup {
             file = spawn_blocking(move || file.write(&chunk.data).map(|()| file)).await??;
         }
         Ok(spawn_blocking(move || file.finish()).await??)
+    }
+}
+
+fn of_an_older_release(error: ClientError) -> anyhow::Error {
+    match error {
+        ClientError::Rejected { code: Code::Unimplemented, .. } => {
+            anyhow!("the leader runs a release that cannot make backups; update all nodes first")
+        }
+        other => anyhow::Error::from(other).context("no backup was made"),
     }
 }
 
