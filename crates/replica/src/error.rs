@@ -21,6 +21,11 @@ pub enum OpenError {
         folder = .folder.display()
     )]
     Damaged { folder: PathBuf, what: String },
+    #[error(
+        "data folder {folder} has format {found}, this release knows {known}; use the release that wrote it",
+        folder = .folder.display()
+    )]
+    Format { folder: PathBuf, found: u32, known: u32 },
     #[error("data folder {folder}: {error}", folder = .folder.display())]
     Io { folder: PathBuf, error: std::io::Error },
     #[error("raft cannot start: {0}")]
