@@ -48,12 +48,17 @@ impl RunBackup {
     pub async fn run(self) -> Result<()> {
         let name = self.file.display().to_string();
         let backup = match self.data_dir.clone() {
-            Some(folder) => spawn_blocking(move || back_up_folder(&folder, &self.file, self.force)).await??,
+            Some(folder) => {
+                let how = FolderBackup { replace: self.force, salvage: self.salvage };
+                let (backup, damage) = spawn_blocking(move || how.make(&folder, &self.file)).await??;
+                damage.iter().for_each(|damage| eprintln!("DAMAGED      {damage}"));
+                backup
+            }
             None => self.copy().await?,
         };
         println!("{name}: {}", summary(&backup));
         println!(
-            "restore it as a cluster whose name ends in -{}, as {}",
+            "restore it as a cluster whose name ends in -{}, as in {}",
             backup.mark(),
             backup.restored_name()
         );
