@@ -211,4 +211,10 @@ async fn a_backup_of_a_running_cluster_is_restored_with_everything_in_it() {
     let damaged = deployment.quorate(&["check", &folder]).unwrap_err();
     println!("{damaged}");
     assert!(damaged.contains("file \"end\" cannot be read") && damaged.contains("--rebuild"), "{damaged}");
+    let salvaged = deployment.path("salvaged.quorate");
+    let from_folder = ["backup", &salvaged, "--data-dir", &folder];
+    let refused = deployment.quorate(&from_folder).unwrap_err();
+    assert!(refused.contains("--salvage") && !fs::exists(&salvaged).unwrap(), "{refused}");
+    let said = deployment.quorate(&[&from_folder[..], &["--salvage"]].concat()).unwrap();
+    assert!(said.contains(" 10 accounts, 10 open reservations"), "{said}");
 }

@@ -32,6 +32,8 @@ pub enum BackupError {
     Io { path: PathBuf, error: io::Error },
     #[error("{path} is there already; give another name, or --force to replace it", path = .path.display())]
     Exists { path: PathBuf },
+    #[error("{path} is being written by another backup; wait for it, or give another name", path = .path.display())]
+    Busy { path: PathBuf },
     #[error("{path} is damaged: {what}; take another copy of it, or another backup", path = .path.display())]
     Damaged { path: PathBuf, what: String },
     #[error("{path} is no backup", path = .path.display())]

@@ -1,8 +1,8 @@
 //! A backup on its way into a file: written beside under another name, checked, and only then given its own.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions, TryLockError};
 use std::io::{BufWriter, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::backup::{Backup, BackupError, Head};
@@ -32,8 +32,18 @@ impl BackupFile {
         let mut partial = path.as_os_str().to_owned();
         partial.push(".partial");
         let partial = PathBuf::from(partial);
-        let file = File::options().write(true).create(true).truncate(true).mode(MODE).open(&partial);
-        let file = file.map_err(|error| BackupError::io(&partial, error))?;
+        let io = |error| BackupError::io(&partial, error);
+        let file = File::options().write(true).create(true).truncate(false).mode(MODE).open(&partial);
+        let file = file.map_err(io)?;
+        let taken = matches!(file.try_lock(), Err(TryLockError::WouldBlock));
+        // Whoever had the lock may be done by now: then this is the finished file.
+        let mine = file.metadata().map_err(io)?;
+        let named = fs::metadata(&partial).map(|named| (named.dev(), named.ino()));
+        if taken || !named.is_ok_and(|named| named == (mine.dev(), mine.ino())) {
+            return Err(BackupError::Busy { path: partial });
+        }
+        // One that was killed may have left it.
+        file.set_permissions(Permissions::from_mode(MODE)).and_then(|()| file.set_len(0)).map_err(io)?;
         Ok(Self { path: path.to_owned(), partial, file, replace, finished: false })
     }
 
@@ -107,5 +117,29 @@ impl FolderBackup {
         let written = head.write(&ledger, &mut BufWriter::with_capacity(COPY_BYTES, &mut file.file));
         written.map_err(|error| BackupError::io(&file.partial, error))?;
         file.finish().map(|backup| (backup, report.damage))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_backups_are_not_written_into_one_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("prod.quorate");
+        let partial = folder.path().join("prod.quorate.partial");
+        // Of a backup that was killed.
+        fs::write(&partial, "left behind").unwrap();
+        let mut first = BackupFile::create(&path, true).unwrap();
+        let metadata = fs::metadata(&partial).unwrap();
+        assert_eq!((metadata.len(), metadata.permissions().mode() & 0o777), (0, MODE));
+        first.write(b"the first").unwrap();
+        let second = BackupFile::create(&path, true).unwrap_err().to_string();
+        assert!(second.contains("is being written"), "{second}");
+        assert_eq!(fs::read(&partial).unwrap(), b"the first");
+        drop(first);
+        drop(BackupFile::create(&path, true).unwrap());
+        assert!(!partial.exists());
     }
 }

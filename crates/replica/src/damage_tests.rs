@@ -17,6 +17,7 @@ use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use quorate_ledger::{Amount, BudgetRule, Charge, Command, Ledger, ReservationId, TimestampMs, Unit, Window};
 
 use crate::config::ReplicaConfig;
+use crate::disk::{Keys, open_db};
 use crate::identity::{self, Identity};
 use crate::inspect;
 use crate::log_store::LogStore;
@@ -211,4 +212,43 @@ async fn harm_all_of(whole: &Path, runner: &mut TestRunner) {
     }
     assert!(failures.is_empty(), "{failures:#?}");
     assert!(noticed > cases, "only {noticed} of {} were noticed", 2 * cases * names.len());
+}
+
+#[tokio::test]
+async fn a_log_that_a_node_would_not_open_is_not_called_sound() {
+    let keys = Keys { group: GROUP };
+    type Change = fn(&sled::Db, Keys);
+    let changes: [(&str, Change); 2] = [
+        ("log entry 20 is missing", |db, keys| drop(db.remove(keys.frame(20)).unwrap().unwrap())),
+        ("the log starts at index 35", |db, keys| {
+            drop(db.insert(keys.purged(), encode(&log_id(34)).unwrap()).unwrap());
+        }),
+    ];
+    for (said, change) in changes {
+        let folder = tempfile::tempdir().unwrap();
+        let (whole, killed) = (folder.path().join("whole"), folder.path().join("killed"));
+        make(&whole, &killed).await;
+        let db = open_db(&killed.join("log")).unwrap();
+        change(&db, keys);
+        db.flush().unwrap();
+        drop(db);
+        let checked = check(&killed).unwrap_err();
+        assert!(checked.contains(said), "{checked}");
+        let opened = open(&killed).await.unwrap_err();
+        assert!(opened.contains(said), "{opened}");
+    }
+}
+
+#[tokio::test]
+async fn a_folder_of_another_release_is_not_called_damaged() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, killed) = (folder.path().join("whole"), folder.path().join("killed"));
+    make(&whole, &killed).await;
+    let identity = Identity::of(&whole).unwrap().unwrap();
+    let later = Identity { format: identity::FORMAT + 1, ..identity };
+    crate::durable_file::write(&killed.join("identity"), &later).unwrap();
+    for error in [inspect::read(&killed).map(drop).unwrap_err().to_string(), open(&killed).await.unwrap_err()]
+    {
+        assert!(error.contains("use the release that wrote it"), "{error}");
+    }
 }

@@ -31,6 +31,11 @@ pub enum OpenError {
     #[error("cannot move data folder {folder} aside to {to}: {error}; is it a mount point? Empty it by hand then",
         folder = .folder.display(), to = .to.display())]
     Aside { folder: PathBuf, to: PathBuf, error: std::io::Error },
+    #[error(
+        "data folder {folder} has format {found}, this release knows {known}; use the release that wrote it",
+        folder = .folder.display()
+    )]
+    Format { folder: PathBuf, found: u32, known: u32 },
     #[error("data folder {folder}: {error}", folder = .folder.display())]
     Io { folder: PathBuf, error: std::io::Error },
     #[error("raft cannot start: {0}")]

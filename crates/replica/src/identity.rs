@@ -33,11 +33,8 @@ impl Identity {
     pub fn read(folder: &Path, cluster: &str, node_id: u64) -> Result<Option<Self>, OpenError> {
         let found = Self::of(folder).map_err(|error| OpenError::io(folder, error))?;
         let Some(identity): Option<Self> = found else { return Ok(None) };
+        identity.check_format(folder)?;
         let folder = folder.to_owned();
-        if identity.format != FORMAT {
-            let what = format!("its format is {}, this version knows {FORMAT}", identity.format);
-            return Err(OpenError::Damaged { folder, what });
-        }
         if identity.cluster != cluster {
             return Err(OpenError::OtherCluster {
                 folder,
@@ -49,6 +46,15 @@ impl Identity {
             return Err(OpenError::OtherNode { folder, found: identity.node_id, wanted: node_id });
         }
         Ok(Some(identity))
+    }
+
+    /// Another release's folder is no damaged one: to rebuild it would throw away what is whole.
+    pub fn check_format(&self, folder: &Path) -> Result<(), OpenError> {
+        let (found, known) = (self.format, FORMAT);
+        if found == known {
+            return Ok(());
+        }
+        Err(OpenError::Format { folder: folder.to_owned(), found, known })
     }
 
     /// Written last, when everything else of a new folder is there.

@@ -1,8 +1,9 @@
 //! A look at the data folder of a stopped node, which changes nothing in it: every part is checked, the newest snapshot
 //! loaded, the log applied. sled writes when it opens: it is given a copy of the log.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -30,7 +31,7 @@ pub(crate) struct Content {
 /// Blocking; needs room for a copy of the log in the folder for temporary files.
 ///
 /// # Errors
-/// There is no data folder, a process has it open, or the operating system cannot read it.
+/// There is no data folder, a process has it open, it is of another release, or the operating system cannot read it.
 pub fn check_folder(folder: &Path) -> Result<FolderReport, OpenError> {
     read(folder).map(|(report, _)| report)
 }
@@ -44,7 +45,7 @@ pub(crate) fn read(folder: &Path) -> Result<(FolderReport, Option<Content>), Ope
         let what = io::Error::new(io::ErrorKind::NotFound, "it is no data folder of a node");
         return Err(io(what));
     }
-    look.identity().map_err(io)?;
+    look.identity()?;
     look.standing().map_err(io)?;
     let newest = look.snapshots().map_err(io)?;
     let log = look.log().map_err(io)?;
@@ -81,15 +82,12 @@ impl<'a> Look<'a> {
         }
     }
 
-    fn identity(&mut self) -> io::Result<()> {
+    fn identity(&mut self) -> Result<(), OpenError> {
         let read = Identity::of(self.folder);
-        match self.sift("identity", read)? {
-            Some(Some(identity)) if identity.format != identity::FORMAT => {
-                let what =
-                    format!("its format is {}, this release knows {}", identity.format, identity::FORMAT);
-                self.damage("identity", None, what);
-            }
+        let read = self.sift("identity", read).map_err(|error| OpenError::io(self.folder, error))?;
+        match read {
             Some(Some(identity)) => {
+                identity.check_format(self.folder)?;
                 self.report.cluster = identity.cluster;
                 self.report.node_id = identity.node_id;
                 self.report.format = identity.format;
@@ -170,7 +168,8 @@ impl<'a> Look<'a> {
         };
         let (mut at, mut next) = (at, at.map_or(0, |at| at.index + 1));
         let start = log.start();
-        if log.last > at && start > next {
+        if log.purged > at || log.last > at && start > next {
+            let start = start.max(log.purged.map_or(0, |purged| purged.index + 1));
             let what = format!("the log starts at index {start}, but the newest snapshot ends before {next}");
             self.damage("log", Some(next), what);
         }
@@ -255,7 +254,8 @@ impl Drop for Copied {
 
 /// With the folders in it, of which sled makes one.
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    fs::create_dir(to)?;
+    // It holds what a backup holds, in a folder that everybody can look into.
+    DirBuilder::new().mode(0o700).create(to)?;
     for entry in fs::read_dir(from)? {
         let entry = entry?;
         let target = to.join(entry.file_name());
@@ -266,4 +266,21 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn nobody_else_reads_the_copy() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("blobs")).unwrap();
+        let copied = Copied::of(folder.path()).unwrap();
+        for path in [copied.path.clone(), copied.path.join("blobs")] {
+            assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o700);
+        }
+    }
 }

@@ -90,12 +90,18 @@ pub(crate) fn read_log(folder: &Path) -> io::Result<FoundLog> {
 }
 
 fn read_frames(db: &sled::Db, keys: Keys, found: &mut FoundLog) -> io::Result<()> {
+    // Where the first frame may begin at the latest: one that straddles the bound begins before it.
+    let start = found.purged.map_or(0, |purged| purged.index + 1);
     let mut next = None;
     let mut broken = false;
     for item in db.range(keys.frame(0)..=keys.frame(u64::MAX)) {
         let (key, value) = item.map_err(sled_error)?;
         let index = keys.frame_index(&key).unwrap_or(u64::MAX);
         found.report.frames += 1;
+        if found.report.frames == 1 && index > start {
+            let what = format!("log entry {start} is missing, the first frame is at index {index}");
+            found.damage.push((Some(start), what));
+        }
         if let Some(missing) = next.filter(|expected| *expected != index) {
             let what = format!("log entry {missing} is missing, the next frame is at index {index}");
             found.damage.push((Some(missing), what));

@@ -60,7 +60,7 @@ impl RunBackup {
         };
         println!("{name}: {}", summary(&backup));
         println!(
-            "restore it as a cluster whose name ends in -{}, as {}",
+            "restore it as a cluster whose name ends in -{}, as in {}",
             backup.mark(),
             backup.restored_name()
         );
