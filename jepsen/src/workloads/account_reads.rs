@@ -8,10 +8,7 @@ use crate::history::Recorder;
 
 /// Anything shorter is a slice of a sliding window, of which there are too many to write down.
 const WINDOW_MS_MIN: u64 = 1_000;
-/// The operation's name.
-pub const ACCOUNTS: &str = "accounts";
-/// The same after everything was resolved: the last word.
-pub const FINAL: &str = "final-accounts";
+pub use crate::check::words::{ACCOUNTS, FINAL_ACCOUNTS as FINAL};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {

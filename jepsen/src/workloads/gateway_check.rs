@@ -10,9 +10,9 @@ use super::provider_record::{COMPLETE, LOST, SERVED, Served};
 use super::sse::{Answer, End};
 use super::tally::Tally;
 use crate::check::Verdict;
+pub use crate::check::words::CHAT;
 use crate::history::{History, Operation, Outcome};
 
-pub const CHAT: &str = "chat";
 pub const MODEL: &str = "gpt-4o";
 /// Each user's account that never starts again: everything is in it.
 pub const LIFE: &str = "gateway-life";

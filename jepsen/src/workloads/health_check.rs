@@ -13,11 +13,10 @@ use super::health::NAME;
 use super::provider_record::{COMPLETE, LOST, SERVED, Served};
 use super::tally::Tally;
 use crate::check::Verdict;
+pub use crate::check::words::{CHAT, SEEN};
 use crate::history::{History, Operation, Outcome};
 
-pub const CHAT: &str = "chat";
 pub const CIRCUITS: &str = "circuits";
-pub const SEEN: &str = "seen";
 
 const OPEN: &str = "nobody asks an open backend";
 const PROBE: &str = "one probe at a time";

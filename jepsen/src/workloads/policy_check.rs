@@ -9,14 +9,13 @@ use super::policy::NAME;
 use super::sse::Answer;
 use super::tally::Tally;
 use crate::check::Verdict;
+pub use crate::check::words::{CHAT, ROLLOUT};
 use crate::history::{History, Operation, Outcome};
 
 pub const APPLY: &str = "apply";
 pub const VERSIONS: &str = "versions";
 pub const RESERVE: &str = "reserve";
 pub const SETTLE: &str = "settle";
-pub const CHAT: &str = "chat";
-pub const ROLLOUT: &str = "rollout";
 pub const BUDGET: &str = "policy-limit";
 pub const MICROS: u64 = 1_000_000;
 /// The limit before anybody changes it, in tokens.
