@@ -6,6 +6,7 @@ mod amounts;
 pub mod availability;
 pub mod counts;
 pub mod faults;
+pub mod forward;
 pub mod levels;
 mod linear;
 pub mod order;

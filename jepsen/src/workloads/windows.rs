@@ -13,7 +13,7 @@ use rand::{Rng as _, SeedableRng as _};
 
 use super::gateway::{last_accounts, wait_until_resolved};
 use super::windows_check::{
-    self, BUDGETS, MICROS, RELEASE, RESERVE, Reserve, Reserved, Resolve, Resolved, SETTLE,
+    self, BUDGETS, DENIED, MICROS, RELEASE, RESERVE, Reserve, Reserved, Resolve, Resolved, SETTLE,
 };
 use super::{Context, Workload, account_reads};
 use crate::check::Verdict;
@@ -154,7 +154,7 @@ impl Client {
                 pending.unknown("denied from applied state, after a try without an answer");
                 return false;
             }
-            Outcome::Denied(denial) => reserved.why = format!("denied: {}", denial.account.budget),
+            Outcome::Denied(denial) => reserved.why = format!("{DENIED}: {}", denial.account.budget),
             other => reserved.why = format!("{other:?}"),
         }
         pending.ok(&reserved);
