@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::sweep;
+
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// What to start, and how.
@@ -124,8 +126,8 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
         // What libfaketime leaves of a process that was killed.
-        for name in ["faketime_shm_", "sem.faketime_sem_"] {
-            let _ = std::fs::remove_file(format!("/dev/shm/{name}{}", self.child.id()));
+        for name in sweep::CLOCKS {
+            let _ = std::fs::remove_file(format!("{}/{name}{}", sweep::SHARED_MEMORY, self.child.id()));
         }
     }
 }
