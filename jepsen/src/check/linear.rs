@@ -40,6 +40,7 @@ pub fn check(lives: &[Life], tries: u64) -> Verdict {
     let mut verdict = verdict.into_inner();
     verdict.checked = vec![
         ("linearizable: tenants".to_owned(), lives.len() as u64),
+        ("replayed in log order: tenants".to_owned(), lives.len() as u64),
         ("linearizable: answers".to_owned(), answers.into_inner() as u64),
     ];
     verdict
