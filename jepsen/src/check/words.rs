@@ -266,7 +266,7 @@ impl From<&Executed> for Answer {
 
 impl Snapshot {
     pub fn of(response: &admin::ListAccountsResponse, connection: u64) -> Self {
-        let point = response.read_point.clone().unwrap_or_default();
+        let point = response.read_point.unwrap_or_default();
         let account = |account: &admin::Account| Account {
             account: account_name(&account.budget, &account.subject),
             limit: account.limit_micros,
