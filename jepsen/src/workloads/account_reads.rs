@@ -1,4 +1,5 @@
-//! Reads of all accounts of a tenant, as they stand in a history: small, and with the windows before the present one.
+//! Reads of all accounts of a tenant, as they stand in a history: small, and with the windows before the present one;
+//! now and then while clients work, and once when everything is resolved. Who judges them: the `*_check` of a workload.
 
 use std::time::{Duration, Instant};
 
@@ -11,16 +12,18 @@ use serde::{Deserialize, Serialize};
 use tonic::transport::Channel;
 
 use super::Context;
+pub use crate::check::words::{ACCOUNTS, FINAL_ACCOUNTS as FINAL};
 use crate::client::{self, CALL, Ending, NodeClient, Via};
 use crate::deploy::Deployment;
 use crate::history::Recorder;
 
 /// Anything shorter is a slice of a sliding window, of which there are too many to write down.
 const WINDOW_MS_MIN: u64 = 1_000;
-pub use crate::check::words::{ACCOUNTS, FINAL_ACCOUNTS as FINAL};
 
+/// All accounts of a tenant at one point of the log. Not `check::words::Snapshot`: budgets that roll over are told window by
+/// window.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Snapshot {
+pub struct WindowSnapshot {
     pub log_index: u64,
     pub time_ms: u64,
     pub accounts: Vec<Seen>,
@@ -88,9 +91,9 @@ impl From<&Account> for Seen {
     }
 }
 
-fn snapshot(answer: &ListAccountsResponse) -> Snapshot {
+fn snapshot(answer: &ListAccountsResponse) -> WindowSnapshot {
     let point = answer.read_point.unwrap_or_default();
-    Snapshot {
+    WindowSnapshot {
         log_index: point.log_index,
         time_ms: point.ledger_time_ms,
         accounts: answer.accounts.iter().map(Seen::from).collect(),
@@ -104,7 +107,7 @@ pub async fn read(
     f: &'static str,
     node: &NodeClient,
     tenant: &str,
-) -> Option<Snapshot> {
+) -> Option<WindowSnapshot> {
     let pending = recorder.invoke(workload, recorder.process(), f, &node.node());
     node.accounts(tenant, Consistency::Linearizable, CALL).await.record(pending, |read| snapshot(&read.value))
 }

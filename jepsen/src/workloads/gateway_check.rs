@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
-use super::account_reads::{ACCOUNTS, FINAL, Snapshot};
+use super::account_reads::{ACCOUNTS, FINAL, WindowSnapshot};
 use super::gateway::NAME;
 use super::provider_record::{COMPLETE, LOST, SERVED, Served};
 use super::sse::{Answer, End};
@@ -132,7 +132,7 @@ fn accounts(tally: &mut Tally, operations: &[Operation], users: &BTreeMap<String
     let mut last = None;
     for operation in operations.iter().filter(|operation| operation.f == ACCOUNTS || operation.f == FINAL) {
         let Outcome::Ok(value) = &operation.outcome else { continue };
-        let Some(snapshot) = tally.read::<Snapshot>(value, operation.index) else { continue };
+        let Some(snapshot) = tally.read::<WindowSnapshot>(value, operation.index) else { continue };
         for account in &snapshot.accounts {
             for span in std::iter::once(&account.present).chain(&account.closed) {
                 tally.checked(OVERSPENT);

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use quorate_ledger::{TimestampMs, Window};
 use serde::{Deserialize, Serialize};
 
-use super::account_reads::{ACCOUNTS, FINAL, Seen, Snapshot, Span};
+use super::account_reads::{ACCOUNTS, FINAL, Seen, Span, WindowSnapshot};
 use super::tally::Tally;
 use super::windows::NAME;
 use crate::check::Verdict;
@@ -132,7 +132,7 @@ pub fn check(history: &History) -> Verdict {
     let mut snapshots = Vec::new();
     for operation in operations.iter().filter(|operation| operation.f == ACCOUNTS || operation.f == FINAL) {
         let Outcome::Ok(value) = &operation.outcome else { continue };
-        snapshots.extend(tally.read::<Snapshot>(value, operation.index).map(|read| (operation, read)));
+        snapshots.extend(tally.read::<WindowSnapshot>(value, operation.index).map(|read| (operation, read)));
     }
     if !snapshots.iter().any(|(operation, _)| operation.f == FINAL) {
         tally.undecided("the accounts were not read at the end");
@@ -165,7 +165,7 @@ pub fn check(history: &History) -> Verdict {
 fn shown(
     tally: &mut Tally,
     operation: &Operation,
-    snapshot: &Snapshot,
+    snapshot: &WindowSnapshot,
     account: (&str, &str),
     window: Window,
     reservations: &[&Reservation],
@@ -186,7 +186,7 @@ fn shown(
 fn judge(
     tally: &mut Tally,
     operation: &Operation,
-    snapshot: &Snapshot,
+    snapshot: &WindowSnapshot,
     account: &Seen,
     reservations: &[&Reservation],
 ) {
@@ -262,7 +262,7 @@ fn judge(
 fn reservations(
     tally: &mut Tally,
     operations: &[Operation],
-    snapshots: &[(&Operation, Snapshot)],
+    snapshots: &[(&Operation, WindowSnapshot)],
 ) -> Vec<Reservation> {
     let mut places: BTreeMap<String, usize> = BTreeMap::new();
     let mut found: Vec<Reservation> = Vec::new();

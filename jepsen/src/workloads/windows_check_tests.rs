@@ -44,14 +44,14 @@ fn minute(taken: u64) -> Seen {
 }
 
 /// Of the first budget: its windows of this second and the one before.
-fn seconds(log_index: u64, before: u64, now: u64) -> Snapshot {
+fn seconds(log_index: u64, before: u64, now: u64) -> WindowSnapshot {
     let account = Seen {
         budget: BUDGETS[0].to_owned(),
         subject: SUBJECT.to_owned(),
         present: span(T + 1_000, 1_000, now, 0),
         closed: vec![span(T, 1_000, before, 0)],
     };
-    Snapshot { log_index, time_ms: T + 1_900, accounts: vec![account, minute(before + now)] }
+    WindowSnapshot { log_index, time_ms: T + 1_900, accounts: vec![account, minute(before + now)] }
 }
 
 /// 10 in the first second, of which 4 are used and settled in the next; 20 in the second, released; 30 that expire.
@@ -65,7 +65,7 @@ fn script() -> Script {
     script
 }
 
-fn finished(mut script: Script, snapshots: &[Snapshot]) -> Verdict {
+fn finished(mut script: Script, snapshots: &[WindowSnapshot]) -> Verdict {
     for snapshot in snapshots {
         script.ok(FINAL, &1, snapshot);
     }
@@ -158,7 +158,7 @@ fn slices_count_from_the_oldest_that_is_shown() {
         let present = span(start_ms, SLIDING_MS + 84, taken, 0);
         let (budget, subject) = (BUDGETS[2].to_owned(), SUBJECT.to_owned());
         let account = Seen { budget, subject, present, closed: Vec::new() };
-        Snapshot { log_index: 16, time_ms, accounts: vec![account, minute(34)] }
+        WindowSnapshot { log_index: 16, time_ms, accounts: vec![account, minute(34)] }
     };
     for (start_ms, taken, time_ms, expected) in [
         (T + 450, 34, T + 5_000, vec![]),
