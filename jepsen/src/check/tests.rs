@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::Verdict;
 use super::accounts::check_within;
-use super::words::TENANT;
+use super::words::{FINAL_READ, TENANT};
 use crate::history::{History, Kind};
 
 use super::simulated::{Bug, WORKLOAD, simulate};
@@ -48,6 +48,19 @@ fn operations_of_an_unknown_tenant_are_not_passed_over() {
     history.events.remove(tenant);
     let verdict = check(&history);
     assert!(verdict.undecided.iter().any(|why| why.contains("no known tenant")), "{verdict:?}");
+}
+
+#[test]
+fn a_node_that_did_not_show_a_tenant_at_the_end_does_not_agree() {
+    let whole = simulate(1, None, STEPS).unwrap();
+    let last = whole.events.iter().rposition(|event| event.f == FINAL_READ).unwrap();
+    let mut gone = whole.clone();
+    let process = gone.events[last].process;
+    gone.events.retain(|event| event.process != process);
+    assert!(check(&gone).undecided.iter().any(|why| why.starts_with("agreement: 2 of 3 nodes")));
+    let mut other = whole;
+    other.events[last].value = "a word of another release".into();
+    assert!(check(&other).undecided.iter().any(|why| why.contains("of an unknown kind (read-final)")));
 }
 
 #[test]
