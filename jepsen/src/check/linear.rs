@@ -76,10 +76,13 @@ fn check_life(life: &Life, tries: u64) -> (Verdict, usize) {
 }
 
 /// Of the same operation sent again and again without an answer, the first stands for all: it may take effect at any time
-/// after it began, and where it has, the others change nothing. An extension that took effect no longer says until when.
+/// after it began, and where it has, the others change nothing. Not so an extension: each moves the deadline to another time.
 fn once(steps: &mut Vec<Step>) {
     let mut known = HashSet::new();
-    steps.retain(|step| step.told != Told::Nothing || known.insert((step.id.clone(), step.ask.clone())));
+    steps.retain(|step| {
+        let changes_again = matches!(step.ask, Ask::Extend { .. });
+        step.told != Told::Nothing || changes_again || known.insert((step.id.clone(), step.ask.clone()))
+    });
 }
 
 /// `None`: not understood. No step: it did not happen, or changed nothing and saw nothing.
@@ -139,5 +142,78 @@ fn report(verdict: &mut Verdict, life: &Life, property: &str, found: &Found, ste
             "{property}: tenant {tenant}, {} operations: no order found before the search ran out of tries; {words}",
             steps.len()
         ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, to_value};
+
+    use super::super::words::{Account, Call, Charge, Decision, Limit, Line};
+    use super::*;
+    use crate::history::Operation;
+
+    const USER: &str = "user/a";
+
+    /// One after the other, each an entry of its own.
+    fn life(asked: Vec<(&str, Call, Option<Value>)>) -> Life {
+        let operation = |(place, (f, call, answer)): (usize, (&str, Call, Option<Value>))| {
+            let at = 10 * place as u64 + 1;
+            let operation = Operation {
+                index: place as u64,
+                process: place as u64,
+                f: f.to_owned(),
+                call: Value::Null,
+                invoked_us: at,
+                completed_us: if answer.is_some() { at + 5 } else { u64::MAX },
+                outcome: answer.map_or(Outcome::Unknown, Outcome::Ok),
+            };
+            Asked { operation, call }
+        };
+        Life {
+            tenant: "t".to_owned(),
+            limits: vec![Limit { account: USER.to_owned(), limit: 100 }],
+            operations: asked.into_iter().enumerate().map(operation).collect(),
+        }
+    }
+
+    #[test]
+    fn an_extension_that_is_sent_again_may_take_effect_again() {
+        let id = "01900000-0000-7000-8000-000000000001";
+        let call = |ttl_ms| Call { id: id.to_owned(), ttl_ms, ..Call::default() };
+        let answer = |index, decision| to_value(Answer { decision, term: 1, index }).ok();
+        let line = Line { account: USER.to_owned(), limit: 100, spent: 0, reserved: 10, amount: 10 };
+        let granted = Decision::Granted { deadline_ms: 11_000, balances: vec![line] };
+        let charge = Charge { account: USER.to_owned(), amount: 10, at_least: 10 };
+        let account = Account {
+            account: USER.to_owned(),
+            limit: 100,
+            reserved: 10,
+            available: 90,
+            ..Account::default()
+        };
+        let seen =
+            Snapshot { accounts: vec![account], time_ms: 11_600, term: 1, index: 9, node: 1, connection: 1 };
+        let until = |deadline_ms| Decision::Extended { deadline_ms };
+        let history = |last_ms| {
+            life(vec![
+                (
+                    words::RESERVE,
+                    Call { charges: vec![charge.clone()], ..call(1_000) },
+                    answer(5, granted.clone()),
+                ),
+                // At 10,000: until 12,000, as the next one shows.
+                (words::EXTEND, call(2_000), None),
+                (words::EXTEND, call(100), answer(6, until(12_000))),
+                // At 11,500.
+                (words::EXTEND, call(2_000), None),
+                (words::EXTEND, call(100), answer(8, until(last_ms))),
+                (words::READ, Call::read("t", 1), to_value(&seen).ok()),
+            ])
+        };
+        let verdict = check(&[history(13_500)], TRIES);
+        assert!(verdict.passed(), "{verdict:?}");
+        // Nobody has asked for less than it had.
+        assert!(!check(&[history(11_900)], TRIES).passed());
     }
 }
