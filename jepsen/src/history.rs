@@ -200,14 +200,14 @@ impl Recorder {
         history.events.push(event);
     }
 
-    /// Everything so far; the file is complete up to here.
+    /// Everything so far, taken away: of a long run it fills much of the memory. The file is complete up to here.
     ///
     /// # Errors
     /// The file cannot be written.
     pub fn finish(&self) -> Result<History> {
         let mut log = self.shared.log.lock();
         log.1.flush().context("cannot write the history")?;
-        Ok(log.0.clone())
+        Ok(std::mem::take(&mut log.0))
     }
 }
 

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::check::{Verdict, Violation, availability};
 use crate::deploy::{self, Deployment};
 use crate::faults::Known;
-use crate::history::{History, Recorder};
+use crate::history::{History, NEMESIS, Recorder};
 use crate::nemesis;
 use crate::report::{CLUSTER, Summary};
 use crate::workloads::{Context, Workload};
@@ -88,8 +88,11 @@ async fn run_on(plan: &Plan, deployment: &Arc<Deployment>, recorder: &Recorder) 
     let faults = tokio::select! {
         faults = nemesis::run(deployment, recorder, plan.faults.clone(), plan.seed, deadline) => faults,
         // Clients end before the time is up only when something is wrong with them.
-        Some(ended) = clients.join_next() => ended.context("a workload panicked")?.and(Ok(())),
+        Some(ended) = clients.join_next() => {
+            ended.context("a workload panicked")?.and_then(|()| bail!("the clients of a workload ended by themselves"))
+        }
     };
+    recorder.info(NEMESIS, availability::CLIENTS_STOP, &"");
     stop.cancel();
     deployment.heal_all().await.context("faults cannot be undone")?;
     faults?;

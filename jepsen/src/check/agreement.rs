@@ -20,20 +20,32 @@ pub fn check(history: &History, workload: &str) -> Verdict {
             verdict
                 .undecided
                 .push(format!("node {} could not be asked at the end ({})", call.node, operation.f));
-        } else if let Some(seen) = words::answer(&operation).filter(|_| is_read) {
+            continue;
+        }
+        let seen = words::answer(&operation).filter(|_| is_read);
+        let found = words::answer::<Invariants>(&operation).filter(|_| !is_read);
+        if let Some(seen) = seen {
             last.entry(call.tenant).or_default().push((operation.index, seen));
-        } else if let Some(found) = words::answer::<Invariants>(&operation) {
+        } else if let Some(found) = found {
             ledgers += 1;
             verdict.violations.extend(found.violations.into_iter().map(|detail| Violation {
                 property: "ledger's own invariants".to_owned(),
                 detail: format!("node {}: {detail}", found.node),
                 events: vec![operation.index],
             }));
+        } else {
+            let why = format!("event {}: an answer of an unknown kind ({})", operation.index, operation.f);
+            verdict.undecided.push(why);
         }
     }
+    let nodes = last.values().map(Vec::len).max().unwrap_or(0);
     verdict.checked.push(("agreement: tenants".to_owned(), last.len() as u64));
     verdict.checked.push(("ledger's own invariants: nodes".to_owned(), ledgers));
     for (tenant, seen) in last {
+        if seen.len() < nodes.max(2) {
+            let why = format!("agreement: {} of {nodes} nodes showed tenant {tenant} at the end", seen.len());
+            verdict.undecided.push(why);
+        }
         let Some(((first_event, first), others)) = seen.split_first() else { continue };
         for (event, other) in others.iter().filter(|(_, other)| other.accounts != first.accounts) {
             verdict.violations.push(Violation {

@@ -9,20 +9,32 @@ use crate::history::Outcome;
 
 pub fn check(lives: &[Life]) -> Verdict {
     let mut verdict = Verdict::default();
-    let mut lines = 0;
+    let mut lines = Lines::default();
     let mut settled = 0;
     for life in lives {
-        lines += overspent(life, &mut verdict);
+        overspent(life, &mut lines, &mut verdict);
         settled += exactly_once(life, &mut verdict);
     }
-    verdict.checked.push(("never overspent: balances".to_owned(), lines));
-    verdict.checked.push(("exactly once: accounts".to_owned(), settled));
+    for (property, number) in [
+        ("never overspent: balances", lines.balances),
+        ("conserved: accounts in reads", lines.accounts),
+        ("nothing stays reserved: accounts", settled),
+        ("exactly once: accounts", settled),
+    ] {
+        verdict.checked.push((property.to_owned(), number));
+    }
     verdict
 }
 
-fn overspent(life: &Life, verdict: &mut Verdict) -> u64 {
+/// What was looked at: everything that shows a balance, and of that what also says what is available.
+#[derive(Debug, Default)]
+struct Lines {
+    balances: u64,
+    accounts: u64,
+}
+
+fn overspent(life: &Life, lines: &mut Lines, verdict: &mut Verdict) {
     let over = overdrafts(life);
-    let mut lines = 0;
     for asked in &life.operations {
         let operation = &asked.operation;
         let mut wrong = |property: &str, detail: String| {
@@ -32,7 +44,7 @@ fn overspent(life: &Life, verdict: &mut Verdict) -> u64 {
         };
         if let Some(answer) = words::answer::<Answer>(operation) {
             for line in balances(&answer) {
-                lines += 1;
+                lines.balances += 1;
                 let overdraft = over.get(&line.account).copied().unwrap_or(0);
                 if line.spent.saturating_add(line.reserved) > line.limit.saturating_add(overdraft) {
                     wrong("never overspent", format!("{line:?}, where overdraft is at most {overdraft}"));
@@ -40,7 +52,8 @@ fn overspent(life: &Life, verdict: &mut Verdict) -> u64 {
             }
         } else if let Some(seen) = words::answer::<Snapshot>(operation) {
             for account in &seen.accounts {
-                lines += 1;
+                lines.balances += 1;
+                lines.accounts += 1;
                 let Account { limit, spent, reserved, overdraft, .. } = account;
                 let used = spent.saturating_add(*reserved);
                 if used > limit.saturating_add(*overdraft) {
@@ -52,7 +65,6 @@ fn overspent(life: &Life, verdict: &mut Verdict) -> u64 {
             }
         }
     }
-    lines
 }
 
 fn balances(answer: &Answer) -> Vec<&Line> {

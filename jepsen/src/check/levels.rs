@@ -18,8 +18,10 @@ pub struct Levels {
     pub dollars_per_token: u64,
 }
 
+type Part = (&'static str, fn(&Account) -> u64);
+
 /// What adds up.
-const PARTS: [(&str, fn(&Account) -> u64); 4] = [
+const PARTS: [Part; 4] = [
     ("spent", |account| account.spent),
     ("reserved", |account| account.reserved),
     ("overdraft", |account| account.overdraft),

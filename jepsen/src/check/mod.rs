@@ -6,6 +6,7 @@ mod amounts;
 pub mod availability;
 pub mod counts;
 pub mod faults;
+pub mod forward;
 pub mod levels;
 mod linear;
 pub mod order;
@@ -53,10 +54,41 @@ impl Verdict {
         self.violations.extend(other.violations);
         self.undecided.extend(other.undecided);
     }
+
+    /// Violations of what is counted in [`Verdict::checked`] under this name; what stands behind a colon says more, but names
+    /// no other property: `linearizable: tenants`, `one log: terms`.
+    pub fn broken(&self, checked: &str) -> usize {
+        let property =
+            |name: &str| name.split_once(": ").map_or(name.to_owned(), |(name, _)| name.to_owned());
+        let wanted = property(checked);
+        self.violations.iter().filter(|violation| property(&violation.property) == wanted).count()
+    }
+
     /// A property that was checked on nothing has not been shown to hold.
     pub fn unseen_is_undecided(&mut self) {
         let unseen = self.checked.iter().filter(|(_, number)| *number == 0);
         let told = unseen.map(|(property, _)| format!("nothing was seen that could break: {property}"));
         self.undecided.extend(told.collect::<Vec<_>>());
+    }
+}
+
+#[cfg(test)]
+mod names {
+    use super::*;
+
+    #[test]
+    fn what_is_broken_is_found_by_the_name_that_was_checked() {
+        let violation = |property: &str| Violation {
+            property: property.to_owned(),
+            detail: String::new(),
+            events: Vec::new(),
+        };
+        let violations = vec![violation("linearizable"), violation("one log: terms")];
+        let verdict = Verdict { violations, ..Verdict::default() };
+        for (checked, broken) in
+            [("linearizable: tenants", 1), ("linearizable", 1), ("one log: answers", 1), ("one", 0)]
+        {
+            assert_eq!(verdict.broken(checked), broken, "{checked}");
+        }
     }
 }

@@ -7,7 +7,7 @@
 //! (operations of one entry, of which the answers do not tell the order); with [`By::RealTime`] it is only a hint.
 
 use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasher as _, Hash as _, Hasher as _, RandomState};
+use std::hash::{BuildHasher as _, RandomState};
 
 use super::tenant::{Ask, Tenant};
 use super::words::{Answer, Decision, Snapshot};
@@ -306,9 +306,7 @@ impl<'a> Search<'a> {
     }
 
     fn hash(&self, state: &Tenant) -> u64 {
-        let mut hasher = self.hasher.build_hasher();
-        state.hash(&mut hasher);
-        hasher.finish()
+        self.hasher.hash_one(state)
     }
 
     fn after(&mut self, state: &Tenant, step: usize) -> Result<Option<Tenant>, OutOfTries> {

@@ -221,11 +221,11 @@ impl Simulation {
             // It never arrived.
             return self.record(f, &call, None);
         }
-        if let Some(denial) = self.ledger.would_deny(self.at(), command).filter(|_| known) {
-            if self.random.random_bool(0.5) {
-                let executed = Executed { outcome: Outcome::Denied(denial), log_term: 0, log_index: 0 };
-                return self.record(f, &call, Some(to_value(Answer::from(&executed)).unwrap()));
-            }
+        if let Some(denial) = self.ledger.would_deny(self.at(), command).filter(|_| known)
+            && self.random.random_bool(0.5)
+        {
+            let executed = Executed { outcome: Outcome::Denied(denial), log_term: 0, log_index: 0 };
+            return self.record(f, &call, Some(to_value(Answer::from(&executed)).unwrap()));
         }
         let before = self.ledger.clone();
         // A bug that could not be seen even in principle is none.

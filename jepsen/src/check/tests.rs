@@ -4,7 +4,8 @@ use proptest::prelude::*;
 
 use super::Verdict;
 use super::accounts::check_within;
-use crate::history::History;
+use super::words::{FINAL_READ, TENANT};
+use crate::history::{History, Kind};
 
 use super::simulated::{Bug, WORKLOAD, simulate};
 
@@ -38,6 +39,41 @@ fn always_found(bug: Bug, by: &str) {
     }
     let is_by = |verdict: &&Verdict| verdict.violations.iter().any(|violation| violation.property == by);
     assert!(verdicts.iter().filter(is_by).count() * 2 > verdicts.len(), "{bug:?}: {verdicts:#?}");
+}
+
+#[test]
+fn operations_of_an_unknown_tenant_are_not_passed_over() {
+    let mut history = simulate(1, None, STEPS).unwrap();
+    let tenant = history.events.iter().position(|event| event.f == TENANT).unwrap();
+    history.events.remove(tenant);
+    let verdict = check(&history);
+    assert!(verdict.undecided.iter().any(|why| why.contains("no known tenant")), "{verdict:?}");
+}
+
+#[test]
+fn a_node_that_did_not_show_a_tenant_at_the_end_does_not_agree() {
+    let whole = simulate(1, None, STEPS).unwrap();
+    let last = whole.events.iter().rposition(|event| event.f == FINAL_READ).unwrap();
+    let mut gone = whole.clone();
+    let process = gone.events[last].process;
+    gone.events.retain(|event| event.process != process);
+    assert!(check(&gone).undecided.iter().any(|why| why.starts_with("agreement: 2 of 3 nodes")));
+    let mut other = whole;
+    other.events[last].value = "a word of another release".into();
+    assert!(check(&other).undecided.iter().any(|why| why.contains("of an unknown kind (read-final)")));
+}
+
+#[test]
+fn only_answers_count_as_checked() {
+    let mut history = simulate(1, None, STEPS).unwrap();
+    history
+        .events
+        .iter_mut()
+        .filter(|event| event.kind == Kind::Ok)
+        .for_each(|event| event.kind = Kind::Fail);
+    let verdict = check(&history);
+    let count = verdict.checked.iter().find(|(property, _)| property == "linearizable: answers");
+    assert_eq!(count.map(|(_, count)| *count), Some(0));
 }
 
 #[test]

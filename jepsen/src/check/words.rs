@@ -18,6 +18,13 @@ pub const STALE_READ: &str = "read-stale";
 /// After the run, when all nodes have caught up.
 pub const FINAL_READ: &str = "read-final";
 pub const INVARIANTS: &str = "invariants";
+/// A request through a gateway; its answer has a `status`.
+pub const CHAT: &str = "chat";
+/// What gateways show of themselves, and reads beside the operations of a workload.
+pub const SEEN: &str = "seen";
+pub const ROLLOUT: &str = "rollout";
+pub const ACCOUNTS: &str = "accounts";
+pub const FINAL_ACCOUNTS: &str = "final-accounts";
 /// An event before a tenant's first operation: its accounts.
 pub const TENANT: &str = "tenant";
 
@@ -259,7 +266,7 @@ impl From<&Executed> for Answer {
 
 impl Snapshot {
     pub fn of(response: &admin::ListAccountsResponse, connection: u64) -> Self {
-        let point = response.read_point.clone().unwrap_or_default();
+        let point = response.read_point.unwrap_or_default();
         let account = |account: &admin::Account| Account {
             account: account_name(&account.budget, &account.subject),
             limit: account.limit_micros,

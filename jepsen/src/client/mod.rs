@@ -17,11 +17,13 @@ use quorate_rpc::budget::result::Kind;
 use quorate_rpc::budget::{Result as WireResult, UnavailableReason};
 use quorate_rpc::{Executed, MESSAGE_MAX_BYTES, Session, convert};
 use rand::Rng;
+use serde::Serialize;
 use tokio::sync::Mutex;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
 use crate::deploy::{Deployment, NodePlace};
+use crate::history::Pending;
 
 pub use ids::Ids;
 
@@ -55,6 +57,23 @@ pub enum Via {
 pub struct Read<T> {
     pub value: T,
     pub connection: u64,
+}
+
+impl<T> Ending<Read<T>> {
+    /// Into the history, as what is `seen` of it. A read changes nothing: one without an answer has failed.
+    pub fn record<U: Serialize>(self, pending: Pending, seen: impl FnOnce(Read<T>) -> U) -> Option<U> {
+        match self {
+            Self::Ok(read) => {
+                let seen = seen(read);
+                pending.ok(&seen);
+                Some(seen)
+            }
+            Self::Fail(reason) | Self::Unknown(reason) => {
+                pending.fail(&reason);
+                None
+            }
+        }
+    }
 }
 
 /// One node. Connects when first used, and again after the connection broke; safe to share.

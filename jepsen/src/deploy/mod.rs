@@ -260,7 +260,7 @@ fn free_address() -> Result<String> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
 }
 
-/// On Ctrl-C and SIGTERM removes namespaces and mounts and ends this process.
+/// On Ctrl-C and SIGTERM kills what was started, removes namespaces and mounts, and ends this process.
 pub fn end_on_signal() {
     tokio::spawn(async {
         let terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
@@ -270,6 +270,7 @@ pub fn end_on_signal() {
             _ = terminate.recv() => {}
         }
         eprintln!("stopped; removing what was made");
+        process::kill_all();
         sweep::own();
         std::process::exit(130);
     });

@@ -1,5 +1,6 @@
 //! One process under test. It dies with its handle.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -7,9 +8,24 @@ use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::sweep;
+
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// Of all that run, for the signal that ends the harness: then nothing is dropped, and one that is paused does not see the end
+/// of its input.
+static RUNNING: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+
+/// kill -9 of all that this harness has started.
+pub fn kill_all() {
+    // Held meanwhile: who is in it has not been waited for, so the number is still its own.
+    let running = RUNNING.lock();
+    for pid in running.iter().filter_map(|pid| Pid::from_raw(i32::try_from(*pid).ok()?)) {
+        let _ = kill_process(pid, Signal::KILL);
+    }
+}
 
 /// What to start, and how.
 #[derive(Debug)]
@@ -47,6 +63,7 @@ impl Process {
         let file = file.with_context(|| format!("cannot write {}", log.display()))?;
         let log_start = file.metadata()?.len();
         let mut words = words(spec).into_iter();
+        let mut running = RUNNING.lock();
         let mut child = Command::new(words.next().unwrap_or_default())
             .args(words)
             .args(&spec.arguments)
@@ -59,6 +76,8 @@ impl Process {
             .stderr(file)
             .spawn()
             .with_context(|| format!("cannot start {} ({})", spec.name, spec.program.display()))?;
+        running.insert(child.id());
+        drop(running);
         let stdin = child.stdin.take();
         Ok(Self { name: spec.name.to_owned(), log, log_start, child, _stdin: stdin })
     }
@@ -81,7 +100,12 @@ impl Process {
 
     /// How it ended, if it did.
     pub fn ended(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().ok().flatten()
+        let mut running = RUNNING.lock();
+        let ended = self.child.try_wait().ok().flatten();
+        if ended.is_some() {
+            running.remove(&self.child.id());
+        }
+        ended
     }
 
     /// Whether it ended in time.
@@ -122,10 +146,11 @@ fn words(spec: &Spec<'_>) -> Vec<OsString> {
 impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
+        RUNNING.lock().remove(&self.child.id());
         let _ = self.child.wait();
         // What libfaketime leaves of a process that was killed.
-        for name in ["faketime_shm_", "sem.faketime_sem_"] {
-            let _ = std::fs::remove_file(format!("/dev/shm/{name}{}", self.child.id()));
+        for name in sweep::CLOCKS {
+            let _ = std::fs::remove_file(format!("{}/{name}{}", sweep::SHARED_MEMORY, self.child.id()));
         }
     }
 }
@@ -133,6 +158,31 @@ impl Drop for Process {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn only_what_runs_would_be_killed_by_a_signal() {
+        let folder = tempfile::tempdir().unwrap();
+        let start = |program: &str, arguments: &[&str]| {
+            Process::start(&Spec {
+                program: Path::new(program),
+                folder: folder.path(),
+                name: "p",
+                namespace: None,
+                environment: Vec::new(),
+                arguments: arguments.iter().map(Into::into).collect(),
+            })
+            .unwrap()
+        };
+        let is_known = |pid: u32| RUNNING.lock().contains(&pid);
+        let mut short = start("true", &[]);
+        assert!(short.wait(Duration::from_secs(60)).await);
+        assert!(!is_known(short.pid()));
+        let long = start("sleep", &["600"]);
+        let pid = long.pid();
+        assert!(is_known(pid));
+        drop(long);
+        assert!(!is_known(pid));
+    }
 
     #[test]
     fn what_stands_before_the_program_only_where_it_must() {

@@ -24,7 +24,29 @@ pub fn leftovers() -> Vec<String> {
     if !tool::is_root() {
         return Vec::new();
     }
-    remove(|pid| !Path::new("/proc").join(pid.to_string()).exists())
+    remove_clocks();
+    remove(|pid| !lives(pid))
+}
+
+fn lives(pid: u32) -> bool {
+    Path::new("/proc").join(pid.to_string()).exists()
+}
+
+/// What libfaketime leaves in shared memory of a process that did not end in good order.
+pub const CLOCKS: [&str; 2] = ["faketime_shm_", "sem.faketime_sem_"];
+pub const SHARED_MEMORY: &str = "/dev/shm";
+
+fn remove_clocks() {
+    for file in std::fs::read_dir(SHARED_MEMORY).into_iter().flatten().flatten() {
+        let name = file.file_name().to_string_lossy().into_owned();
+        if clock_of(&name).is_some_and(|pid| !lives(pid)) {
+            let _ = std::fs::remove_file(file.path());
+        }
+    }
+}
+
+fn clock_of(name: &str) -> Option<u32> {
+    CLOCKS.iter().find_map(|prefix| name.strip_prefix(prefix)?.parse().ok())
 }
 
 /// Everything of this process: for a signal, when nobody is left to drop it.
@@ -106,6 +128,7 @@ mod tests {
         for other in ["qj", "qjx0-n1", "docker0", "qjabcx1-n1", "br-1"] {
             assert_eq!(label_of(other), None, "{other}");
         }
+        assert_eq!((clock_of("sem.faketime_sem_968"), clock_of("faketime_shm_x")), (Some(968), None));
         let line = "/dev/loop0 /tmp/run/qj77x0/node-1 ext4 rw 0 0";
         assert_eq!(mount(line), Some(("qj77x0".to_owned(), "/tmp/run/qj77x0/node-1".to_owned())));
         assert_eq!(mount("tmpfs /dev/shm tmpfs rw 0 0"), None);

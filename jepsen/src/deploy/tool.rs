@@ -3,10 +3,15 @@
 use std::ffi::OsStr;
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
 
+/// None of them takes longer; one that does would hold up the whole run.
+const WITHIN: Duration = Duration::from_secs(30);
 /// Not everybody has these in their PATH.
 const ALSO: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/local/sbin"];
 
@@ -34,6 +39,19 @@ pub fn run<S: AsRef<OsStr>>(program: &str, arguments: &[S]) -> Result<String> {
     run_with(program, arguments, "")
 }
 
+/// Killed if it does not end in time.
+fn output(child: Child) -> Result<Output> {
+    let pid = Pid::from_child(&child);
+    let (done, ended) = sync_channel(1);
+    std::thread::spawn(move || done.send(child.wait_with_output()));
+    let Ok(output) = ended.recv_timeout(WITHIN) else {
+        // Nobody has waited for it: the number is still its own.
+        let _ = kill_process(pid, Signal::KILL);
+        bail!("killed");
+    };
+    Ok(output?)
+}
+
 /// The same, with something to read.
 ///
 /// # Errors
@@ -51,7 +69,7 @@ pub fn run_with<S: AsRef<OsStr>>(program: &str, arguments: &[S], input: &str) ->
         // A program that does not read fails by its own words.
         let _ = stdin.write_all(input.as_bytes());
     }
-    let output = child.wait_with_output()?;
+    let output = output(child).with_context(|| format!("{program}: no end within {} s", WITHIN.as_secs()))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         let asked: Vec<_> = arguments.iter().map(|argument| argument.as_ref().to_string_lossy()).collect();

@@ -13,6 +13,9 @@ use crate::deploy::Options;
 const PAIRS_ONE_IN: u32 = 4;
 const LASTS_MS: std::ops::RangeInclusive<u64> = 2_000..=8_000;
 const QUIET_MS: std::ops::RangeInclusive<u64> = 1_000..=4_000;
+/// One time in so many nothing happens for longer than recovery may take: else a recovery that is too slow would never show.
+const LONG_QUIET_ONE_IN: u32 = 3;
+const LONG_QUIET_MS: std::ops::RangeInclusive<u64> = 6_000..=8_000;
 
 #[derive(Debug, Clone)]
 pub struct Step {
@@ -47,8 +50,9 @@ impl Iterator for Schedule {
         let second = *self.choice.choose(random)?;
         let pair = random.random_ratio(1, PAIRS_ONE_IN) && first.class.goes_with(second.class);
         let faults = if pair { vec![first, second] } else { vec![first] };
+        let quiet = if random.random_ratio(1, LONG_QUIET_ONE_IN) { LONG_QUIET_MS } else { QUIET_MS };
         let mut ms = |range| Duration::from_millis(random.random_range(range));
-        Some(Step { quiet: ms(QUIET_MS), faults, lasts: ms(LASTS_MS) })
+        Some(Step { quiet: ms(quiet), faults, lasts: ms(LASTS_MS) })
     }
 }
 
@@ -69,6 +73,7 @@ pub fn possible(options: &Options) -> (Vec<&'static Known>, Vec<(&'static str, S
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::check::availability::RECOVERY_MAX_US;
 
     fn draw(seed: u64) -> Vec<(Duration, Vec<&'static str>, Duration)> {
         let steps = Schedule::new(seed, all().iter().collect()).take(200);
@@ -83,15 +88,18 @@ mod tests {
 
     #[test]
     fn pairs_go_together_and_times_keep_to_their_bounds() {
-        let mut pairs = 0;
+        let (mut pairs, mut long) = (0, 0);
         for step in Schedule::new(3, all().iter().collect()).take(2_000) {
-            assert!((2..=8).contains(&step.lasts.as_secs()) && (1..=4).contains(&step.quiet.as_secs()));
+            assert!((2..=8).contains(&step.lasts.as_secs()) && (1..=8).contains(&step.quiet.as_secs()));
+            // Long enough to see a recovery that is too slow.
+            long += usize::from(step.quiet.as_micros() > u128::from(RECOVERY_MAX_US));
             if let [first, second] = step.faults[..] {
                 assert!(first.class.goes_with(second.class), "{first:?} and {second:?}");
                 pairs += 1;
             }
         }
         assert!((100..700).contains(&pairs), "{pairs}");
+        assert!((500..900).contains(&long), "{long}");
     }
 
     #[test]

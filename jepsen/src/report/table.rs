@@ -29,9 +29,7 @@ pub fn text(summary: &Summary) -> String {
     for (workload, verdict) in &summary.verdicts {
         let _ = writeln!(text, "\n{workload}");
         for (property, number) in &verdict.checked {
-            let broken =
-                verdict.violations.iter().filter(|violation| violation.property == *property).count();
-            let word = match (broken, number) {
+            let word = match (verdict.broken(property), number) {
                 // Nothing happened that could have broken it.
                 (0, 0) => "unseen",
                 (0, _) => "holds",

@@ -1,20 +1,29 @@
-//! Reads of all accounts of a tenant, as they stand in a history: small, and with the windows before the present one.
+//! Reads of all accounts of a tenant, as they stand in a history: small, and with the windows before the present one;
+//! now and then while clients work, and once when everything is resolved. Who judges them: the `*_check` of a workload.
 
-use quorate_rpc::admin::{Account, Consistency, ListAccountsResponse};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use quorate_rpc::admin::admin_client::AdminClient;
+use quorate_rpc::admin::{Account, Consistency, ListAccountsResponse, ListReservationsRequest};
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
 use serde::{Deserialize, Serialize};
+use tonic::transport::Channel;
 
-use crate::client::{CALL, Ending, NodeClient};
+use super::Context;
+pub use crate::check::words::{ACCOUNTS, FINAL_ACCOUNTS as FINAL};
+use crate::client::{self, CALL, Ending, NodeClient, Via};
+use crate::deploy::Deployment;
 use crate::history::Recorder;
 
 /// Anything shorter is a slice of a sliding window, of which there are too many to write down.
 const WINDOW_MS_MIN: u64 = 1_000;
-/// The operation's name.
-pub const ACCOUNTS: &str = "accounts";
-/// The same after everything was resolved: the last word.
-pub const FINAL: &str = "final-accounts";
 
+/// All accounts of a tenant at one point of the log. Not `check::words::Snapshot`: budgets that roll over are told window by
+/// window.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Snapshot {
+pub struct WindowSnapshot {
     pub log_index: u64,
     pub time_ms: u64,
     pub accounts: Vec<Seen>,
@@ -82,9 +91,9 @@ impl From<&Account> for Seen {
     }
 }
 
-fn snapshot(answer: &ListAccountsResponse) -> Snapshot {
+fn snapshot(answer: &ListAccountsResponse) -> WindowSnapshot {
     let point = answer.read_point.unwrap_or_default();
-    Snapshot {
+    WindowSnapshot {
         log_index: point.log_index,
         time_ms: point.ledger_time_ms,
         accounts: answer.accounts.iter().map(Seen::from).collect(),
@@ -98,17 +107,56 @@ pub async fn read(
     f: &'static str,
     node: &NodeClient,
     tenant: &str,
-) -> Option<Snapshot> {
+) -> Option<WindowSnapshot> {
     let pending = recorder.invoke(workload, recorder.process(), f, &node.node());
-    match node.accounts(tenant, Consistency::Linearizable, CALL).await {
-        Ending::Ok(read) => {
-            let seen = snapshot(&read.value);
-            pending.ok(&seen);
-            Some(seen)
+    node.accounts(tenant, Consistency::Linearizable, CALL).await.record(pending, |read| snapshot(&read.value))
+}
+
+/// Of the workload's tenant, now and then, from one node or another.
+pub async fn watch(context: &Context, workload: &'static str, every: Duration) {
+    let nodes = NodeClient::of_all(&context.deployment, Via::Unary);
+    let mut random = StdRng::seed_from_u64(context.seed);
+    while !context.stop.is_cancelled() {
+        if let Some(node) = client::any(&nodes, &mut random) {
+            read(&context.recorder, workload, ACCOUNTS, node, workload).await;
         }
-        Ending::Fail(reason) | Ending::Unknown(reason) => {
-            pending.fail(&reason);
-            None
+        tokio::select! {
+            () = context.stop.cancelled() => {}
+            () = tokio::time::sleep(every) => {}
         }
     }
+}
+
+/// Until a tenant has no open reservation: each was resolved, or has expired.
+pub async fn wait_until_resolved(deployment: &Deployment, tenant: &str, within: Duration) -> Result<()> {
+    let deadline = Instant::now() + within;
+    let nodes = NodeClient::of_all(deployment, Via::Unary);
+    let mut left = "no node answered".to_owned();
+    while Instant::now() < deadline {
+        for node in &nodes {
+            let request = ListReservationsRequest { tenant: tenant.to_owned(), ..Default::default() };
+            let list =
+                async |mut client: AdminClient<Channel>, request| client.list_reservations(request).await;
+            match node.read(request, CALL, list).await {
+                Ending::Ok(read) if read.value.reservations.is_empty() => return Ok(()),
+                Ending::Ok(read) => left = format!("{} are open", read.value.reservations.len()),
+                Ending::Fail(reason) | Ending::Unknown(reason) => left = reason,
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    anyhow::bail!("{tenant}: reservations do not end within {} s: {left}", within.as_secs())
+}
+
+/// The last word: one linearizable read of all accounts, tried until a node answers.
+pub async fn last(context: &Context, workload: &'static str) -> Result<()> {
+    let nodes = NodeClient::of_all(&context.deployment, Via::Unary);
+    for turn in 0..nodes.len() * 5 {
+        let node = &nodes[turn % nodes.len()];
+        if read(&context.recorder, workload, FINAL, node, workload).await.is_some() {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    anyhow::bail!("{workload}: no node reads the accounts")
 }

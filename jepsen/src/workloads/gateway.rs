@@ -2,23 +2,19 @@
 //! What must hold of them is in `gateway_check`.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use futures_util::future::BoxFuture;
-use quorate_rpc::admin::ListReservationsRequest;
-use quorate_rpc::admin::admin_client::AdminClient;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::json;
-use tonic::transport::Channel;
 
 use super::gateway_check::{self, Call, LIFE, MODEL};
-use super::http::{Chat, Http};
+use super::http::Http;
 use super::provider_record::ProviderRecord;
 use super::{Context, Workload, account_reads};
 use crate::check::Verdict;
-use crate::client::{self, CALL, Ending, NodeClient, Via};
 use crate::deploy::Deployment;
 use crate::history::{History, Recorder};
 
@@ -80,7 +76,7 @@ impl Workload for Gateway {
             tokio::join!(
                 futures_util::future::join_all(clients),
                 record.follow(&context.recorder, &provider, &context.stop),
-                watch_accounts(&context),
+                account_reads::watch(&context, NAME, ACCOUNTS_EVERY),
             );
             Ok(())
         })
@@ -89,9 +85,9 @@ impl Workload for Gateway {
     fn finish(&self, context: Context) -> BoxFuture<'static, Result<()>> {
         let record = self.record.clone();
         Box::pin(async move {
-            wait_until_resolved(&context.deployment, NAME, RESOLVED_WITHIN).await?;
+            account_reads::wait_until_resolved(&context.deployment, NAME, RESOLVED_WITHIN).await?;
             record.drain(&context.recorder, &provider(&context.deployment)?).await?;
-            last_accounts(&context, NAME).await
+            account_reads::last(&context, NAME).await
         })
     }
 
@@ -155,71 +151,8 @@ impl Client {
             ("x-request-id", call.marker.as_str()),
         ];
         let pending = recorder.invoke(NAME, process, gateway_check::CHAT, &call);
-        match self.http.chat(gateway, &headers, &body, leave_after).await {
-            Chat::Answered(answer) => pending.ok(&answer),
-            Chat::NotSent(reason) => pending.fail(&reason),
-            Chat::Lost(reason) => {
-                pending.unknown(&reason);
-                return false;
-            }
-        }
-        true
+        self.http.chat(gateway, &headers, &body, leave_after).await.record(pending)
     }
-}
-
-async fn watch_accounts(context: &Context) {
-    let nodes = NodeClient::of_all(&context.deployment, Via::Unary);
-    let mut random = StdRng::seed_from_u64(context.seed);
-    while !context.stop.is_cancelled() {
-        if let Some(node) = client::any(&nodes, &mut random) {
-            account_reads::read(&context.recorder, NAME, account_reads::ACCOUNTS, node, NAME).await;
-        }
-        tokio::select! {
-            () = context.stop.cancelled() => {}
-            () = tokio::time::sleep(ACCOUNTS_EVERY) => {}
-        }
-    }
-}
-
-/// Until a tenant has no open reservation: each was resolved, or has expired.
-pub(super) async fn wait_until_resolved(
-    deployment: &Deployment,
-    tenant: &str,
-    within: Duration,
-) -> Result<()> {
-    let deadline = Instant::now() + within;
-    let nodes = NodeClient::of_all(deployment, Via::Unary);
-    let mut left = "no node answered".to_owned();
-    while Instant::now() < deadline {
-        for node in &nodes {
-            let request = ListReservationsRequest { tenant: tenant.to_owned(), ..Default::default() };
-            let list =
-                async |mut client: AdminClient<Channel>, request| client.list_reservations(request).await;
-            match node.read(request, CALL, list).await {
-                Ending::Ok(read) if read.value.reservations.is_empty() => return Ok(()),
-                Ending::Ok(read) => left = format!("{} are open", read.value.reservations.len()),
-                Ending::Fail(reason) | Ending::Unknown(reason) => left = reason,
-            }
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-    anyhow::bail!("{tenant}: reservations do not end within {} s: {left}", within.as_secs())
-}
-
-/// The last word: one linearizable read of all accounts, tried until a node answers.
-pub(super) async fn last_accounts(context: &Context, workload: &'static str) -> Result<()> {
-    let nodes = NodeClient::of_all(&context.deployment, Via::Unary);
-    for turn in 0..nodes.len() * 5 {
-        let node = &nodes[turn % nodes.len()];
-        if account_reads::read(&context.recorder, workload, account_reads::FINAL, node, workload)
-            .await
-            .is_some()
-        {
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-    anyhow::bail!("{workload}: no node reads the accounts")
 }
 
 fn provider(deployment: &Arc<Deployment>) -> Result<String> {

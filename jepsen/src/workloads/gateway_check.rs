@@ -4,15 +4,15 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
-use super::account_reads::{ACCOUNTS, FINAL, Snapshot};
+use super::account_reads::{ACCOUNTS, FINAL, WindowSnapshot};
 use super::gateway::NAME;
 use super::provider_record::{COMPLETE, LOST, SERVED, Served};
 use super::sse::{Answer, End};
 use super::tally::Tally;
 use crate::check::Verdict;
+pub use crate::check::words::CHAT;
 use crate::history::{History, Operation, Outcome};
 
-pub const CHAT: &str = "chat";
 pub const MODEL: &str = "gpt-4o";
 /// Each user's account that never starts again: everything is in it.
 pub const LIFE: &str = "gateway-life";
@@ -132,7 +132,7 @@ fn accounts(tally: &mut Tally, operations: &[Operation], users: &BTreeMap<String
     let mut last = None;
     for operation in operations.iter().filter(|operation| operation.f == ACCOUNTS || operation.f == FINAL) {
         let Outcome::Ok(value) = &operation.outcome else { continue };
-        let Some(snapshot) = tally.read::<Snapshot>(value, operation.index) else { continue };
+        let Some(snapshot) = tally.read::<WindowSnapshot>(value, operation.index) else { continue };
         for account in &snapshot.accounts {
             for span in std::iter::once(&account.present).chain(&account.closed) {
                 tally.checked(OVERSPENT);

@@ -28,12 +28,12 @@ fn served(marker: &str, input: u64, output: u64) -> Served {
     Served { backend, marker, status: 200, input, output, at_us: 0, ended_us: 0 }
 }
 
-fn last(spent: u64, reserved: u64, overdraft: u64) -> Snapshot {
+fn last(spent: u64, reserved: u64, overdraft: u64) -> WindowSnapshot {
     let present =
         Span { start_ms: 0, end_ms: 0, limit: 100 * MICROS, spent: spent * MICROS, reserved, overdraft };
     let account =
         Seen { budget: LIFE.to_owned(), subject: "gateway-0".to_owned(), present, closed: Vec::new() };
-    Snapshot { log_index: 9, time_ms: 9, accounts: vec![account] }
+    WindowSnapshot { log_index: 9, time_ms: 9, accounts: vec![account] }
 }
 
 /// A whole answer of 14, a stream that was left after 3 pieces, a refusal, and one that nobody knows the end of.
@@ -52,7 +52,7 @@ fn script() -> Script {
     script
 }
 
-fn finished(mut script: Script, last: &Snapshot) -> Verdict {
+fn finished(mut script: Script, last: &WindowSnapshot) -> Verdict {
     script.info(COMPLETE, &"steady");
     script.ok(FINAL, &1, last);
     check(&script.history())
@@ -70,7 +70,7 @@ fn what_was_charged_is_what_was_served() {
 
 #[test]
 fn each_property_has_a_history_that_breaks_it() {
-    let broken = |change: fn(&mut Script), last: &Snapshot| {
+    let broken = |change: fn(&mut Script), last: &WindowSnapshot| {
         let mut script = script();
         change(&mut script);
         violated(&finished(script, last)).into_iter().map(str::to_owned).collect::<Vec<_>>()

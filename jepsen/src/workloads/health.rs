@@ -15,11 +15,11 @@ use serde_json::{Value, json};
 use tonic::transport::Channel;
 
 use super::health_check::{self, CHAT, CIRCUITS, Call, Circuit, Circuits, SEEN, SeenRevision, State};
-use super::http::{Chat, Http, Line};
+use super::http::Http;
 use super::provider_record::ProviderRecord;
-use super::{Context, Workload};
+use super::{Context, Workload, gateway_looks};
 use crate::check::Verdict;
-use crate::client::{CALL, Ending, NodeClient, Via};
+use crate::client::{CALL, NodeClient, Via};
 use crate::deploy::Deployment;
 use crate::history::{History, Recorder};
 
@@ -88,15 +88,11 @@ impl Workload for Health {
                 let random = random(&context, number as u64);
                 Client { number, random, http: http.clone() }.run(context.clone())
             }));
-            let gateways = context.deployment.gateway_http_addresses();
-            let seen = join_all(
-                gateways
-                    .into_iter()
-                    .enumerate()
-                    .map(|(number, address)| watch_gateway(&context, number as u64, address)),
-            );
+            let seen = gateway_looks::watch(&context, NAME, SEEN, SEEN_EVERY, |metrics, life| {
+                Ok(health_check::Seen { life, revisions: revisions(metrics) })
+            });
             let switched = break_and_mend(&context, &http, &addresses);
-            let (_, _, _, (), switched) =
+            let (_, _, (), (), switched) =
                 tokio::join!(following, clients, seen, watch_circuits(&context), switched);
             switched
         })
@@ -162,15 +158,7 @@ impl Client {
         });
         let headers = [("x-tenant-id", NAME), ("x-request-id", call.marker.as_str())];
         let pending = context.recorder.invoke(NAME, process, CHAT, &call);
-        match self.http.chat(gateway, &headers, &body, None).await {
-            Chat::Answered(answer) => pending.ok(&answer),
-            Chat::NotSent(reason) => pending.fail(&reason),
-            Chat::Lost(reason) => {
-                pending.unknown(&reason);
-                return false;
-            }
-        }
-        true
+        self.http.chat(gateway, &headers, &body, None).await.record(pending)
     }
 }
 
@@ -228,10 +216,8 @@ async fn watch_circuits(context: &Context) {
 async fn read_circuits(recorder: &Recorder, node: &NodeClient) {
     let pending = recorder.invoke(NAME, recorder.process(), CIRCUITS, &node.node());
     let list = async |mut client: AdminClient<Channel>, request| client.list_providers(request).await;
-    match node.read(ListProvidersRequest::default(), CALL, list).await {
-        Ending::Ok(read) => pending.ok(&circuits(&read.value)),
-        Ending::Fail(reason) | Ending::Unknown(reason) => pending.fail(&reason),
-    }
+    let ending = node.read(ListProvidersRequest::default(), CALL, list).await;
+    ending.record(pending, |read| circuits(&read.value));
 }
 
 fn circuits(answer: &ListProvidersResponse) -> Circuits {
@@ -250,19 +236,6 @@ fn circuits(answer: &ListProvidersResponse) -> Circuits {
     let of_ours = |circuit: &Circuit| BACKENDS.iter().any(|backend| circuit.backend.ends_with(backend));
     let log_index = answer.read_point.map_or(0, |point| point.log_index);
     Circuits { log_index, circuits: answer.providers.iter().map(circuit).filter(of_ours).collect() }
-}
-
-async fn watch_gateway(context: &Context, number: u64, address: String) {
-    let mut line = Line::new(address);
-    while !context.stop.is_cancelled() {
-        let pending = context.recorder.invoke(NAME, context.recorder.process(), SEEN, &number);
-        match line.get("/metrics").await {
-            Ok((body, life)) => pending
-                .ok(&health_check::Seen { life, revisions: revisions(&String::from_utf8_lossy(&body)) }),
-            Err(error) => pending.fail(&error.to_string()),
-        }
-        tokio::time::sleep(SEEN_EVERY).await;
-    }
 }
 
 /// Of the lines `quorate_gateway_provider_revision{backend="…",model="…"} 12`.

@@ -13,11 +13,11 @@ use super::health::NAME;
 use super::provider_record::{COMPLETE, LOST, SERVED, Served};
 use super::tally::Tally;
 use crate::check::Verdict;
+use crate::check::forward::{Reading, back};
+pub use crate::check::words::{CHAT, SEEN};
 use crate::history::{History, Operation, Outcome};
 
-pub const CHAT: &str = "chat";
 pub const CIRCUITS: &str = "circuits";
-pub const SEEN: &str = "seen";
 
 const OPEN: &str = "nobody asks an open backend";
 const PROBE: &str = "one probe at a time";
@@ -235,12 +235,19 @@ fn at(revisions: &[Sure], us: u64) -> Option<&Sure> {
 
 fn circuits(tally: &mut Tally, operations: &[Operation]) -> BTreeMap<Name, Vec<Sure>> {
     let mut known: BTreeMap<Name, BTreeMap<u64, Sure>> = BTreeMap::new();
+    let mut readings: BTreeMap<Name, Vec<Reading>> = BTreeMap::new();
     for operation in operations.iter().filter(|operation| operation.f == CIRCUITS) {
         let Outcome::Ok(value) = &operation.outcome else { continue };
         let Some(read) = tally.read::<Circuits>(value, operation.index) else { continue };
         for circuit in read.circuits {
             tally.checked(OPINION);
             let name = (circuit.backend.clone(), circuit.model.clone());
+            readings.entry(name.clone()).or_default().push(Reading {
+                invoked_us: operation.invoked_us,
+                completed_us: operation.completed_us,
+                value: circuit.revision,
+                event: operation.index,
+            });
             let sure = known.entry(name).or_default().entry(circuit.revision).or_insert_with(|| Sure {
                 circuit: circuit.clone(),
                 from_us: operation.completed_us,
@@ -253,6 +260,12 @@ fn circuits(tally: &mut Tally, operations: &[Operation]) -> BTreeMap<Name, Vec<S
             }
             sure.from_us = sure.from_us.min(operation.completed_us);
             sure.until_us = sure.until_us.max(operation.invoked_us);
+        }
+    }
+    for (name, readings) in readings {
+        for (before, after) in back(readings) {
+            let detail = format!("{name:?} was in revision {}, then in {}", before.value, after.value);
+            tally.violation(OPINION, detail, vec![before.event, after.event]);
         }
     }
     let in_order = |revisions: BTreeMap<u64, Sure>| {

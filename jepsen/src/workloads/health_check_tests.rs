@@ -140,6 +140,8 @@ fn a_new_process_knows_nothing() {
 fn opinions_are_one_and_go_forward() {
     let other = |script: &mut Script| script.ok(CIRCUITS, &1, &circuit(State::HalfOpen, 6, "gateway-2"));
     assert_eq!(violated(&check(&history(&[], other))), [OPINION]);
+    let back = |script: &mut Script| script.ok(CIRCUITS, &1, &circuit(State::HalfOpen, 6, "gateway-1"));
+    assert_eq!(violated(&check(&history(&[], back))), [OPINION]);
     let back = |script: &mut Script| script.ok(SEEN, &0, &seen(1, 6));
     assert_eq!(violated(&check(&history(&[], back))), [MONOTONE]);
 }

@@ -2,7 +2,6 @@
 //! none, and every reader sees it so: [`crate::check::levels`], beside all that holds of accounts.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Result;
 use futures_util::future::BoxFuture;
@@ -11,6 +10,7 @@ use quorate_rpc::Executed;
 use quorate_rpc::admin::Consistency;
 use rand::Rng as _;
 
+use super::accounts::drive::{Act, drive};
 use super::accounts::finish::finish;
 use super::accounts::player::Player;
 use super::accounts::tenants::{Hot, Made, Tenants};
@@ -81,21 +81,9 @@ impl Workload for Hierarchy {
     }
 
     fn drive(&self, context: Context) -> BoxFuture<'static, Result<()>> {
-        let (tenants, rate) = (self.tenants.clone(), self.rate.max(1));
-        Box::pin(async move {
-            let ids = Arc::new(Ids::follow(&context.deployment));
-            let mut clients = tokio::task::JoinSet::new();
-            for number in 0..context.clients as u64 {
-                let (tenants, ids, context) = (tenants.clone(), ids.clone(), context.clone());
-                let player = Player::new(NAME, &context, number);
-                let pause = Duration::from_micros(1_000_000 * context.clients as u64 / rate);
-                clients.spawn(Client { player, tenants, ids, context, pause }.run());
-            }
-            while let Some(ended) = clients.join_next().await {
-                ended?;
-            }
-            Ok(())
-        })
+        let (tenants, rate) = (self.tenants.clone(), self.rate);
+        let client = |player, ids| Client { player, ids };
+        Box::pin(drive(NAME, context, tenants, (rate, HOT), client))
     }
 
     fn finish(&self, context: Context) -> BoxFuture<'static, Result<()>> {
@@ -148,22 +136,12 @@ fn the_levels() -> levels::Levels {
 
 struct Client {
     player: Player,
-    tenants: Arc<Tenants>,
     ids: Arc<Ids>,
-    context: Context,
-    /// Between the beginnings of two operations.
-    pause: Duration,
 }
 
-impl Client {
-    async fn run(mut self) {
-        let mut ticks = tokio::time::interval(self.pause);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        while !self.context.stop.is_cancelled() {
-            ticks.tick().await;
-            let tenant = self.tenants.next(&self.context.recorder, &mut self.player.random, HOT);
-            self.act(&tenant).await;
-        }
+impl Act for Client {
+    fn player(&mut self) -> &mut Player {
+        &mut self.player
     }
 
     async fn act(&mut self, tenant: &Hot) -> Option<()> {
@@ -183,7 +161,9 @@ impl Client {
         }
         Some(())
     }
+}
 
+impl Client {
     async fn reserve(&mut self, tenant: &Hot) -> Option<()> {
         let random = &mut self.player.random;
         let id = self.ids.next(random);

@@ -15,6 +15,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 
 use super::sse::{Answer, Reader};
+use crate::history::Pending;
 
 /// Longer than a gateway's `total_ms` in these deployments: who gives up first is the gateway.
 const CHAT_WITHIN: Duration = Duration::from_secs(30);
@@ -29,6 +30,21 @@ pub enum Chat {
     NotSent(String),
     /// Anything may have happened to it.
     Lost(String),
+}
+
+impl Chat {
+    /// Into the history; false: the process is used up.
+    pub fn record(&self, pending: Pending) -> bool {
+        match self {
+            Self::Answered(answer) => pending.ok(answer),
+            Self::NotSent(reason) => pending.fail(reason),
+            Self::Lost(reason) => {
+                pending.unknown(reason);
+                return false;
+            }
+        }
+        true
+    }
 }
 
 /// Cheap to clone; connections are kept and shared.

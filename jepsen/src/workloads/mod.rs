@@ -6,6 +6,7 @@ mod account_reads;
 mod accounts;
 mod gateway;
 mod gateway_check;
+mod gateway_looks;
 mod health;
 mod health_check;
 pub mod hierarchy;

@@ -16,12 +16,12 @@ use serde_json::json;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use super::http::{Chat, Http, Line};
+use super::http::Http;
 use super::policy_check::{
     self, APPLY, Applied, Apply, BUDGET, CHAT, Decision, INITIAL, MICROS, RESERVE, ROLLOUT, Running, SETTLE,
     VERSIONS, Versions,
 };
-use super::{Context, Workload};
+use super::{Context, Workload, gateway_looks};
 use crate::check::Verdict;
 use crate::client::{self, CALL, Ending, Ids, NodeClient, Via};
 use crate::deploy::Deployment;
@@ -74,13 +74,7 @@ impl Workload for Policy {
                 (0..context.clients.div_ceil(2))
                     .map(|number| reserve(context.clone(), random(&context, 200 + number as u64))),
             );
-            let gateways = context.deployment.gateway_http_addresses();
-            let rollouts = join_all(
-                gateways
-                    .into_iter()
-                    .enumerate()
-                    .map(|(number, address)| watch_gateway(&context, number as u64, address)),
-            );
+            let rollouts = gateway_looks::watch(&context, NAME, ROLLOUT, ROLLOUT_EVERY, running);
             tokio::join!(appliers, requests, reservations, rollouts);
             Ok(())
         })
@@ -112,20 +106,12 @@ fn random(context: &Context, number: u64) -> StdRng {
 async fn read_versions(recorder: &Recorder, node: &NodeClient) -> Option<Versions> {
     let pending = recorder.invoke(NAME, recorder.process(), VERSIONS, &node.node());
     let list = async |mut client: AdminClient<Channel>, request| client.list_policy_versions(request).await;
-    match node.read(ListPolicyVersionsRequest::default(), CALL, list).await {
-        Ending::Ok(read) => {
-            let log_index = read.value.read_point.map_or(0, |point| point.log_index);
-            let latest = read.value.versions.into_iter().take(VERSIONS_SHOWN);
-            let versions =
-                Versions { log_index, versions: latest.map(|one| (one.version, one.comment)).collect() };
-            pending.ok(&versions);
-            Some(versions)
-        }
-        Ending::Fail(reason) | Ending::Unknown(reason) => {
-            pending.fail(&reason);
-            None
-        }
-    }
+    let ending = node.read(ListPolicyVersionsRequest::default(), CALL, list).await;
+    ending.record(pending, |read| {
+        let log_index = read.value.read_point.map_or(0, |point| point.log_index);
+        let latest = read.value.versions.into_iter().take(VERSIONS_SHOWN);
+        Versions { log_index, versions: latest.map(|one| (one.version, one.comment)).collect() }
+    })
 }
 
 async fn read_versions_until_known(context: &Context, nodes: &[NodeClient]) -> Result<()> {
@@ -226,13 +212,8 @@ async fn ask(context: Context, http: Http, mut random: StdRng) {
         let marker = format!("{NAME}-{process}-{turn}");
         let headers = [("x-tenant-id", NAME), ("x-request-id", marker.as_str())];
         let pending = context.recorder.invoke(NAME, process, CHAT, &number);
-        match http.chat(gateway, &headers, &body, None).await {
-            Chat::Answered(answer) => pending.ok(&answer),
-            Chat::NotSent(reason) => pending.fail(&reason),
-            Chat::Lost(reason) => {
-                pending.unknown(&reason);
-                process = context.recorder.process();
-            }
+        if !http.chat(gateway, &headers, &body, None).await.record(pending) {
+            process = context.recorder.process();
         }
         let pause = random.random_range(PAUSE_MS / 2..PAUSE_MS * 3 / 2);
         tokio::time::sleep(Duration::from_millis(pause)).await;
@@ -303,21 +284,9 @@ fn decision(outcome: &Outcome, log_index: u64) -> Decision {
     }
 }
 
-async fn watch_gateway(context: &Context, number: u64, address: String) {
-    let mut line = Line::new(address);
-    while !context.stop.is_cancelled() {
-        let pending = context.recorder.invoke(NAME, context.recorder.process(), ROLLOUT, &number);
-        match line.get("/metrics").await {
-            Ok((body, life)) => {
-                let text = String::from_utf8_lossy(&body);
-                let version = text.lines().find_map(|line| line.strip_prefix(METRIC)?.trim().parse().ok());
-                match version {
-                    Some(version) => pending.ok(&Running { life, version }),
-                    None => pending.fail("the metrics do not name a policy version"),
-                }
-            }
-            Err(error) => pending.fail(&error.to_string()),
-        }
-        tokio::time::sleep(ROLLOUT_EVERY).await;
-    }
+fn running(metrics: &str, life: u64) -> Result<Running, String> {
+    let version = metrics.lines().find_map(|line| line.strip_prefix(METRIC)?.trim().parse().ok());
+    version
+        .map(|version| Running { life, version })
+        .ok_or_else(|| "the metrics name no policy version".to_owned())
 }

@@ -9,14 +9,14 @@ use super::policy::NAME;
 use super::sse::Answer;
 use super::tally::Tally;
 use crate::check::Verdict;
+use crate::check::forward::{Reading, back};
+pub use crate::check::words::{CHAT, ROLLOUT};
 use crate::history::{History, Operation, Outcome};
 
 pub const APPLY: &str = "apply";
 pub const VERSIONS: &str = "versions";
 pub const RESERVE: &str = "reserve";
 pub const SETTLE: &str = "settle";
-pub const CHAT: &str = "chat";
-pub const ROLLOUT: &str = "rollout";
 pub const BUDGET: &str = "policy-limit";
 pub const MICROS: u64 = 1_000_000;
 /// The limit before anybody changes it, in tokens.
@@ -100,8 +100,7 @@ pub fn check(history: &History) -> Verdict {
 /// What the lists of versions say, and whether they agree.
 fn lists(tally: &mut Tally, operations: &[Operation]) -> Known {
     let mut known = Known::new();
-    // The highest that was surely there, by when.
-    let mut newest: Vec<(u64, u64, u64)> = Vec::new();
+    let mut newest: Vec<Reading> = Vec::new();
     let mut reads = Vec::new();
     for operation in operations.iter().filter(|operation| operation.f == VERSIONS) {
         let Outcome::Ok(value) = &operation.outcome else { continue };
@@ -119,7 +118,12 @@ fn lists(tally: &mut Tally, operations: &[Operation]) -> Known {
             }
         }
         let first = read.versions.first().map_or(0, |(version, _)| *version);
-        newest.push((operation.completed_us, first, operation.index));
+        newest.push(Reading {
+            invoked_us: operation.invoked_us,
+            completed_us: operation.completed_us,
+            value: first,
+            event: operation.index,
+        });
         for (version, comment) in &read.versions {
             let one = known.entry(*version).or_insert_with(|| Version {
                 limit: None,
@@ -136,16 +140,9 @@ fn lists(tally: &mut Tally, operations: &[Operation]) -> Known {
             }
         }
     }
-    newest.sort_unstable();
-    for (operation, read) in &reads {
-        let first = read.versions.first().map_or(0, |(version, _)| *version);
-        let before = newest.partition_point(|(completed_us, ..)| *completed_us < operation.invoked_us);
-        if let Some((_, earlier, event)) = newest[..before].iter().max_by_key(|(_, version, _)| *version)
-            && first < *earlier
-        {
-            let detail = format!("version {earlier} was in force, and a later read has {first}");
-            tally.violation(GAPS, detail, vec![*event, operation.index]);
-        }
+    for (before, after) in back(newest) {
+        let detail = format!("version {} was in force, and a later read has {}", before.value, after.value);
+        tally.violation(GAPS, detail, vec![before.event, after.event]);
     }
     known
 }
@@ -286,7 +283,8 @@ fn decisions(tally: &mut Tally, operations: &[Operation], known: &Known) {
             in_log.push((decision.log_index, operation.index, limit, candidates));
         }
     }
-    in_log.sort_unstable();
+    // Of one entry the answers do not tell the order: the earlier version may have come first.
+    in_log.sort_by_key(|(log_index, _, _, candidates)| (*log_index, candidates[0]));
     // The lowest that is possible: it leaves the most to those that follow.
     let (mut version, mut since) = (0, 0);
     for (log_index, event, limit, candidates) in in_log {

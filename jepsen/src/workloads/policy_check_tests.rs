@@ -131,3 +131,16 @@ fn who_was_refused_is_not_in_force_and_a_new_process_may_be_behind() {
     behind.ok(ROLLOUT, &0, &running(2, 3));
     assert!(finished(behind, &LAST).passed());
 }
+
+#[test]
+fn decisions_of_one_entry_may_be_told_in_any_order() {
+    for (second, expected) in [(12, vec![]), (13, vec![ORDER])] {
+        let mut script = Script::new(NAME);
+        script.ok(VERSIONS, &1, &list(&[(3, "first"), (2, ""), (1, "")]));
+        let a = script.at(100).invoke(APPLY, &apply("a", 200, Some(3), None));
+        script.ok(RESERVE, &1, &decided(true, 12, 200));
+        script.ok(RESERVE, &1, &decided(true, second, INITIAL));
+        script.end(a, Kind::Ok, APPLY, &made(4));
+        assert_eq!(violated(&finished(script, &[(4, "a"), (3, "first")])), expected);
+    }
+}

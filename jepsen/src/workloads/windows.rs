@@ -11,9 +11,8 @@ use quorate_rpc::Executed;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
-use super::gateway::{last_accounts, wait_until_resolved};
 use super::windows_check::{
-    self, BUDGETS, MICROS, RELEASE, RESERVE, Reserve, Reserved, Resolve, Resolved, SETTLE,
+    self, BUDGETS, DENIED, MICROS, RELEASE, RESERVE, Reserve, Reserved, Resolve, Resolved, SETTLE,
 };
 use super::{Context, Workload, account_reads};
 use crate::check::Verdict;
@@ -61,15 +60,15 @@ impl Workload for Windows {
                 let random = StdRng::seed_from_u64(context.seed ^ (0x31d0 << 32) ^ number as u64);
                 Client { nodes, ids, random, open: VecDeque::new() }.run(context.clone())
             }));
-            tokio::join!(clients, watch_accounts(&context));
+            tokio::join!(clients, account_reads::watch(&context, NAME, ACCOUNTS_EVERY));
             Ok(())
         })
     }
 
     fn finish(&self, context: Context) -> BoxFuture<'static, Result<()>> {
         Box::pin(async move {
-            wait_until_resolved(&context.deployment, NAME, RESOLVED_WITHIN).await?;
-            last_accounts(&context, NAME).await
+            account_reads::wait_until_resolved(&context.deployment, NAME, RESOLVED_WITHIN).await?;
+            account_reads::last(&context, NAME).await
         })
     }
 
@@ -154,7 +153,7 @@ impl Client {
                 pending.unknown("denied from applied state, after a try without an answer");
                 return false;
             }
-            Outcome::Denied(denial) => reserved.why = format!("denied: {}", denial.account.budget),
+            Outcome::Denied(denial) => reserved.why = format!("{DENIED}: {}", denial.account.budget),
             other => reserved.why = format!("{other:?}"),
         }
         pending.ok(&reserved);
@@ -207,20 +206,6 @@ impl Client {
         } else {
             pending.fail(&reason);
             None
-        }
-    }
-}
-
-async fn watch_accounts(context: &Context) {
-    let nodes = NodeClient::of_all(&context.deployment, Via::Unary);
-    let mut random = StdRng::seed_from_u64(context.seed ^ 0x31d0);
-    while !context.stop.is_cancelled() {
-        if let Some(node) = client::any(&nodes, &mut random) {
-            account_reads::read(&context.recorder, NAME, account_reads::ACCOUNTS, node, NAME).await;
-        }
-        tokio::select! {
-            () = context.stop.cancelled() => {}
-            () = tokio::time::sleep(ACCOUNTS_EVERY) => {}
         }
     }
 }

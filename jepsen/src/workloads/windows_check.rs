@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use quorate_ledger::{TimestampMs, Window};
 use serde::{Deserialize, Serialize};
 
-use super::account_reads::{ACCOUNTS, FINAL, Seen, Snapshot, Span};
+use super::account_reads::{ACCOUNTS, FINAL, Seen, Span, WindowSnapshot};
 use super::tally::Tally;
 use super::windows::NAME;
 use crate::check::Verdict;
@@ -18,7 +18,10 @@ pub const RELEASE: &str = "release";
 pub const MICROS: u64 = 1_000_000;
 /// Their windows: a second, a minute, and five seconds that slide.
 pub const BUDGETS: [&str; 3] = ["windows-second", "windows-minute", "windows-sliding"];
+const CALENDAR: [(&str, Window); 2] = [(BUDGETS[0], Window::Second), (BUDGETS[1], Window::Minute)];
 const SLIDING_MS: u64 = 5_000;
+/// How the reason begins of what was denied, not refused.
+pub const DENIED: &str = "denied";
 
 const OWN: &str = "each settlement in the window of its reservation";
 const OVERSPENT: &str = "no window above its limit";
@@ -129,7 +132,7 @@ pub fn check(history: &History) -> Verdict {
     let mut snapshots = Vec::new();
     for operation in operations.iter().filter(|operation| operation.f == ACCOUNTS || operation.f == FINAL) {
         let Outcome::Ok(value) = &operation.outcome else { continue };
-        snapshots.extend(tally.read::<Snapshot>(value, operation.index).map(|read| (operation, read)));
+        snapshots.extend(tally.read::<WindowSnapshot>(value, operation.index).map(|read| (operation, read)));
     }
     if !snapshots.iter().any(|(operation, _)| operation.f == FINAL) {
         tally.undecided("the accounts were not read at the end");
@@ -149,14 +152,41 @@ pub fn check(history: &History) -> Verdict {
             let of_subject = by_subject.get(account.subject.as_str()).unwrap_or(&nobody);
             judge(&mut tally, operation, snapshot, account, of_subject);
         }
+        for (subject, of_subject) in &by_subject {
+            for (budget, window) in CALENDAR {
+                shown(&mut tally, operation, snapshot, (budget, subject), window, of_subject);
+            }
+        }
     }
     tally.verdict()
+}
+
+/// A window in which something surely was reserved, and which is not over, is there.
+fn shown(
+    tally: &mut Tally,
+    operation: &Operation,
+    snapshot: &WindowSnapshot,
+    account: (&str, &str),
+    window: Window,
+    reservations: &[&Reservation],
+) {
+    let is_over = |one: &Reservation| window.span_at(one.at).end.is_none_or(|end| end.0 <= snapshot.time_ms);
+    let there = reservations.iter().rev().take_while(|one| one.granted == Place::Unknown || !is_over(one));
+    let mut sure = there.filter(|one| one.granted.is_at(snapshot.log_index) == Some(true));
+    let Some(one) = sure.next() else { return };
+    let start_ms = window.span_at(one.at).start.0;
+    let seen = snapshot.accounts.iter().find(|seen| (&*seen.budget, &*seen.subject) == account);
+    let mut spans = seen.into_iter().flat_map(|seen| std::iter::once(&seen.present).chain(&seen.closed));
+    if !spans.any(|span| span.start_ms == start_ms) {
+        let detail = format!("{account:?}: the window from {start_ms} is missing at {}", snapshot.time_ms);
+        tally.violation(OWN, detail, vec![operation.index, one.event]);
+    }
 }
 
 fn judge(
     tally: &mut Tally,
     operation: &Operation,
-    snapshot: &Snapshot,
+    snapshot: &WindowSnapshot,
     account: &Seen,
     reservations: &[&Reservation],
 ) {
@@ -232,7 +262,7 @@ fn judge(
 fn reservations(
     tally: &mut Tally,
     operations: &[Operation],
-    snapshots: &[(&Operation, Snapshot)],
+    snapshots: &[(&Operation, WindowSnapshot)],
 ) -> Vec<Reservation> {
     let mut places: BTreeMap<String, usize> = BTreeMap::new();
     let mut found: Vec<Reservation> = Vec::new();
@@ -249,13 +279,19 @@ fn reservations(
             Outcome::Unknown => (TimestampMs(0), Place::Unknown),
             Outcome::Ok(value) => {
                 let Some(answer) = tally.read::<Reserved>(value, operation.index) else { continue };
-                let Some(deadline_ms) = answer.deadline_ms else { continue };
-                let at = TimestampMs(deadline_ms.saturating_sub(call.ttl_ms));
-                if answer.tries == 1 {
-                    times.push((answer.log_index, at.0, operation.index, operation.completed_us));
-                    named(tally, operation, at, &answer);
+                match answer.deadline_ms {
+                    Some(deadline_ms) => {
+                        let at = TimestampMs(deadline_ms.saturating_sub(call.ttl_ms));
+                        if answer.tries == 1 {
+                            times.push((answer.log_index, at.0, operation.index, operation.completed_us));
+                            named(tally, operation, at, &answer);
+                        }
+                        (at, Place::of(answer.log_index, answer.tries))
+                    }
+                    None if answer.tries == 1 || answer.why.starts_with(DENIED) => continue,
+                    // Refused, so too old to be known: of the tries before it that says nothing.
+                    None => (TimestampMs(0), Place::Unknown),
                 }
-                (at, Place::of(answer.log_index, answer.tries))
             }
         };
         if granted == Place::Unknown {
@@ -285,6 +321,8 @@ fn reservations(
             Outcome::Unknown => Place::Unknown,
             Outcome::Ok(value) => match tally.read::<Resolved>(value, operation.index) {
                 Some(answer) if answer.done => Place::of(answer.log_index, answer.tries),
+                // Refused, so forgotten or expired: a try before it may have been what ended it.
+                Some(answer) if answer.tries > 1 => Place::Unknown,
                 _ => continue,
             },
         };
@@ -297,7 +335,7 @@ fn reservations(
 }
 
 fn named(tally: &mut Tally, operation: &Operation, at: TimestampMs, answer: &Reserved) {
-    for (budget, window) in [(BUDGETS[0], Window::Second), (BUDGETS[1], Window::Minute)] {
+    for (budget, window) in CALENDAR {
         let Some((_, resets_at)) = answer.resets.iter().find(|(name, _)| name == budget) else { continue };
         tally.checked(NAMED);
         let end = window.span_at(at).end.map_or(0, |end| end.0);

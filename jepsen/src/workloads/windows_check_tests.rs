@@ -37,15 +37,21 @@ fn span(start_ms: u64, length_ms: u64, spent: u64, reserved: u64) -> Span {
     }
 }
 
-/// Of the second budget: its windows of this second and the one before.
-fn seconds(log_index: u64, before: u64, now: u64) -> Snapshot {
+/// Of the minute's budget: all of it is in one window.
+fn minute(taken: u64) -> Seen {
+    let (budget, subject) = (BUDGETS[1].to_owned(), SUBJECT.to_owned());
+    Seen { budget, subject, present: span(T, 60_000, taken, 0), closed: Vec::new() }
+}
+
+/// Of the first budget: its windows of this second and the one before.
+fn seconds(log_index: u64, before: u64, now: u64) -> WindowSnapshot {
     let account = Seen {
         budget: BUDGETS[0].to_owned(),
         subject: SUBJECT.to_owned(),
         present: span(T + 1_000, 1_000, now, 0),
         closed: vec![span(T, 1_000, before, 0)],
     };
-    Snapshot { log_index, time_ms: T + 1_900, accounts: vec![account] }
+    WindowSnapshot { log_index, time_ms: T + 1_900, accounts: vec![account, minute(before + now)] }
 }
 
 /// 10 in the first second, of which 4 are used and settled in the next; 20 in the second, released; 30 that expire.
@@ -59,7 +65,7 @@ fn script() -> Script {
     script
 }
 
-fn finished(mut script: Script, snapshots: &[Snapshot]) -> Verdict {
+fn finished(mut script: Script, snapshots: &[WindowSnapshot]) -> Verdict {
     for snapshot in snapshots {
         script.ok(FINAL, &1, snapshot);
     }
@@ -89,6 +95,18 @@ fn a_settlement_in_another_window_is_seen() {
 }
 
 #[test]
+fn a_window_that_is_missing_is_seen() {
+    let mut gone = seconds(16, 4, 30);
+    // Over, and so it may be forgotten.
+    gone.accounts[0].closed.clear();
+    assert!(finished(script(), &[gone.clone()]).passed());
+    gone.accounts.clear();
+    assert_eq!(violated(&finished(script(), &[gone.clone()])), [OWN]);
+    gone.time_ms = T + 90_000;
+    assert!(finished(script(), &[gone]).passed());
+}
+
+#[test]
 fn what_is_unknown_may_be_either() {
     let mut settled = Script::new(NAME);
     settled.ok(RESERVE, &reserve("a", 10), &granted(T + 500, 10));
@@ -99,7 +117,19 @@ fn what_is_unknown_may_be_either() {
     reserved.end(process, Kind::Info, RESERVE, &());
     let mut again = Script::new(NAME);
     again.ok(RESERVE, &reserve("a", 10), &Reserved { tries: 2, ..granted(T + 500, 30) });
+    // Refused as too old, after a try without an answer.
+    let forgotten = Reserved { why: "Refused(StaleId)".to_owned(), tries: 2, ..Reserved::default() };
+    let mut refused = Script::new(NAME);
+    refused.ok(RESERVE, &reserve("a", 10), &forgotten);
+    let mut denied = Script::new(NAME);
+    denied.ok(RESERVE, &reserve("a", 10), &Reserved { why: format!("{DENIED}: x"), ..forgotten });
+    let mut ended = Script::new(NAME);
+    ended.ok(RESERVE, &reserve("a", 10), &granted(T + 500, 10));
+    ended.ok(SETTLE, &resolve("a", Some(4)), &Resolved { done: false, tries: 2, ..done(15) });
     let table = [
+        (refused, vec![(0, 0), (10, 0), (0, 10)], vec![(11, 0)]),
+        (denied, vec![(0, 0)], vec![(10, 0)]),
+        (ended, vec![(4, 0), (10, 0)], vec![(3, 0)]),
         (settled, vec![(4, 0), (10, 0)], vec![(3, 0), (11, 0)]),
         (reserved, vec![(0, 0), (10, 0), (0, 10)], vec![(11, 0), (0, 11)]),
         // Before its answer in the log it may have been granted, in its own window.
@@ -128,7 +158,7 @@ fn slices_count_from_the_oldest_that_is_shown() {
         let present = span(start_ms, SLIDING_MS + 84, taken, 0);
         let (budget, subject) = (BUDGETS[2].to_owned(), SUBJECT.to_owned());
         let account = Seen { budget, subject, present, closed: Vec::new() };
-        Snapshot { log_index: 16, time_ms, accounts: vec![account] }
+        WindowSnapshot { log_index: 16, time_ms, accounts: vec![account, minute(34)] }
     };
     for (start_ms, taken, time_ms, expected) in [
         (T + 450, 34, T + 5_000, vec![]),

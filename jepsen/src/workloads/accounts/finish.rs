@@ -57,21 +57,16 @@ async fn read_node(
     for tenant in &tenants {
         let (recorder, call) = (&context.recorder, Call::read(tenant, node.node()));
         let pending = recorder.invoke(workload, recorder.process(), words::FINAL_READ, &call);
-        match node.accounts(tenant, Consistency::Stale, CALL).await {
-            Ending::Ok(read) => pending.ok(&Snapshot::of(&read.value, read.connection)),
-            Ending::Fail(reason) | Ending::Unknown(reason) => pending.fail(&reason),
-        }
+        let ending = node.accounts(tenant, Consistency::Stale, CALL).await;
+        ending.record(pending, |read| Snapshot::of(&read.value, read.connection));
     }
     let (recorder, call) = (&context.recorder, Call::read("", node.node()));
     let pending = recorder.invoke(workload, recorder.process(), words::INVARIANTS, &call);
-    match node.invariants(INVARIANTS).await {
-        Ending::Ok(read) => pending.ok(&Invariants {
-            node: node.node(),
-            index: read.value.read_point.map_or(0, |point| point.log_index),
-            violations: read.value.violations,
-        }),
-        Ending::Fail(reason) | Ending::Unknown(reason) => pending.fail(&reason),
-    }
+    node.invariants(INVARIANTS).await.record(pending, |read| Invariants {
+        node: node.node(),
+        index: read.value.read_point.map_or(0, |point| point.log_index),
+        violations: read.value.violations,
+    });
     Ok(())
 }
 

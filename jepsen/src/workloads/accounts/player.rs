@@ -77,17 +77,8 @@ impl Player {
         let node = any(&self.nodes, &mut self.random)?;
         let f = if consistency == Consistency::Stale { words::STALE_READ } else { words::READ };
         let pending = self.recorder.invoke(self.workload, self.process, f, &Call::read(tenant, node.node()));
-        match node.accounts(tenant, consistency, CALL).await {
-            Ending::Ok(read) => {
-                let seen = Snapshot::of(&read.value, read.connection);
-                pending.ok(&seen);
-                Some(seen)
-            }
-            Ending::Fail(reason) | Ending::Unknown(reason) => {
-                pending.fail(&reason);
-                None
-            }
-        }
+        let ending = node.accounts(tenant, consistency, CALL).await;
+        ending.record(pending, |read| Snapshot::of(&read.value, read.connection))
     }
 }
 

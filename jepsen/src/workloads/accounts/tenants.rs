@@ -74,10 +74,10 @@ impl Tenants {
         let mut slots = self.slots.lock();
         let slot = random.random_range(0..hot);
         let known = slots.hot.get(slot).cloned();
-        if let Some(tenant) = known {
-            if tenant.operations.fetch_add(1, Ordering::Relaxed) < self.operations_max {
-                return tenant;
-            }
+        if let Some(tenant) = known
+            && tenant.operations.fetch_add(1, Ordering::Relaxed) < self.operations_max
+        {
+            return tenant;
         }
         // Over a run of several minutes, names still sort by their time.
         let name = format!("{}-{:05}", self.workload, slots.names.len());
