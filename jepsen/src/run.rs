@@ -30,7 +30,7 @@ const CLIENTS_END_WITHIN: Duration = Duration::from_secs(60);
 const IDENTITY: &str = "apiVersion: quorate.dev/v1alpha1\nkind: Identity\nmetadata: {name: clients}\nspec:\n  \
      trustedSources: [10.0.0.0/8, 127.0.0.0/8]\n";
 /// A shorter run need not have seen everything.
-const SEES_ALL_FROM: Duration = Duration::from_secs(60);
+const SEES_ALL_FROM: Duration = Duration::from_secs(40);
 
 /// What one run does.
 #[derive(Clone)]
