@@ -4,6 +4,7 @@
 
 mod connection;
 mod ids;
+mod nodes;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +17,6 @@ use quorate_rpc::budget::budget_client::BudgetClient;
 use quorate_rpc::budget::result::Kind;
 use quorate_rpc::budget::{Result as WireResult, UnavailableReason};
 use quorate_rpc::{Executed, MESSAGE_MAX_BYTES, Session, convert};
-use rand::Rng;
 use serde::Serialize;
 use tokio::sync::Mutex;
 use tonic::transport::Channel;
@@ -26,6 +26,7 @@ use crate::deploy::{Deployment, NodePlace};
 use crate::history::Pending;
 
 pub use ids::Ids;
+pub use nodes::Nodes;
 
 /// A partition swallows packets: a call that takes longer has no answer to come.
 pub const CALL: Duration = Duration::from_secs(3);
@@ -227,11 +228,6 @@ impl Wire {
     fn is_over(&self) -> bool {
         self.session.as_ref().is_some_and(|session| session.is_over())
     }
-}
-
-/// Some node, by the run's seed.
-pub fn any<'a>(clients: &'a [NodeClient], random: &mut impl Rng) -> Option<&'a NodeClient> {
-    if clients.is_empty() { None } else { clients.get(random.random_range(0..clients.len())) }
 }
 
 enum Broken {

@@ -13,7 +13,7 @@ use tonic::transport::Channel;
 
 use super::Context;
 pub use crate::check::words::{ACCOUNTS, FINAL_ACCOUNTS as FINAL};
-use crate::client::{self, CALL, Ending, NodeClient, Via};
+use crate::client::{CALL, Ending, NodeClient, Nodes, Via};
 use crate::deploy::Deployment;
 use crate::history::Recorder;
 
@@ -114,11 +114,11 @@ pub async fn read(
 
 /// Of the workload's tenant, now and then, from one node or another.
 pub async fn watch(context: &Context, workload: &'static str, every: Duration) {
-    let nodes = NodeClient::of_all(&context.deployment, Via::Unary);
+    let nodes = Nodes::new(&context.deployment, Via::Unary);
     let mut random = StdRng::seed_from_u64(context.seed);
     while !context.stop.is_cancelled() {
-        if let Some(node) = client::any(&nodes, &mut random) {
-            read(&context.recorder, workload, ACCOUNTS, node, workload).await;
+        if let Some(node) = nodes.any(&mut random) {
+            read(&context.recorder, workload, ACCOUNTS, &node, workload).await;
         }
         tokio::select! {
             () = context.stop.cancelled() => {}

@@ -19,7 +19,7 @@ use super::http::Http;
 use super::provider_record::ProviderRecord;
 use super::{Context, Workload, gateway_looks};
 use crate::check::Verdict;
-use crate::client::{CALL, NodeClient, Via};
+use crate::client::{CALL, NodeClient, Nodes, Via};
 use crate::deploy::Deployment;
 use crate::history::{History, Recorder};
 
@@ -203,14 +203,16 @@ async fn mend(http: &Http, address: &str) -> Result<()> {
 
 /// Through each node: while one of them is down, the others still tell.
 async fn watch_circuits(context: &Context) {
-    let nodes = NodeClient::of_all(&context.deployment, Via::Unary);
-    let watch = async |node: &NodeClient| {
+    let nodes = &Nodes::new(&context.deployment, Via::Unary);
+    let watch = async |place: usize| {
         while !context.stop.is_cancelled() {
-            read_circuits(&context.recorder, node).await;
+            if let Some(node) = nodes.all().get(place) {
+                read_circuits(&context.recorder, node).await;
+            }
             tokio::time::sleep(CIRCUITS_EVERY).await;
         }
     };
-    join_all(nodes.iter().map(watch)).await;
+    join_all((0..nodes.all().len()).map(watch)).await;
 }
 
 async fn read_circuits(recorder: &Recorder, node: &NodeClient) {

@@ -1,6 +1,7 @@
 //! Workload `policy`: one budget's limit goes up and down, by two appliers that get into each other's way, while requests
 //! and direct reservations are decided by it. What must hold is in `policy_check`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -23,7 +24,7 @@ use super::policy_check::{
 };
 use super::{Context, Workload, gateway_looks};
 use crate::check::Verdict;
-use crate::client::{self, CALL, Ending, Ids, NodeClient, Via};
+use crate::client::{CALL, Ending, Ids, NodeClient, Nodes, Via};
 use crate::deploy::Deployment;
 use crate::history::{History, Recorder};
 
@@ -63,8 +64,8 @@ impl Workload for Policy {
     fn drive(&self, context: Context) -> BoxFuture<'static, Result<()>> {
         let http = self.http.clone();
         Box::pin(async move {
-            let nodes = NodeClient::of_all(&context.deployment, Via::Unary);
-            read_versions_until_known(&context, &nodes).await?;
+            let nodes = Nodes::new(&context.deployment, Via::Unary);
+            read_versions_until_known(&context, &nodes.all()).await?;
             let appliers = join_all((0..APPLIERS).map(|number| apply(context.clone(), number)));
             let requests = join_all(
                 (0..context.clients.div_ceil(2))
@@ -82,8 +83,8 @@ impl Workload for Policy {
 
     fn finish(&self, context: Context) -> BoxFuture<'static, Result<()>> {
         Box::pin(async move {
-            let nodes = NodeClient::of_all(&context.deployment, Via::Unary);
-            read_versions_until_known(&context, &nodes).await
+            let nodes = Nodes::new(&context.deployment, Via::Unary);
+            read_versions_until_known(&context, &nodes.all()).await
         })
     }
 
@@ -114,7 +115,7 @@ async fn read_versions(recorder: &Recorder, node: &NodeClient) -> Option<Version
     })
 }
 
-async fn read_versions_until_known(context: &Context, nodes: &[NodeClient]) -> Result<()> {
+async fn read_versions_until_known(context: &Context, nodes: &[Arc<NodeClient>]) -> Result<()> {
     for turn in 0..nodes.len() * 10 {
         if read_versions(&context.recorder, &nodes[turn % nodes.len()]).await.is_some() {
             return Ok(());
@@ -127,13 +128,13 @@ async fn read_versions_until_known(context: &Context, nodes: &[NodeClient]) -> R
 /// Reads the version in force, and changes it, unless somebody else was faster.
 async fn apply(context: Context, number: u64) {
     let mut random = random(&context, number);
-    let nodes = NodeClient::of_all(&context.deployment, Via::Unary);
+    let nodes = Nodes::new(&context.deployment, Via::Unary);
     let mut turn = 0;
     while !context.stop.is_cancelled() {
         let pause = random.random_range(APPLY_PAUSE_MS / 2..APPLY_PAUSE_MS * 3 / 2);
         tokio::time::sleep(Duration::from_millis(pause)).await;
-        let Some(node) = client::any(&nodes, &mut random) else { return };
-        let Some(known) = read_versions(&context.recorder, node).await else { continue };
+        let Some(node) = nodes.any(&mut random) else { return };
+        let Some(known) = read_versions(&context.recorder, &node).await else { continue };
         tokio::time::sleep(Duration::from_millis(random.random_range(0..500))).await;
         turn += 1;
         let marker = format!("{NAME}-{number}-{turn}");
@@ -222,14 +223,14 @@ async fn ask(context: Context, http: Http, mut random: StdRng) {
 
 /// Straight from a node, each sent once; what is granted is settled in full.
 async fn reserve(context: Context, mut random: StdRng) {
-    let nodes = NodeClient::of_all(&context.deployment, Via::Unary);
+    let nodes = Nodes::new(&context.deployment, Via::Unary);
     let ids = Ids::follow(&context.deployment);
     let recorder = &context.recorder;
     let mut process = recorder.process();
     while !context.stop.is_cancelled() {
         let pause = random.random_range(PAUSE_MS / 2..PAUSE_MS * 3 / 2);
         tokio::time::sleep(Duration::from_millis(pause)).await;
-        let Some(node) = client::any(&nodes, &mut random) else { return };
+        let Some(node) = nodes.any(&mut random) else { return };
         let id = ids.next(&mut random);
         let tokens: u64 = random.random_range(10_000..150_000);
         let Ok(amount) = Amount::from_units(tokens) else { return };

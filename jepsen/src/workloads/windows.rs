@@ -16,7 +16,7 @@ use super::windows_check::{
 };
 use super::{Context, Workload, account_reads};
 use crate::check::Verdict;
-use crate::client::{self, CALL, Ending, Ids, NodeClient, Via};
+use crate::client::{CALL, Ending, Ids, Nodes, Via};
 use crate::deploy::Deployment;
 use crate::history::{History, Pending};
 
@@ -55,7 +55,7 @@ impl Workload for Windows {
     fn drive(&self, context: Context) -> BoxFuture<'static, Result<()>> {
         Box::pin(async move {
             let clients = join_all((0..context.clients.max(1)).map(|number| {
-                let nodes = NodeClient::of_all(&context.deployment, Via::Unary);
+                let nodes = Nodes::new(&context.deployment, Via::Unary);
                 let ids = Ids::follow(&context.deployment);
                 let random = StdRng::seed_from_u64(context.seed ^ (0x31d0 << 32) ^ number as u64);
                 Client { nodes, ids, random, open: VecDeque::new() }.run(context.clone())
@@ -78,7 +78,7 @@ impl Workload for Windows {
 }
 
 struct Client {
-    nodes: Vec<NodeClient>,
+    nodes: Nodes,
     ids: Ids,
     random: StdRng,
     /// To be resolved, each at its time.
@@ -189,7 +189,7 @@ impl Client {
         // Only those that may have been taken up count as tries.
         let mut tries = 1;
         for _ in 0..TRIES {
-            let Some(node) = client::any(&self.nodes, &mut self.random) else { break };
+            let Some(node) = self.nodes.any(&mut self.random) else { break };
             match node.execute(command, CALL).await {
                 Ending::Ok(executed) => return Some((executed, tries, pending)),
                 Ending::Fail(why) => reason = why,

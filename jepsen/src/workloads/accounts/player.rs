@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use crate::check::words::{self, Answer, Call, Snapshot};
-use crate::client::{CALL, Ending, NodeClient, Via, any};
+use crate::client::{CALL, Ending, NodeClient, Nodes, Via};
 use crate::history::Recorder;
 use crate::workloads::Context;
 
@@ -17,7 +17,7 @@ use crate::workloads::Context;
 pub struct Player {
     workload: &'static str,
     recorder: Recorder,
-    nodes: Vec<NodeClient>,
+    nodes: Nodes,
     pub random: StdRng,
     process: u64,
 }
@@ -29,7 +29,7 @@ impl Player {
         Self {
             workload,
             recorder: context.recorder.clone(),
-            nodes: NodeClient::of_all(&context.deployment, via),
+            nodes: Nodes::new(&context.deployment, via),
             random: StdRng::seed_from_u64(context.seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
             process: context.recorder.process(),
         }
@@ -37,8 +37,8 @@ impl Player {
 
     /// Sends it once, to any node.
     pub async fn send(&mut self, command: &Command) -> Option<Ending<Executed>> {
-        let node = any(&self.nodes, &mut self.random)?;
-        let ending = record(&self.recorder, self.workload, self.process, node, command).await;
+        let node = self.nodes.any(&mut self.random)?;
+        let ending = record(&self.recorder, self.workload, self.process, &node, command).await;
         if matches!(ending, Ending::Unknown(_)) {
             self.process = self.recorder.process();
         }
@@ -47,12 +47,12 @@ impl Player {
 
     /// Sends it to two nodes at the same time; the first answer counts.
     pub async fn send_twice(&mut self, command: &Command) -> Option<Ending<Executed>> {
-        let one = any(&self.nodes, &mut self.random)?;
-        let other = any(&self.nodes, &mut self.random)?;
+        let one = self.nodes.any(&mut self.random)?;
+        let other = self.nodes.any(&mut self.random)?;
         let second = self.recorder.process();
         let (first, second) = tokio::join!(
-            record(&self.recorder, self.workload, self.process, one, command),
-            record(&self.recorder, self.workload, second, other, command),
+            record(&self.recorder, self.workload, self.process, &one, command),
+            record(&self.recorder, self.workload, second, &other, command),
         );
         if matches!(first, Ending::Unknown(_)) {
             self.process = self.recorder.process();
@@ -74,7 +74,7 @@ impl Player {
     }
 
     pub async fn read(&mut self, tenant: &str, consistency: Consistency) -> Option<Snapshot> {
-        let node = any(&self.nodes, &mut self.random)?;
+        let node = self.nodes.any(&mut self.random)?;
         let f = if consistency == Consistency::Stale { words::STALE_READ } else { words::READ };
         let pending = self.recorder.invoke(self.workload, self.process, f, &Call::read(tenant, node.node()));
         let ending = node.accounts(tenant, consistency, CALL).await;
