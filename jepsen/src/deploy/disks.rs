@@ -1,5 +1,6 @@
 //! A disk of its own for a node: a file system in a file, small enough to be filled, and one whose power can be cut.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,8 @@ const FILL: &str = "fill";
 pub const TOOLS: [&str; 3] = ["mkfs.ext4", "mount", "umount"];
 /// `ioctl(fd, EXT4_IOC_SHUTDOWN, &NOLOGFLUSH)`: from now on nothing reaches the image, not even the journal.
 const CUT: &str = "import fcntl, os, struct, sys\n\
-    fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x8004587D, struct.pack('I', 2))\n";
+    for disk in [os.open(path, os.O_RDONLY) for path in sys.argv[1:]]:\n  \
+      fcntl.ioctl(disk, 0x8004587D, struct.pack('I', 2))\n";
 
 /// Mounted while it lives.
 #[derive(Debug)]
@@ -67,12 +69,15 @@ impl Disk {
         let _ = std::fs::remove_file(self.folder.join(FILL));
     }
 
-    /// What is not on the image now never will be. Whoever uses the folder must be killed, then [`Disk::power_on`].
+    /// Of all these at once. What is not on an image now never will be. Whoever uses the folders must be killed, then
+    /// [`Disk::power_on`].
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn power_off(&self) -> Result<()> {
-        tool::run("python3", &["-c".as_ref(), CUT.as_ref(), self.folder.as_os_str()]).map(drop)
+    pub fn power_off(folders: &[PathBuf]) -> Result<()> {
+        let folders = folders.iter().map(|folder| folder.as_os_str());
+        let arguments: Vec<&OsStr> = ["-c".as_ref(), CUT.as_ref()].into_iter().chain(folders).collect();
+        tool::run("python3", &arguments).map(drop)
     }
 
     /// # Errors

@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result};
 use super::choose::Who;
 use super::shapes::Shape;
 use super::{
-    Fault, Need, behind, clock, damage, disk, gateways, kill, leader, link, members, partition, pause,
+    Fault, Need, behind, clock, damage, disk, gateways, kill, leader, link, members, partition, pause, power,
     restart,
 };
 use crate::deploy::Options;
@@ -81,6 +81,9 @@ macro_rules! make {
     (disk $what:ident) => {
         |name| Box::new(disk::Disk { name, what: disk::What::$what, hit: None })
     };
+    (power $who:ident) => {
+        |name| Box::new(power::PowerCut { name, who: Who::$who, hit: Vec::new() })
+    };
     (damage $what:ident) => {
         |name| Box::new(damage::Damage { name, what: damage::What::$what, hit: None })
     };
@@ -105,7 +108,7 @@ const fn known(
     Known { name, about, class, needs, make }
 }
 
-static ALL: [Known; 38] = {
+static ALL: [Known; 39] = {
     use Class::{Clock, Damage, Disk, Gateways, Link, Members, Network, Nothing, Process};
     use Need::{Clocks, Disks, Network as Own, Previous, Python, Queue, Strace, Tc};
     [
@@ -184,12 +187,13 @@ static ALL: [Known; 38] = {
         known("disk-full", Disk, &[Disks], make!(disk Full), "no space is left on a node's disk"),
         known("io-error", Disk, &[Strace], make!(disk Failing), "syncs of a node fail"),
         known("slow-fsync", Disk, &[Strace], make!(disk Slow), "syncs of a node take up to 800 ms more"),
+        known("power-cut", Disk, &[Disks, Python], make!(power One), "a node and its disk lose their power"),
         known(
-            "power-cut",
+            "power-cut-all",
             Disk,
             &[Disks, Python],
-            make!(disk PowerCut),
-            "a node and its disk lose their power",
+            make!(power All),
+            "all nodes and their disks lose their power at once",
         ),
         known("torn-tail", Damage, &[], make!(damage TornTail), "the end of a node's log is torn"),
         known("corrupt-log", Damage, &[], make!(damage Log), "bytes of a node's log are changed"),

@@ -1,4 +1,4 @@
-//! Disks that are full, fail, are slow, or lose their power. What was acknowledged is not lost: the node ends, and starts
+//! Disks that are full, fail, or are slow. What was acknowledged is not lost: the node ends, and starts
 //! again when its disk is well.
 
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::{Doing, Fault};
 use crate::deploy::{Deployment, Disk as FileSystem, Ending};
 
 /// How a node may end whose disk does not take what it writes.
-const FAILED: Ending =
+pub const FAILED: Ending =
     &["cannot go on", "No space left on device", "Input/output error", "Read-only file system"];
 /// All that makes data durable, and all that writes to a place in a file. Not `write`: that is what sockets use, too.
 const SYNCS: &str = "fdatasync,fsync,sync_file_range";
@@ -24,7 +24,6 @@ pub enum What {
     Full,
     Failing,
     Slow,
-    PowerCut,
 }
 
 #[derive(Debug)]
@@ -54,13 +53,6 @@ impl Disk {
                 let inject = format!("{SYNCS}:delay_exit={}", ms * 1_000);
                 deployment.inject_calls(id, &inject).await?;
                 Ok(format!("syncs of node {id} take {ms} ms more"))
-            }
-            What::PowerCut => {
-                deployment.node_may_end(id, FAILED);
-                deployment.on_disk(id, FileSystem::power_off)?;
-                deployment.kill_node(id);
-                deployment.on_disk(id, FileSystem::power_on)?;
-                Ok(format!("node {id} and its disk lost their power"))
             }
         }
     }

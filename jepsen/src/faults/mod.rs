@@ -15,6 +15,7 @@ mod members;
 mod needs;
 mod partition;
 mod pause;
+mod power;
 mod restart;
 pub mod schedule;
 mod shapes;
