@@ -10,12 +10,12 @@ use rustls::sign::SingleCertAndKey;
 use rustls::version::{TLS12, TLS13};
 use thiserror::Error;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use crate::tls::error::{Problem, TlsError};
 use crate::tls::files::TlsSource;
-use crate::tls::identity::Identity;
+use crate::tls::identity::{Identity, Validity};
 use crate::tls::material::{Material, provider};
 use crate::tls::plaintext;
 use crate::tls::reload::Reloading;
@@ -111,7 +111,9 @@ impl ServerTls {
             // That it was checked is all that counts: it may be anybody's, and says nothing about roles.
             (Protocol::Http | Protocol::Http1, Err(_)) => None,
         };
-        Ok(PeerStream::new(stream, Peer { address, identity: identity.map(Arc::new) }))
+        let validity = shown.and_then(|shown| Validity::of(shown).ok());
+        let until = validity.and_then(|validity| Instant::now().checked_add(validity.left()));
+        Ok(PeerStream::new(stream, Peer { address, identity: identity.map(Arc::new) }, until))
     }
 
     #[cfg(test)]

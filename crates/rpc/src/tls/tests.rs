@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -202,6 +203,25 @@ async fn a_handshake_has_a_deadline() {
     let error = tls.accept(accepted.unwrap().0).await.unwrap_err();
     assert!(matches!(error, HandshakeError::TimedOut), "{error}");
     drop(idle);
+}
+
+#[tokio::test]
+async fn a_connection_ends_with_the_certificate_that_opened_it() {
+    let authority = Authority::new("a").unwrap();
+    let (server, client) = (side(&authority, "n1", Role::Node), side(&authority, "g1", Role::Gateway));
+    let mut listening = listen(&server.source, ClientCertificates::Required, Protocol::Grpc).await;
+    let client = ClientTls::new(client.source).unwrap();
+    let (caller, served) =
+        tokio::join!(client.connect("127.0.0.1", listening.port), listening.connections.next());
+    let (mut caller, mut served) = (caller.unwrap(), served.unwrap().unwrap());
+    let mut heard = [0; 5];
+    caller.write_all(b"hello").await.unwrap();
+    served.read_exact(&mut heard).await.unwrap();
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(25 * 60 * 60)).await;
+    caller.write_all(b"hello").await.unwrap();
+    let error = served.read_exact(&mut heard).await.unwrap_err();
+    assert!(error.to_string().contains("expired"), "{error}");
 }
 
 #[tokio::test]
