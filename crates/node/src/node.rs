@@ -73,17 +73,9 @@ impl Node {
     /// # Errors
     /// Names the address and the config key.
     pub fn bind(config: &NodeConfig) -> Result<NodeListeners, NodeError> {
-        let bind = |key, address: &str| {
-            config.check_reach(key, address)?;
-            std::net::TcpListener::bind(address).map_err(|source| NodeError::Bind {
-                key,
-                address: address.to_owned(),
-                source,
-            })
-        };
         Ok(NodeListeners {
-            grpc: bind("listen", &config.listen)?,
-            http: bind("http_listen", &config.http_listen)?,
+            grpc: config.listen_on("listen", &config.listen)?,
+            http: config.listen_on("http_listen", &config.http_listen)?,
         })
     }
 
