@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustls::ServerConfig;
@@ -61,6 +62,7 @@ pub enum HandshakeError {
 #[derive(Debug)]
 pub struct ServerTls {
     serving: Reloading<Serving>,
+    refused: AtomicU64,
     protocol: Protocol,
 }
 
@@ -78,12 +80,17 @@ impl ServerTls {
             let config = server_config(material, &names, clients, protocol)?;
             Ok(Serving { config: Arc::new(config), not_after_s: material.not_after_s })
         })?;
-        Ok(Self { serving, protocol })
+        Ok(Self { serving, refused: AtomicU64::new(0), protocol })
     }
 
     /// How many times new files were found that cannot be used.
     pub fn reload_failures(&self) -> u64 {
         self.serving.failures()
+    }
+
+    /// How many connections did not get through the handshake.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// When the certificate in use expires, in seconds since 1970.
@@ -94,7 +101,12 @@ impl ServerTls {
     /// # Errors
     /// The caller is too slow, speaks something else, or shows no certificate that counts.
     pub async fn accept(&self, tcp: TcpStream) -> Result<PeerStream, HandshakeError> {
-        timeout(HANDSHAKE_TIMEOUT, self.handshake(tcp)).await.unwrap_or(Err(HandshakeError::TimedOut))
+        let taken = timeout(HANDSHAKE_TIMEOUT, self.handshake(tcp)).await;
+        let taken = taken.unwrap_or(Err(HandshakeError::TimedOut));
+        if taken.is_err() {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        taken
     }
 
     async fn handshake(&self, mut tcp: TcpStream) -> Result<PeerStream, HandshakeError> {

@@ -202,6 +202,7 @@ async fn a_handshake_has_a_deadline() {
         tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
     let error = tls.accept(accepted.unwrap().0).await.unwrap_err();
     assert!(matches!(error, HandshakeError::TimedOut), "{error}");
+    assert_eq!(tls.refused(), 1);
     drop(idle);
 }
 
