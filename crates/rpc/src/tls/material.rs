@@ -12,7 +12,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use rustls::{InconsistentKeys, RootCertStore};
 
-use crate::tls::error::{Problem, TlsError};
+use crate::tls::error::{Problem, TlsError, pem_problem};
 use crate::tls::files::TlsSource;
 use crate::tls::identity::Validity;
 
@@ -73,7 +73,7 @@ impl Material {
         let key = PrivateKeyDer::from_pem_slice(&contents.key).map_err(|error| {
             in_key(match error {
                 pem::Error::NoItemsFound => Problem::NoKey,
-                other => Problem::NotPem(other.to_string()),
+                other => Problem::NotPem(pem_problem(&other)),
             })
         })?;
         let own = CertifiedKey::from_der(chain, key, &provider()).map_err(|error| match error {
@@ -100,7 +100,7 @@ fn read(setting: &'static str, file: &Path) -> Result<Vec<u8>, TlsError> {
 fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Problem> {
     CertificateDer::pem_slice_iter(pem)
         .collect::<Result<_, _>>()
-        .map_err(|error| Problem::NotPem(error.to_string()))
+        .map_err(|error| Problem::NotPem(pem_problem(&error)))
 }
 
 /// The authorities that are valid now: one that expired stands in the file for nothing, and nobody else looks at its dates.

@@ -114,6 +114,27 @@ fn bad_files_are_refused_with_their_setting_and_what_to_do() {
     }
 }
 
+/// As when it went through a variable or a form that took the line breaks away.
+#[test]
+fn an_error_says_nothing_of_a_mangled_key() {
+    let authority = Authority::new("a").unwrap();
+    for (breaks, at_most) in [(" ", usize::MAX), ("", usize::MAX), ("", 1), ("\\n", usize::MAX)] {
+        let side = side(&authority, "n1", Role::Node);
+        let key = fs::read_to_string(&side.source.key_file).unwrap();
+        let mangled = key.replacen('\n', breaks, at_most);
+        fs::write(&side.source.key_file, &mangled).unwrap();
+        let error = ClientTls::new(side.source.clone()).unwrap_err();
+        assert_eq!(error.setting, "tls.key_file");
+        let twice = Authority::from_pem(authority.certificate(), &mangled).unwrap_err();
+        let shown = Shown::all(mangled.as_bytes()).unwrap_err();
+        let secret = &key.lines().nth(1).unwrap()[..16];
+        let bytes = format!("{:?}", secret.as_bytes());
+        for said in [format!("{error} {error:?}"), format!("{twice} {twice:?}"), shown] {
+            assert!(!said.contains(secret) && !said.contains(bytes.trim_matches(['[', ']'])), "{said}");
+        }
+    }
+}
+
 #[test]
 fn a_certificate_says_who_and_what_for() {
     let authority = Authority::new("a").unwrap();
