@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -24,6 +25,8 @@ pub(crate) struct Contents {
     ca: Option<Vec<u8>>,
     cert: Vec<u8>,
     key: Vec<u8>,
+    /// Every user of this machine may read or replace the key.
+    pub key_is_exposed: bool,
 }
 
 /// Checked: the key belongs to the certificate, which is valid now, as is one authority at least.
@@ -43,6 +46,7 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
 impl Contents {
     pub fn read(source: &TlsSource) -> Result<Self, TlsError> {
         Ok(Self {
+            key_is_exposed: is_exposed(&source.key_file),
             ca: source.ca_file.as_deref().map(|file| read(source.names.ca, file)).transpose()?,
             cert: read(source.names.cert, &source.cert_file)?,
             key: read(source.names.key, &source.key_file)?,
@@ -95,6 +99,11 @@ fn read(setting: &'static str, file: &Path) -> Result<Vec<u8>, TlsError> {
         return Err(TlsError::new(setting, file, Problem::TooLarge(FILE_BYTES_MAX)));
     }
     Ok(bytes)
+}
+
+/// Not a group's: secrets are handed to services that way.
+fn is_exposed(file: &Path) -> bool {
+    file.metadata().is_ok_and(|metadata| metadata.permissions().mode() & 0o006 != 0)
 }
 
 fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Problem> {

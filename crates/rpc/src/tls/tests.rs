@@ -114,6 +114,18 @@ fn bad_files_are_refused_with_their_setting_and_what_to_do() {
     }
 }
 
+#[test]
+fn a_key_that_all_may_read_is_noticed() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let authority = Authority::new("a").unwrap();
+    let side = side(&authority, "n1", Role::Node);
+    for (mode, exposed) in [(0o600, false), (0o400, false), (0o640, false), (0o644, true), (0o602, true)] {
+        fs::set_permissions(&side.source.key_file, fs::Permissions::from_mode(mode)).unwrap();
+        let contents = material::Contents::read(&side.source).unwrap();
+        assert_eq!(contents.key_is_exposed, exposed, "{mode:o}");
+    }
+}
+
 /// As when it went through a variable or a form that took the line breaks away.
 #[test]
 fn an_error_says_nothing_of_a_mangled_key() {
