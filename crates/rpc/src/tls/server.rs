@@ -51,6 +51,8 @@ pub enum Protocol {
 pub enum HandshakeError {
     #[error("the caller did not finish the TLS handshake within {} s", HANDSHAKE_TIMEOUT.as_secs())]
     TimedOut,
+    #[error("the caller is slow, and the places of all handshakes under way are taken")]
+    GaveWay,
     #[error("the caller speaks plaintext, this port speaks TLS")]
     Plaintext,
     #[error("TLS handshake failed: {0}")]
@@ -101,8 +103,21 @@ impl ServerTls {
     /// # Errors
     /// The caller is too slow, speaks something else, or shows no certificate that counts.
     pub async fn accept(&self, tcp: TcpStream) -> Result<PeerStream, HandshakeError> {
-        let taken = timeout(HANDSHAKE_TIMEOUT, self.handshake(tcp)).await;
-        let taken = taken.unwrap_or(Err(HandshakeError::TimedOut));
+        self.accept_unless(tcp, std::future::pending()).await
+    }
+
+    /// The same, unless something else happens first.
+    pub(crate) async fn accept_unless(
+        &self,
+        tcp: TcpStream,
+        gives_way: impl Future<Output = ()>,
+    ) -> Result<PeerStream, HandshakeError> {
+        let taken = tokio::select! {
+            taken = timeout(HANDSHAKE_TIMEOUT, self.handshake(tcp)) => {
+                taken.unwrap_or(Err(HandshakeError::TimedOut))
+            }
+            () = gives_way => Err(HandshakeError::GaveWay),
+        };
         if taken.is_err() {
             self.refused.fetch_add(1, Ordering::Relaxed);
         }

@@ -225,6 +225,23 @@ async fn an_idle_connection_holds_up_nobody() {
     drop(idle);
 }
 
+/// In the time of the paused clock.
+#[tokio::test(start_paused = true)]
+async fn many_that_stall_give_way_to_one_that_does_not() {
+    let authority = Authority::new("a").unwrap();
+    let (server, client) = (side(&authority, "n1", Role::Node), side(&authority, "g1", Role::Gateway));
+    let mut listening = listen(&server.source, ClientCertificates::Required, Protocol::Grpc).await;
+    let mut idle = Vec::new();
+    for _ in 0..incoming::HANDSHAKES_MAX {
+        idle.push(TcpStream::connect(("127.0.0.1", listening.port)).await.unwrap());
+    }
+    let started = tokio::time::Instant::now();
+    let client = ClientTls::new(client.source).unwrap();
+    let (heard, _) = tokio::join!(hello(&client, listening.port), greet(&mut listening));
+    assert_eq!(heard.unwrap(), "g1 (gateway)");
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_handshake_has_a_deadline() {
     let authority = Authority::new("a").unwrap();
