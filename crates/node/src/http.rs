@@ -103,7 +103,7 @@ mod tests {
         let (mut caller, served) = tokio::io::duplex(64);
         caller.write_all(b"GET /metrics HTTP/1.1\r\nhost: n1\r\n\r\n").await.unwrap();
         let serving = converse(served, |_| Response::new(Full::new(Bytes::from(vec![b'x'; 1 << 20]))));
-        tokio::time::timeout(Duration::from_secs(600), serving).await.expect("its place is free again");
+        timeout(Duration::from_secs(600), serving).await.expect("its place is free again");
         drop(caller);
     }
 }
