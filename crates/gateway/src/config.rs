@@ -1,6 +1,8 @@
 //! The configuration of one gateway, as read from its file. Every key has a comment; unknown keys are refused.
 
-use quorate_rpc::may_listen;
+use std::net::TcpListener;
+
+use quorate_rpc::listen;
 use quorate_rpc::tls::{HttpTlsFiles, TlsFiles};
 use serde::Deserialize;
 
@@ -166,16 +168,16 @@ impl GatewayConfig {
         self.check_numbers()
     }
 
-    /// Without TLS only this machine may reach a port, unless the operator says otherwise.
-    pub(crate) fn check_reach(&self, key: &'static str, address: &str) -> Result<(), GatewayError> {
+    /// Without TLS only where nobody but this machine can reach it, unless the operator says otherwise.
+    pub(crate) fn listen_on(&self, key: &'static str, address: &str) -> Result<TcpListener, GatewayError> {
         let (section, over_tls) = match key {
             "http_listen" => ("http_tls", self.http_tls.is_some()),
             _ => ("tls", self.tls.is_some()),
         };
         let address = address.to_owned();
-        match may_listen(&address, over_tls, self.insecure) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(GatewayError::Reach { key, address, section }),
+        match listen(&address, over_tls, self.insecure) {
+            Ok(Some(listener)) => Ok(listener),
+            Ok(None) => Err(GatewayError::Reach { key, address, section }),
             Err(source) => Err(GatewayError::Bind { key, address, source }),
         }
     }
@@ -268,17 +270,17 @@ backends: [{name: openai, provider: OpenAI, base_url: 'https://api.openai.com/v1
         let tls = "{cert_file: a, key_file: b}";
         let reach = |key: &'static str, address: &str, more: &str| {
             let config = parse(&format!("{MINIMAL}{more}")).unwrap();
-            config.check_reach(key, address).map_err(|error| error.to_string())
+            config.listen_on(key, address).map_err(|error| error.to_string())
         };
         for key in ["listen", "http_listen"] {
-            assert!(reach(key, "127.0.0.1:80", "").is_ok());
-            assert!(reach(key, "0.0.0.0:80", "insecure: true").is_ok());
+            assert!(reach(key, "127.0.0.1:0", "").is_ok());
+            assert!(reach(key, "0.0.0.0:0", "insecure: true").is_ok());
         }
-        assert!(reach("listen", "0.0.0.0:80", "").unwrap_err().contains("section `tls`"));
-        assert!(reach("http_listen", "0.0.0.0:80", "").unwrap_err().contains("section `http_tls`"));
-        assert!(reach("listen", "0.0.0.0:80", &format!("tls: {tls}")).is_ok());
-        assert!(reach("http_listen", "0.0.0.0:80", &format!("tls: {tls}")).is_err());
-        assert!(reach("http_listen", "0.0.0.0:80", &format!("http_tls: {tls}")).is_ok());
+        assert!(reach("listen", "0.0.0.0:0", "").unwrap_err().contains("section `tls`"));
+        assert!(reach("http_listen", "0.0.0.0:0", "").unwrap_err().contains("section `http_tls`"));
+        assert!(reach("listen", "0.0.0.0:0", &format!("tls: {tls}")).is_ok());
+        assert!(reach("http_listen", "0.0.0.0:0", &format!("tls: {tls}")).is_err());
+        assert!(reach("http_listen", "0.0.0.0:0", &format!("http_tls: {tls}")).is_ok());
     }
 
     #[test]

@@ -51,17 +51,9 @@ impl Gateway {
     /// # Errors
     /// [`GatewayError::Bind`] or [`GatewayError::Reach`], naming the key and the address.
     pub fn bind(config: &GatewayConfig) -> Result<GatewayListeners, GatewayError> {
-        let bind = |key: &'static str, address: &str| {
-            config.check_reach(key, address)?;
-            TcpListener::bind(address).map_err(|source| GatewayError::Bind {
-                key,
-                address: address.to_owned(),
-                source,
-            })
-        };
         Ok(GatewayListeners {
-            proxy: bind("listen", &config.listen)?,
-            http: bind("http_listen", &config.http_listen)?,
+            proxy: config.listen_on("listen", &config.listen)?,
+            http: config.listen_on("http_listen", &config.http_listen)?,
         })
     }
 

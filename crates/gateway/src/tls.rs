@@ -3,6 +3,7 @@
 
 use std::{error::Error, io, sync::Arc};
 
+use quorate_rpc::tls::pem_problem;
 use rustls::{
     CertificateError, ClientConfig, RootCertStore,
     pki_types::{CertificateDer, ServerName, pem::PemObject},
@@ -29,7 +30,7 @@ impl Tls {
     /// Certificates in PEM. `place` is for errors.
     pub(crate) fn certificates(pem: &[u8], place: &str) -> Result<Vec<Vec<u8>>, String> {
         let read: Result<Vec<CertificateDer<'_>>, _> = CertificateDer::pem_slice_iter(pem).collect();
-        let found = read.map_err(|error| format!("{place} is no PEM: {error}"))?;
+        let found = read.map_err(|error| format!("{place} is no PEM: {}", pem_problem(&error)))?;
         if found.is_empty() {
             return Err(format!("{place} holds no certificate in PEM"));
         }

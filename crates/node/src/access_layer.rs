@@ -1,11 +1,12 @@
-//! Stands before all services of a node that speaks TLS: lets through what `access` allows, and sees to it that the
-//! name in the audit log is the certificate's.
+//! Stands before all services of a node that speaks TLS: lets through what `access` allows, counts what it refuses, and
+//! sees to it that the name in the audit log is the certificate's.
 
 use std::future::{Ready, ready};
 use std::task::{Context, Poll};
 
 use futures_util::future::Either;
 use http::{HeaderMap, HeaderValue, Request, Response};
+use prometheus_client::metrics::counter::Counter;
 use quorate_rpc::tls::{Identity, Peer, Role};
 use quorate_rpc::{BY_HEADER, FORWARDED_HEADER};
 use tonic::Status;
@@ -16,19 +17,22 @@ use tower_service::Service;
 
 use crate::access;
 
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct AccessLayer;
+#[derive(Debug, Clone)]
+pub(crate) struct AccessLayer {
+    pub refused: Counter,
+}
 
 #[derive(Debug, Clone)]
 pub(crate) struct Access<S> {
     inner: S,
+    refused: Counter,
 }
 
 impl<S> Layer<S> for AccessLayer {
     type Service = Access<S>;
 
     fn layer(&self, inner: S) -> Access<S> {
-        Access { inner }
+        Access { inner, refused: self.refused.clone() }
     }
 }
 
@@ -48,6 +52,7 @@ where
         let peer = request.extensions().get::<Peer>().cloned();
         let identity = peer.as_ref().and_then(|peer| peer.identity.as_deref());
         if let Err(why) = access::check(request.uri().path(), identity) {
+            self.refused.inc();
             tracing::warn!(from = ?peer.and_then(|peer| peer.address), why, "refused a call");
             return Either::Left(ready(Ok(Status::permission_denied(why).into_http())));
         }
@@ -82,7 +87,50 @@ fn sign(headers: &mut HeaderMap, identity: &Identity) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+
+    /// Answers all.
+    #[derive(Debug)]
+    struct Open;
+
+    impl Service<Request<Body>> for Open {
+        type Response = Response<Body>;
+        type Error = std::convert::Infallible;
+        type Future = Ready<Result<Response<Body>, Self::Error>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: Request<Body>) -> Self::Future {
+            ready(Ok(Response::new(Body::empty())))
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_is_counted() {
+        let refused = Counter::default();
+        let mut access = AccessLayer { refused: refused.clone() }.layer(Open);
+        let mut answered = 0;
+        for (identity, path) in [
+            (Some(Role::Read), "/quorate.admin.v1.Admin/ListNodes"),
+            (Some(Role::Read), "/quorate.admin.v1.Admin/ApplyPolicy"),
+            (Some(Role::Read), "//quorate.admin.v1.Admin/Unheard"),
+            (None, "/quorate.admin.v1.Admin/ListNodes"),
+        ] {
+            let mut request = Request::builder().uri(path).body(Body::empty()).unwrap();
+            let identity =
+                identity.map(|role| Arc::new(Identity { name: "x".to_owned(), roles: vec![role] }));
+            request.extensions_mut().insert(Peer { address: None, identity });
+            let answer = access.call(request).await.unwrap();
+            answered += u64::from(!answer.headers().contains_key("grpc-status"));
+        }
+        // And one that did not come over TLS at all.
+        access.call(Request::new(Body::empty())).await.unwrap();
+        assert_eq!((answered, refused.get()), (1, 4));
+    }
 
     #[test]
     fn the_name_is_the_certificates() {

@@ -1,9 +1,10 @@
 //! The configuration of a node. Every key is documented in `docs/operations.md`.
 
+use std::net::TcpListener;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
-use quorate_rpc::may_listen;
+use quorate_rpc::listen;
 use quorate_rpc::tls::{HttpTlsFiles, Names, Security, TlsFiles};
 use serde::Deserialize;
 
@@ -167,16 +168,16 @@ impl Default for ClockConfig {
 }
 
 impl NodeConfig {
-    /// Without TLS only this machine may reach a port, unless the operator says otherwise.
-    pub(crate) fn check_reach(&self, key: &'static str, address: &str) -> Result<(), NodeError> {
+    /// Without TLS only where nobody but this machine can reach it, unless the operator says otherwise.
+    pub(crate) fn listen_on(&self, key: &'static str, address: &str) -> Result<TcpListener, NodeError> {
         let (section, over_tls) = match key {
             "http_listen" => ("http_tls", self.http_tls.is_some()),
             _ => ("tls", self.tls.is_some()),
         };
         let address = address.to_owned();
-        match may_listen(&address, over_tls, self.insecure) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(NodeError::Reach { key, address, section }),
+        match listen(&address, over_tls, self.insecure) {
+            Ok(Some(listener)) => Ok(listener),
+            Ok(None) => Err(NodeError::Reach { key, address, section }),
             Err(source) => Err(NodeError::Bind { key, address, source }),
         }
     }

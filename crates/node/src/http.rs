@@ -1,6 +1,7 @@
 //! /metrics, /healthz and /readyz over HTTP/1.1.
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,13 +13,17 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use quorate_replica::Replica;
 use quorate_rpc::tls::HttpListener;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECTIONS_MAX: usize = 128;
+/// Whoever scrapes for longer connects again; whoever does not read the answers must not keep others out.
+const CONNECTION_MAX: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone)]
 pub(crate) struct HttpServer {
@@ -37,14 +42,8 @@ impl HttpServer {
             };
             let (server, stop) = (self.clone(), stop.clone());
             tokio::spawn(async move {
-                let service = service_fn(move |request| std::future::ready(server.answer(&request)));
-                let mut http = http1::Builder::new();
-                let connection = http
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(HEADER_TIMEOUT)
-                    .serve_connection(TokioIo::new(stream), service);
                 tokio::select! {
-                    _ = connection => {}
+                    () = converse(stream, |request| server.answer(request)) => {}
                     () = stop.cancelled() => {}
                 }
                 drop(permit);
@@ -52,7 +51,7 @@ impl HttpServer {
         }
     }
 
-    fn answer(&self, request: &Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         let (status, kind, text) = match request.uri().path() {
             "/metrics" => (
                 StatusCode::OK,
@@ -74,6 +73,37 @@ impl HttpServer {
         response
             .headers_mut()
             .insert(hyper::header::CONTENT_TYPE, hyper::header::HeaderValue::from_static(kind));
-        Ok(response)
+        response
+    }
+}
+
+async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    answer: impl Fn(&Request<Incoming>) -> Response<Full<Bytes>>,
+) {
+    let service = service_fn(|request| std::future::ready(Ok::<_, Infallible>(answer(&request))));
+    let mut http = http1::Builder::new();
+    let http = http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
+    if timeout(CONNECTION_MAX, connection.as_mut()).await.is_err() {
+        // An answer that is on its way may still arrive.
+        connection.as_mut().graceful_shutdown();
+        let _ = timeout(HEADER_TIMEOUT, connection).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_read_answers_is_let_go() {
+        let (mut caller, served) = tokio::io::duplex(64);
+        caller.write_all(b"GET /metrics HTTP/1.1\r\nhost: n1\r\n\r\n").await.unwrap();
+        let serving = converse(served, |_| Response::new(Full::new(Bytes::from(vec![b'x'; 1 << 20]))));
+        timeout(Duration::from_secs(600), serving).await.expect("its place is free again");
+        drop(caller);
     }
 }

@@ -67,6 +67,7 @@ pub(crate) struct Metrics {
     pub policy: PolicyMetrics,
     clock: ClockMetrics,
     pub forwarded: Counter,
+    pub refused_calls: Counter,
     is_leader: Gauge,
     term: Gauge,
     last_log_index: Gauge,
@@ -95,6 +96,7 @@ impl Metrics {
             policy: PolicyMetrics::default(),
             clock: ClockMetrics::default(),
             forwarded: Counter::default(),
+            refused_calls: Counter::default(),
             is_leader: Gauge::default(),
             term: Gauge::default(),
             last_log_index: Gauge::default(),
@@ -136,6 +138,11 @@ impl Metrics {
             self.granted_after_wait.clone(),
         );
         registry.register("forwarded", "Operations passed on to the leader", self.forwarded.clone());
+        registry.register(
+            "refused_calls",
+            "Calls that the caller's certificate does not allow",
+            self.refused_calls.clone(),
+        );
         registry.register("is_leader", "1 while this node leads", self.is_leader.clone());
         registry.register("raft_term", "Raft's term", self.term.clone());
         registry.register("raft_last_log_index", "Index of the last log entry", self.last_log_index.clone());

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use prometheus_client::metrics::counter::Counter;
 use quorate_replica::{Peer, Replica, ReplicaConfig, ReplicaError, Role, Status, Timers};
 use quorate_rpc::admin::admin_server::AdminServer;
 use quorate_rpc::budget::budget_server::BudgetServer;
@@ -73,17 +74,9 @@ impl Node {
     /// # Errors
     /// Names the address and the config key.
     pub fn bind(config: &NodeConfig) -> Result<NodeListeners, NodeError> {
-        let bind = |key, address: &str| {
-            config.check_reach(key, address)?;
-            std::net::TcpListener::bind(address).map_err(|source| NodeError::Bind {
-                key,
-                address: address.to_owned(),
-                source,
-            })
-        };
         Ok(NodeListeners {
-            grpc: bind("listen", &config.listen)?,
-            http: bind("http_listen", &config.http_listen)?,
+            grpc: config.listen_on("listen", &config.listen)?,
+            http: config.listen_on("http_listen", &config.http_listen)?,
         })
     }
 
@@ -124,7 +117,7 @@ impl Node {
             metrics.follow_tls(tls.clone());
         }
         let http = HttpServer { replica: replica.clone(), metrics: metrics.clone() };
-        let server = tokio::spawn(serve(routes, incoming, stop.clone()));
+        let server = tokio::spawn(serve(routes, incoming, metrics.refused_calls.clone(), stop.clone()));
         let (failed, failure) = watch::channel(None);
         let tasks = vec![
             tokio::spawn(http.serve(http_listener, stop.clone())),
@@ -319,7 +312,7 @@ fn server() -> Server {
         .initial_connection_window_size(4 << 20)
 }
 
-async fn serve(routes: Routes, incoming: Incoming, stop: CancellationToken) {
+async fn serve(routes: Routes, incoming: Incoming, refused: Counter, stop: CancellationToken) {
     let served = match incoming {
         Incoming::Plain(incoming) => {
             let server = server().add_routes(routes);
@@ -327,7 +320,7 @@ async fn serve(routes: Routes, incoming: Incoming, stop: CancellationToken) {
         }
         Incoming::Tls(listener, tls) => {
             let incoming = tls::incoming(listener, tls);
-            let server = server().layer(AccessLayer).add_routes(routes);
+            let server = server().layer(AccessLayer { refused }).add_routes(routes);
             server.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await
         }
     };

@@ -44,7 +44,7 @@ pub use admin_client::{Admin, BY_HEADER};
 pub use budget::PolicyDocument;
 pub use client::{Client, ClientConfig, ClientStats, Executed};
 pub use error::{ClientError, explain};
-pub use loopback::may_listen;
+pub use loopback::listen;
 pub use routing::{FORWARDED_HEADER, LEADER_HEADER, MESSAGE_MAX_BYTES, channel, check_address, endpoint};
 pub use session::{Session, SessionLost};
 pub use watch::WatchHandle;

@@ -2,31 +2,57 @@
 //! says otherwise. One rule for every port.
 
 use std::io;
-use std::net::ToSocketAddrs as _;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 
-/// Whether a port may be opened there: over TLS, on this machine only, or because the operator insists.
+/// Listens where that may be done: over TLS, on this machine only, or because the operator insists. `None`: it may not be.
+/// A name is looked up once, so that what was judged is what is listened on; to be called at start only.
 ///
 /// # Errors
-/// It is no address, or a name that nobody knows.
-pub fn may_listen(address: &str, over_tls: bool, insecure: bool) -> io::Result<bool> {
-    Ok(over_tls || insecure || is_loopback(address)?)
-}
-
-/// Whether all that `host:port` resolves to is on this machine. Asks the resolver for a name; called at start only.
-///
-/// # Errors
-/// It is no address, or a name that nobody knows.
-fn is_loopback(address: &str) -> io::Result<bool> {
-    let mut addresses = address.to_socket_addrs()?.peekable();
-    if addresses.peek().is_none() {
+/// It is no address, or a name that nobody knows, or the port is taken.
+pub fn listen(
+    address: &impl ToSocketAddrs,
+    over_tls: bool,
+    insecure: bool,
+) -> io::Result<Option<TcpListener>> {
+    let addresses: Vec<SocketAddr> = address.to_socket_addrs()?.collect();
+    if addresses.is_empty() {
         return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
     }
-    Ok(addresses.all(|address| address.ip().to_canonical().is_loopback()))
+    if over_tls || insecure || addresses.iter().all(is_loopback) {
+        TcpListener::bind(&addresses[..]).map(Some)
+    } else {
+        Ok(None)
+    }
+}
+
+fn is_loopback(address: &SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
+
+    /// A name that means another address each time somebody asks.
+    struct Fickle(Cell<bool>);
+
+    impl ToSocketAddrs for Fickle {
+        type Iter = std::option::IntoIter<SocketAddr>;
+
+        fn to_socket_addrs(&self) -> io::Result<Self::Iter> {
+            let address = if self.0.replace(true) { "0.0.0.0:0" } else { "127.0.0.1:0" };
+            Ok(Some(address.parse().unwrap()).into_iter())
+        }
+    }
+
+    #[test]
+    fn what_was_looked_at_is_what_is_listened_on() {
+        let listener = listen(&Fickle(Cell::new(false)), false, false).unwrap().unwrap();
+        assert!(listener.local_addr().unwrap().ip().is_loopback());
+        assert!(listen(&Fickle(Cell::new(true)), false, false).unwrap().is_none());
+    }
 
     #[test]
     fn only_this_machine_counts() {
@@ -35,17 +61,19 @@ mod tests {
             ("127.9.9.9:1", true),
             ("[::1]:1", true),
             ("[::ffff:127.0.0.1]:1", true),
-            ("localhost:1", true),
             ("0.0.0.0:1", false),
             ("[::]:1", false),
+            ("[::ffff:0.0.0.0]:1", false),
             ("10.0.0.1:1", false),
         ] {
-            assert_eq!(is_loopback(address).unwrap(), loopback, "{address}");
+            assert_eq!(is_loopback(&address.parse().unwrap()), loopback, "{address}");
         }
-        assert!(is_loopback("nothing").is_err());
+        let listens = |address, over_tls, insecure| listen(&address, over_tls, insecure).unwrap().is_some();
+        assert!(listens("localhost:0", false, false));
         for (over_tls, insecure, may) in [(false, false, false), (true, false, true), (false, true, true)] {
-            assert_eq!(may_listen("0.0.0.0:1", over_tls, insecure).unwrap(), may);
-            assert!(may_listen("127.0.0.1:1", over_tls, insecure).unwrap());
+            assert_eq!(listens("0.0.0.0:0", over_tls, insecure), may);
+            assert!(listens("127.0.0.1:0", over_tls, insecure));
         }
+        assert!(listen(&"nothing", true, true).is_err());
     }
 }

@@ -11,6 +11,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use thiserror::Error;
 
+use crate::tls::error::pem_problem;
 use crate::tls::identity::{Role, Validity};
 use crate::tls::material::provider;
 
@@ -71,7 +72,8 @@ impl Authority {
     /// They cannot be read.
     pub fn from_pem(certificate: &str, key: &str) -> Result<Self, IssueError> {
         let unusable = |problem: &dyn ToString| IssueError::Authority(problem.to_string());
-        let der = CertificateDer::from_pem_slice(certificate.as_bytes()).map_err(|error| unusable(&error))?;
+        let der = CertificateDer::from_pem_slice(certificate.as_bytes())
+            .map_err(|error| unusable(&pem_problem(&error)))?;
         let validity = Validity::of(&der).map_err(|error| unusable(&error))?;
         if validity.is_over() {
             return Err(unusable(&format!(
@@ -79,7 +81,8 @@ impl Authority {
                 validity.not_after
             )));
         }
-        let secret = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|error| unusable(&error))?;
+        let secret =
+            PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|error| unusable(&pem_problem(&error)))?;
         CertifiedKey::from_der(vec![der], secret, &provider())
             .map_err(|error| unusable(&format!("{error}; does the key belong to the certificate?")))?;
         let issuer = Issuer::from_ca_cert_pem(certificate, KeyPair::from_pem(key)?)?;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use rustls::pki_types::pem;
 use thiserror::Error;
 
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -20,7 +21,7 @@ pub enum Problem {
     #[error("is larger than {0} bytes; is it a file of certificates in PEM?")]
     TooLarge(u64),
     #[error("is no PEM: {0}")]
-    NotPem(String),
+    NotPem(&'static str),
     #[error("holds no certificate in PEM (-----BEGIN CERTIFICATE-----)")]
     NoCertificate,
     #[error("holds no private key in PEM (-----BEGIN PRIVATE KEY-----)")]
@@ -37,6 +38,19 @@ pub enum Problem {
     NotYet(String),
     #[error("holds no authority's certificate that is valid now; the last one expired at {0}")]
     AuthoritiesExpired(String),
+}
+
+/// What is wrong with a file in PEM. Says nothing of what it holds: the library's own words repeat lines of it, and where
+/// line breaks are missing such a line is a private key.
+pub fn pem_problem(error: &pem::Error) -> &'static str {
+    match error {
+        pem::Error::MissingSectionEnd { .. } | pem::Error::IllegalSectionStart { .. } => {
+            "a line -----BEGIN … or -----END … is missing or not by itself; were line breaks lost?"
+        }
+        pem::Error::Base64Decode(_) => "what is between BEGIN and END is no base64",
+        pem::Error::NoItemsFound => "there is nothing of the kind in it",
+        _ => "it cannot be read",
+    }
 }
 
 impl TlsError {

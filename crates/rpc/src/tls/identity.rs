@@ -1,7 +1,7 @@
 //! Who somebody is by their certificate: CN is the name, each O may name a role.
 
 use std::fmt;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
@@ -115,6 +115,11 @@ impl Validity {
 
     pub fn is_over(&self) -> bool {
         self.not_after_s <= now_s()
+    }
+
+    /// For how long it is still valid.
+    pub fn left(&self) -> Duration {
+        Duration::from_secs(u64::try_from(self.not_after_s - now_s()).unwrap_or(0))
     }
 
     pub fn is_to_come(&self) -> bool {

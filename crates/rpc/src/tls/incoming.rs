@@ -1,6 +1,7 @@
 //! The connections of a listener, each handed on when its handshake is over. One that is slow holds up no other.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,10 +13,13 @@ use tokio_stream::wrappers::ReceiverStream;
 use crate::tls::server::ServerTls;
 use crate::tls::stream::PeerStream;
 
-/// Beyond it new connections wait in the listener's backlog, for the time limit of a handshake at most.
-const HANDSHAKES_MAX: usize = 256;
+/// Beyond it new connections wait in the listener's backlog until one of these is over, or gives way.
+pub(super) const HANDSHAKES_MAX: usize = 256;
 /// After an error of `accept`, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A handshake that has taken so long gives way when others wait: those who stall must not keep out those who do not.
+const GIVES_WAY_AFTER: Duration = Duration::from_secs(1);
 
 type Taken = mpsc::Sender<io::Result<PeerStream>>;
 
@@ -46,26 +50,36 @@ async fn accept(listener: TcpListener, tls: &Arc<ServerTls>, taken: &Taken) {
                 continue;
             }
         };
-        let (tls, taken) = (tls.clone(), taken.clone());
+        let (tls, taken, places) = (tls.clone(), taken.clone(), places.clone());
         tokio::spawn(async move {
-            handshake(&tls, tcp, &taken, from).await;
+            handshake(&tls, tcp, &taken, from, &places).await;
             drop(place);
         });
     }
 }
 
-async fn handshake(tls: &ServerTls, tcp: TcpStream, taken: &Taken, from: std::net::SocketAddr) {
+async fn handshake(tls: &ServerTls, tcp: TcpStream, taken: &Taken, from: SocketAddr, places: &Semaphore) {
     if let Err(error) = tcp.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
     let accepted = tokio::select! {
         // The server ends.
         () = taken.closed() => return,
-        accepted = tls.accept(tcp) => accepted,
+        accepted = tls.accept_unless(tcp, gives_way(places)) => accepted,
     };
     match accepted {
         // An error says that the server has ended meanwhile.
         Ok(stream) => drop(taken.send(Ok(stream)).await),
         Err(error) => tracing::warn!(%from, %error, "refused a connection"),
+    }
+}
+
+/// Returns when a place is wanted that is not there.
+async fn gives_way(places: &Semaphore) {
+    loop {
+        tokio::time::sleep(GIVES_WAY_AFTER).await;
+        if places.available_permits() == 0 {
+            return;
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use rustls::{InconsistentKeys, RootCertStore};
 
-use crate::tls::error::{Problem, TlsError};
+use crate::tls::error::{Problem, TlsError, pem_problem};
 use crate::tls::files::TlsSource;
 use crate::tls::identity::Validity;
 
@@ -24,6 +25,8 @@ pub(crate) struct Contents {
     ca: Option<Vec<u8>>,
     cert: Vec<u8>,
     key: Vec<u8>,
+    /// Every user of this machine may read or replace the key.
+    pub key_is_exposed: bool,
 }
 
 /// Checked: the key belongs to the certificate, which is valid now, as is one authority at least.
@@ -43,6 +46,7 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
 impl Contents {
     pub fn read(source: &TlsSource) -> Result<Self, TlsError> {
         Ok(Self {
+            key_is_exposed: is_exposed(&source.key_file),
             ca: source.ca_file.as_deref().map(|file| read(source.names.ca, file)).transpose()?,
             cert: read(source.names.cert, &source.cert_file)?,
             key: read(source.names.key, &source.key_file)?,
@@ -73,7 +77,7 @@ impl Material {
         let key = PrivateKeyDer::from_pem_slice(&contents.key).map_err(|error| {
             in_key(match error {
                 pem::Error::NoItemsFound => Problem::NoKey,
-                other => Problem::NotPem(other.to_string()),
+                other => Problem::NotPem(pem_problem(&other)),
             })
         })?;
         let own = CertifiedKey::from_der(chain, key, &provider()).map_err(|error| match error {
@@ -97,10 +101,15 @@ fn read(setting: &'static str, file: &Path) -> Result<Vec<u8>, TlsError> {
     Ok(bytes)
 }
 
+/// Not a group's: secrets are handed to services that way.
+fn is_exposed(file: &Path) -> bool {
+    file.metadata().is_ok_and(|metadata| metadata.permissions().mode() & 0o006 != 0)
+}
+
 fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Problem> {
     CertificateDer::pem_slice_iter(pem)
         .collect::<Result<_, _>>()
-        .map_err(|error| Problem::NotPem(error.to_string()))
+        .map_err(|error| Problem::NotPem(pem_problem(&error)))
 }
 
 /// The authorities that are valid now: one that expired stands in the file for nothing, and nobody else looks at its dates.

@@ -21,7 +21,7 @@ mod tests;
 pub use authority::{Authority, CERTIFICATE_DAYS, IssueError, Issued, Subject};
 pub use client::{ClientTls, Security};
 pub(crate) use client::{Connector, explain};
-pub use error::TlsError;
+pub use error::{TlsError, pem_problem};
 pub use files::{Names, TlsFiles, TlsSource};
 pub use http_files::HttpTlsFiles;
 pub use http_listener::{HttpListener, HttpStream};

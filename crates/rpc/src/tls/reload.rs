@@ -41,6 +41,7 @@ impl<T> Reloading<T> {
     ) -> Result<Self, TlsError> {
         let contents = Contents::read(&source)?;
         let current = Arc::new(make(&Material::check(&source, &contents)?)?);
+        warn_of_exposed_key(&source, &contents);
         let state = State { current, seen: Some(contents.digest()), looked: Instant::now() };
         Ok(Self { source, make: Box::new(make), state: Mutex::new(state), failures: AtomicU64::new(0) })
     }
@@ -72,6 +73,9 @@ impl<T> Reloading<T> {
             return;
         }
         state.seen = seen;
+        if let Ok(contents) = &contents {
+            warn_of_exposed_key(&self.source, contents);
+        }
         let made = contents.and_then(|contents| (self.make)(&Material::check(&self.source, &contents)?));
         match made {
             Ok(made) => {
@@ -83,6 +87,17 @@ impl<T> Reloading<T> {
                 tracing::error!(%error, "the new TLS files cannot be used; those from before stay in use");
             }
         }
+    }
+}
+
+/// No more than a warning: where folders are closed to others, or no other users are, it may be as it should.
+fn warn_of_exposed_key(source: &TlsSource, contents: &Contents) {
+    if contents.key_is_exposed {
+        tracing::warn!(
+            setting = source.names.key,
+            file = %source.key_file.display(),
+            "every user of this machine may read or replace the private key; chmod 600 keeps it for its owner"
+        );
     }
 }
 

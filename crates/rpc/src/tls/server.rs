@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustls::ServerConfig;
@@ -10,12 +11,12 @@ use rustls::sign::SingleCertAndKey;
 use rustls::version::{TLS12, TLS13};
 use thiserror::Error;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use crate::tls::error::{Problem, TlsError};
 use crate::tls::files::TlsSource;
-use crate::tls::identity::Identity;
+use crate::tls::identity::{Identity, Validity};
 use crate::tls::material::{Material, provider};
 use crate::tls::plaintext;
 use crate::tls::reload::Reloading;
@@ -50,6 +51,8 @@ pub enum Protocol {
 pub enum HandshakeError {
     #[error("the caller did not finish the TLS handshake within {} s", HANDSHAKE_TIMEOUT.as_secs())]
     TimedOut,
+    #[error("the caller is slow, and the places of all handshakes under way are taken")]
+    GaveWay,
     #[error("the caller speaks plaintext, this port speaks TLS")]
     Plaintext,
     #[error("TLS handshake failed: {0}")]
@@ -61,6 +64,7 @@ pub enum HandshakeError {
 #[derive(Debug)]
 pub struct ServerTls {
     serving: Reloading<Serving>,
+    refused: AtomicU64,
     protocol: Protocol,
 }
 
@@ -78,12 +82,17 @@ impl ServerTls {
             let config = server_config(material, &names, clients, protocol)?;
             Ok(Serving { config: Arc::new(config), not_after_s: material.not_after_s })
         })?;
-        Ok(Self { serving, protocol })
+        Ok(Self { serving, refused: AtomicU64::new(0), protocol })
     }
 
     /// How many times new files were found that cannot be used.
     pub fn reload_failures(&self) -> u64 {
         self.serving.failures()
+    }
+
+    /// How many connections did not get through the handshake.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// When the certificate in use expires, in seconds since 1970.
@@ -94,7 +103,25 @@ impl ServerTls {
     /// # Errors
     /// The caller is too slow, speaks something else, or shows no certificate that counts.
     pub async fn accept(&self, tcp: TcpStream) -> Result<PeerStream, HandshakeError> {
-        timeout(HANDSHAKE_TIMEOUT, self.handshake(tcp)).await.unwrap_or(Err(HandshakeError::TimedOut))
+        self.accept_unless(tcp, std::future::pending()).await
+    }
+
+    /// The same, unless something else happens first.
+    pub(crate) async fn accept_unless(
+        &self,
+        tcp: TcpStream,
+        gives_way: impl Future<Output = ()>,
+    ) -> Result<PeerStream, HandshakeError> {
+        let taken = tokio::select! {
+            taken = timeout(HANDSHAKE_TIMEOUT, self.handshake(tcp)) => {
+                taken.unwrap_or(Err(HandshakeError::TimedOut))
+            }
+            () = gives_way => Err(HandshakeError::GaveWay),
+        };
+        if taken.is_err() {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        taken
     }
 
     async fn handshake(&self, mut tcp: TcpStream) -> Result<PeerStream, HandshakeError> {
@@ -111,7 +138,9 @@ impl ServerTls {
             // That it was checked is all that counts: it may be anybody's, and says nothing about roles.
             (Protocol::Http | Protocol::Http1, Err(_)) => None,
         };
-        Ok(PeerStream::new(stream, Peer { address, identity: identity.map(Arc::new) }))
+        let validity = shown.and_then(|shown| Validity::of(shown).ok());
+        let until = validity.and_then(|validity| Instant::now().checked_add(validity.left()));
+        Ok(PeerStream::new(stream, Peer { address, identity: identity.map(Arc::new) }, until))
     }
 
     #[cfg(test)]

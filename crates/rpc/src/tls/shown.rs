@@ -6,6 +6,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use x509_parser::extensions::GeneralName;
 
+use crate::tls::error::pem_problem;
 use crate::tls::identity::{Role, Validity, parse, roles};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +28,7 @@ impl Shown {
     /// It holds none, or something that is none.
     pub fn all(pem: &[u8]) -> Result<Vec<Self>, String> {
         let found: Result<Vec<CertificateDer<'_>>, _> = CertificateDer::pem_slice_iter(pem).collect();
-        let found = found.map_err(|error| format!("no PEM: {error}"))?;
+        let found = found.map_err(|error| format!("no PEM: {}", pem_problem(&error)))?;
         if found.is_empty() {
             return Err("no certificate in PEM (-----BEGIN CERTIFICATE-----)".to_owned());
         }

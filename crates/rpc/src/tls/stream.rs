@@ -1,4 +1,4 @@
-//! A TLS connection that somebody opened to us, and who that is.
+//! A TLS connection that somebody opened to us, and who that is: for as long as the certificate says so.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
@@ -25,11 +26,14 @@ pub struct Peer {
 pub struct PeerStream {
     stream: TlsStream<TcpStream>,
     peer: Peer,
+    /// When the certificate that was shown expires. Connections may last for years, and who holds one must not be spared
+    /// what all others need: a certificate that is valid.
+    until: Option<Instant>,
 }
 
 impl PeerStream {
-    pub(crate) fn new(stream: TlsStream<TcpStream>, peer: Peer) -> Self {
-        Self { stream, peer }
+    pub(crate) fn new(stream: TlsStream<TcpStream>, peer: Peer, until: Option<Instant>) -> Self {
+        Self { stream, peer, until }
     }
 
     pub fn peer(&self) -> &Peer {
@@ -51,6 +55,10 @@ impl AsyncRead for PeerStream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        // Nothing is heard any more, so nothing is done: whoever is served sends a sign of life every few seconds.
+        if self.until.is_some_and(|until| Instant::now() >= until) {
+            return Poll::Ready(Err(io::Error::other("the caller's certificate has expired")));
+        }
         Pin::new(&mut self.get_mut().stream).poll_read(context, buffer)
     }
 }

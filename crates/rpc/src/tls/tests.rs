@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -114,6 +115,39 @@ fn bad_files_are_refused_with_their_setting_and_what_to_do() {
 }
 
 #[test]
+fn a_key_that_all_may_read_is_noticed() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let authority = Authority::new("a").unwrap();
+    let side = side(&authority, "n1", Role::Node);
+    for (mode, exposed) in [(0o600, false), (0o400, false), (0o640, false), (0o644, true), (0o602, true)] {
+        fs::set_permissions(&side.source.key_file, fs::Permissions::from_mode(mode)).unwrap();
+        let contents = material::Contents::read(&side.source).unwrap();
+        assert_eq!(contents.key_is_exposed, exposed, "{mode:o}");
+    }
+}
+
+/// As when it went through a variable or a form that took the line breaks away.
+#[test]
+fn an_error_says_nothing_of_a_mangled_key() {
+    let authority = Authority::new("a").unwrap();
+    for (breaks, at_most) in [(" ", usize::MAX), ("", usize::MAX), ("", 1), ("\\n", usize::MAX)] {
+        let side = side(&authority, "n1", Role::Node);
+        let key = fs::read_to_string(&side.source.key_file).unwrap();
+        let mangled = key.replacen('\n', breaks, at_most);
+        fs::write(&side.source.key_file, &mangled).unwrap();
+        let error = ClientTls::new(side.source.clone()).unwrap_err();
+        assert_eq!(error.setting, "tls.key_file");
+        let twice = Authority::from_pem(authority.certificate(), &mangled).unwrap_err();
+        let shown = Shown::all(mangled.as_bytes()).unwrap_err();
+        let secret = &key.lines().nth(1).unwrap()[..16];
+        let bytes = format!("{:?}", secret.as_bytes());
+        for said in [format!("{error} {error:?}"), format!("{twice} {twice:?}"), shown] {
+            assert!(!said.contains(secret) && !said.contains(bytes.trim_matches(['[', ']'])), "{said}");
+        }
+    }
+}
+
+#[test]
 fn a_certificate_says_who_and_what_for() {
     let authority = Authority::new("a").unwrap();
     for role in Role::ALL {
@@ -191,6 +225,23 @@ async fn an_idle_connection_holds_up_nobody() {
     drop(idle);
 }
 
+/// In the time of the paused clock.
+#[tokio::test(start_paused = true)]
+async fn many_that_stall_give_way_to_one_that_does_not() {
+    let authority = Authority::new("a").unwrap();
+    let (server, client) = (side(&authority, "n1", Role::Node), side(&authority, "g1", Role::Gateway));
+    let mut listening = listen(&server.source, ClientCertificates::Required, Protocol::Grpc).await;
+    let mut idle = Vec::new();
+    for _ in 0..incoming::HANDSHAKES_MAX {
+        idle.push(TcpStream::connect(("127.0.0.1", listening.port)).await.unwrap());
+    }
+    let started = tokio::time::Instant::now();
+    let client = ClientTls::new(client.source).unwrap();
+    let (heard, _) = tokio::join!(hello(&client, listening.port), greet(&mut listening));
+    assert_eq!(heard.unwrap(), "g1 (gateway)");
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_handshake_has_a_deadline() {
     let authority = Authority::new("a").unwrap();
@@ -201,7 +252,27 @@ async fn a_handshake_has_a_deadline() {
         tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
     let error = tls.accept(accepted.unwrap().0).await.unwrap_err();
     assert!(matches!(error, HandshakeError::TimedOut), "{error}");
+    assert_eq!(tls.refused(), 1);
     drop(idle);
+}
+
+#[tokio::test]
+async fn a_connection_ends_with_the_certificate_that_opened_it() {
+    let authority = Authority::new("a").unwrap();
+    let (server, client) = (side(&authority, "n1", Role::Node), side(&authority, "g1", Role::Gateway));
+    let mut listening = listen(&server.source, ClientCertificates::Required, Protocol::Grpc).await;
+    let client = ClientTls::new(client.source).unwrap();
+    let (caller, served) =
+        tokio::join!(client.connect("127.0.0.1", listening.port), listening.connections.next());
+    let (mut caller, mut served) = (caller.unwrap(), served.unwrap().unwrap());
+    let mut heard = [0; 5];
+    caller.write_all(b"hello").await.unwrap();
+    served.read_exact(&mut heard).await.unwrap();
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(25 * 60 * 60)).await;
+    caller.write_all(b"hello").await.unwrap();
+    let error = served.read_exact(&mut heard).await.unwrap_err();
+    assert!(error.to_string().contains("expired"), "{error}");
 }
 
 #[tokio::test]
