@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "common/mute.rs"]
+mod mute;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,10 +13,7 @@ use std::time::Duration;
 use common::{Cluster, PATIENCE, assert_holds, load, new_id, policy, reserve};
 use quorate_ledger::{AuditAction, ReservationId};
 use quorate_replica::{Changed, MembershipError, OpenError, Peer, Replica, ReplicaError, Role, check_folder};
-use quorate_rpc::raft::raft_server::RaftServer;
-use quorate_rpc::raft::{ClockRequest, ClockResponse, IdentifyRequest, IdentifyResponse, RaftMessage};
 use tokio::task::JoinHandle;
-use tonic::{Request, Response, Status, Streaming};
 
 const BY: &str = "olga";
 
@@ -397,63 +396,13 @@ async fn the_leader_dies_half_way_through_a_replacement() {
     assert_holds(&cluster.settle().await, &ids);
 }
 
-/// Says that it is a new node, and then nothing more.
-#[derive(Debug)]
-struct Mute {
-    peer: Peer,
-}
-
-#[tonic::async_trait]
-impl quorate_rpc::raft::raft_server::Raft for Mute {
-    async fn call(&self, _: Request<RaftMessage>) -> Result<Response<RaftMessage>, Status> {
-        Err(Status::unavailable("dead"))
-    }
-
-    type AppendStream = futures_util::stream::BoxStream<'static, Result<RaftMessage, Status>>;
-
-    async fn append(
-        &self,
-        _: Request<Streaming<RaftMessage>>,
-    ) -> Result<Response<Self::AppendStream>, Status> {
-        Err(Status::unavailable("dead"))
-    }
-
-    async fn install_snapshot(
-        &self,
-        _: Request<Streaming<RaftMessage>>,
-    ) -> Result<Response<RaftMessage>, Status> {
-        Err(Status::unavailable("dead"))
-    }
-
-    async fn clock(&self, _: Request<ClockRequest>) -> Result<Response<ClockResponse>, Status> {
-        Err(Status::unavailable("dead"))
-    }
-
-    async fn identify(&self, _: Request<IdentifyRequest>) -> Result<Response<IdentifyResponse>, Status> {
-        Ok(Response::new(IdentifyResponse {
-            cluster: common::CLUSTER.to_owned(),
-            node_id: self.peer.id,
-            incarnation: vec![7; 16].into(),
-            log_version: 1,
-            ..Default::default()
-        }))
-    }
-}
-
-async fn mute(peer: &Peer) -> JoinHandle<Result<(), tonic::transport::Error>> {
-    let listener = tokio::net::TcpListener::bind(&peer.address).await.unwrap();
-    let mute = RaftServer::new(Mute { peer: peer.clone() });
-    let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
-    tokio::spawn(tonic::transport::Server::builder().add_service(mute).serve_with_incoming(incoming))
-}
-
 /// One more voter than before is not what was asked for.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replacement_that_was_not_finished_waits_for_the_command() {
     let mut cluster = three().await;
     let four = cluster.spare().await;
     let peers = cluster.peers.clone();
-    let mute = mute(&peers[3]).await;
+    let mute = mute::mute(&peers[3]).await;
     let replace = Change::Replace(2, peers[3].clone());
     let error = change(&cluster, replace.clone()).await.unwrap_err();
     assert!(matches!(error, MembershipError::Unfinished(_)), "{error}");
@@ -473,7 +422,7 @@ async fn a_node_that_dies_while_it_is_added_holds_up_nobody_for_long() {
     let mut cluster = three().await;
     let four = cluster.spare().await;
     let peers = cluster.peers.clone();
-    let mute = mute(&peers[3]).await;
+    let mute = mute::mute(&peers[3]).await;
     // Two at once, and a node that lost its folder: one after the other.
     let leader = cluster.leader().await;
     let lost = (leader + 1) % 3;
