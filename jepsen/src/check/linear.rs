@@ -60,6 +60,7 @@ fn check_life(life: &Life, tries: u64) -> (Verdict, usize) {
             )),
         }
     }
+    date(&mut steps);
     once(&mut steps);
     let answers = steps.iter().filter(|step| step.told != Told::Nothing).count();
     // An order that follows the log and real time is one that follows real time: no more is to be shown.
@@ -73,6 +74,22 @@ fn check_life(life: &Life, tries: u64) -> (Verdict, usize) {
     let by_time = search(&start, &steps, By::RealTime, tries);
     report(&mut verdict, life, "linearizable", &by_time, &steps);
     (verdict, answers)
+}
+
+/// What was told of the ledger's time before an operation began is true of it.
+fn date(steps: &mut [Step]) {
+    let mut told: Vec<(u64, u64)> =
+        steps.iter().filter_map(|step| Some((step.completed_us, step.time_ms()?))).collect();
+    told.sort_unstable();
+    let mut latest = 0;
+    for (_, time) in &mut told {
+        latest = latest.max(*time);
+        *time = latest;
+    }
+    for step in steps {
+        let before = told.partition_point(|(completed_us, _)| *completed_us < step.invoked_us);
+        step.since_ms = before.checked_sub(1).map_or(0, |last| told[last].1);
+    }
 }
 
 /// Of the same operation sent again and again without an answer, the first stands for all: it may take effect at any time
@@ -97,6 +114,7 @@ fn step(asked: &Asked) -> Option<Option<Step>> {
         invoked_us: operation.invoked_us.max(1),
         completed_us: operation.completed_us,
         index: None,
+        since_ms: 0,
     };
     match (&operation.outcome, &step.ask) {
         (Outcome::Fail, _) | (Outcome::Unknown, Ask::Read) => return Some(None),

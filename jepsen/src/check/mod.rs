@@ -5,6 +5,7 @@ mod agreement;
 mod amounts;
 pub mod availability;
 pub mod counts;
+mod fates;
 pub mod faults;
 pub mod forward;
 pub mod levels;

@@ -6,11 +6,13 @@
 //! The answers say where they stand in the log. With [`By::Log`] that order is kept too, which leaves little to search
 //! (operations of one entry, of which the answers do not tell the order); with [`By::RealTime`] it is only a hint.
 
+mod guess;
+
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 
 use super::tenant::{Ask, Tenant};
-use super::words::{Answer, Decision, Snapshot};
+use super::words::{Account, Answer, Decision, Snapshot};
 
 /// What came back.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,19 +24,24 @@ pub enum Told {
 }
 
 impl Told {
-    /// What was seen as spent, of each account that was shown.
-    fn spent(&self) -> Vec<(&str, u64)> {
+    /// What was seen as spent and as reserved, of each account that was shown.
+    fn sums(&self) -> Vec<(&str, (u64, u64))> {
         match self {
             Self::Answer(Answer { decision: Decision::Granted { balances, .. }, .. })
             | Self::Answer(Answer { decision: Decision::Settled { balances, .. }, .. }) => {
-                balances.iter().map(|line| (line.account.as_str(), line.spent)).collect()
+                balances.iter().map(|line| (line.account.as_str(), (line.spent, line.reserved))).collect()
             }
             Self::Seen(seen) => {
-                seen.accounts.iter().map(|account| (account.account.as_str(), account.spent)).collect()
+                let sums = |account: &'_ Account| (account.spent, account.reserved);
+                seen.accounts.iter().map(|account| (account.account.as_str(), sums(account))).collect()
             }
             // A denial may be an old one.
             Self::Answer(_) | Self::Nothing => Vec::new(),
         }
+    }
+
+    fn shows_sums(&self) -> bool {
+        !self.sums().is_empty()
     }
 }
 
@@ -49,12 +56,26 @@ pub struct Step {
     pub completed_us: u64,
     /// Index in the log; `None`: a denial from applied state, or nobody knows.
     pub index: Option<u64>,
+    /// The ledger's time was this or later when it began.
+    pub since_ms: u64,
 }
 
 impl Step {
     /// Reads come after all writes of the last entry that they saw.
     fn place(&self) -> Option<(u64, bool)> {
         self.index.map(|index| (index, self.ask == Ask::Read))
+    }
+
+    /// What the answer says of the ledger's time: it was this or later.
+    pub fn time_ms(&self) -> Option<u64> {
+        match (&self.told, &self.ask) {
+            (Told::Seen(seen), _) => Some(seen.time_ms),
+            (
+                Told::Answer(Answer { decision: Decision::Granted { deadline_ms, .. }, .. }),
+                Ask::Reserve { ttl_ms, .. },
+            ) => deadline_ms.checked_sub(*ttl_ms),
+            _ => None,
+        }
     }
 
     fn is_required(&self) -> bool {
@@ -184,7 +205,7 @@ impl<'a> Search<'a> {
         let first = next.first().and_then(|step| self.steps[*step].place());
         let fitted: Vec<usize> = fitting.iter().map(|(step, _)| *step).collect();
         let is_stuck = next.iter().any(|step| self.steps[*step].place() == first && !fitted.contains(step));
-        fitting.sort_by_key(|(step, _)| self.steps[*step].told.spent().is_empty());
+        fitting.sort_by_key(|(step, _)| !self.steps[*step].told.shows_sums());
         for (step, after) in fitting {
             if self.with(&[step], &after, left - 1)? {
                 return Ok(true);
@@ -209,6 +230,9 @@ impl<'a> Search<'a> {
         let wanted: Vec<usize> =
             next.iter().copied().filter(|step| self.everywhere || !fitted.contains(step)).collect();
         self.cut |= wanted.len() < next.len();
+        if self.place_guessed(state, &wanted, left)? {
+            return Ok(true);
+        }
         let mut frontier = vec![(Vec::new(), state.clone())];
         let mut met = HashSet::new();
         // What is due expires together, the earliest deadline first.
@@ -288,9 +312,11 @@ impl<'a> Search<'a> {
             !step.is_required() && !self.placed[*index] && !matches!(step.ask, Ask::Reserve { .. })
         });
         let correctable: HashSet<&str> = ends.map(|(_, step)| step.id.as_str()).collect();
-        let beyond =
-            |(account, seen): (&str, u64)| state.surely_spent(account, |id| correctable.contains(id)) > seen;
-        next.iter().all(|step| self.steps[*step].told.spent().into_iter().any(beyond))
+        next.iter().map(|step| &self.steps[*step]).all(|step| {
+            // Its own expiry it corrects itself.
+            let back = |id: &str| correctable.contains(id) || id == step.id;
+            step.told.sums().iter().any(|(account, (spent, _))| state.surely_spent(account, back) > *spent)
+        })
     }
 
     fn with(&mut self, steps: &[usize], after: &Tenant, left: usize) -> Result<bool, OutOfTries> {
@@ -320,7 +346,7 @@ impl<'a> Search<'a> {
         Ok(match &step.told {
             Told::Answer(answer) => state.answered(&step.id, &step.ask, answer),
             Told::Seen(snapshot) => state.read(snapshot),
-            Told::Nothing => state.unanswered(&step.id, &step.ask),
+            Told::Nothing => state.unanswered(&step.id, &step.ask, step.since_ms),
         })
     }
 
@@ -363,7 +389,7 @@ impl<'a> Search<'a> {
         let matters = |id: &str| self.accounts.of(id) & matters != 0;
         let unanswered = unanswered.into_iter().filter(|(_, step)| matters(&step.id));
         let unanswered = unanswered.filter_map(|(index, step)| {
-            state.unanswered(&step.id, &step.ask).map(|after| (Some(index), after))
+            state.unanswered(&step.id, &step.ask, step.since_ms).map(|after| (Some(index), after))
         });
         let expiries = due.into_iter().filter(|id| matters(id));
         let expiries = expiries.filter_map(|id| state.expired(id).map(|after| (None, after)));

@@ -157,13 +157,14 @@ impl Tenant {
         }
     }
 
-    /// The state after an operation of which no answer is known; `None`: it would change nothing.
-    pub fn unanswered(&self, id: &str, ask: &Ask) -> Option<Self> {
+    /// The state after an operation of which no answer is known; `None`: it would change nothing. It may have come to pass
+    /// before what nobody could tell from it, but not before `since_ms`.
+    pub fn unanswered(&self, id: &str, ask: &Ask, since_ms: u64) -> Option<Self> {
         let mut next = self.clone();
-        if !next.take(id, ask) && !matches!(ask, Ask::Reserve { .. }) {
-            return None;
-        }
-        (next != *self).then_some(next)
+        next.time = since_ms.min(self.time);
+        let takes_effect = next.take(id, ask) || matches!(ask, Ask::Reserve { .. });
+        next.time = self.time;
+        (takes_effect && next != *self).then_some(next)
     }
 
     /// Does a read see this state?
@@ -190,6 +191,11 @@ impl Tenant {
     pub fn open(&self) -> impl Iterator<Item = (&str, u64)> {
         let open = self.reservations.iter().filter(|(_, one)| one.status == Status::Open);
         open.map(|(id, one)| (&**id, one.deadline.from))
+    }
+
+    /// What is spent and what is reserved of an account.
+    pub fn sums(&self, account: &str) -> (u64, u64) {
+        self.accounts.get(account).map_or((0, 0), |account| (account.spent, account.reserved))
     }
 
     /// What is spent of an account, less what a late word may take back: the charges of those that have expired and that
