@@ -2,6 +2,7 @@
 
 use std::future::{Future, ready};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -31,6 +32,8 @@ type C = TypeConfig;
 /// Larger than any append: `max_payload_entries` of the largest entries.
 pub(crate) const MESSAGE_MAX_BYTES: usize = 16 << 20;
 const OPEN_TIMEOUT: Duration = Duration::from_secs(1);
+/// A peer writes and syncs before it answers.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 /// How much later than the leader a follower may apply, when nothing else is sent to it.
 const COMMIT_WAIT: Duration = Duration::from_millis(2);
 
@@ -149,15 +152,19 @@ impl RaftNetworkV2<C> for Connection {
         let encoded = commits_with_entries(input)
             .map(|request| encode(&request).ok())
             .take_while(|encoded| ready(encoded.is_some()));
-        let requests =
-            encoded.filter_map(ready).map(move |payload| sender.message(target, Kind::Append, payload));
+        let sent = Arc::new(AtomicU64::new(0));
+        let counted = sent.clone();
+        let requests = encoded.filter_map(ready).map(move |payload| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            sender.message(target, Kind::Append, payload)
+        });
         Box::pin(async move {
             let opened = async {
                 let mut client = self.client()?;
                 within(option.hard_ttl().max(OPEN_TIMEOUT), client.append(requests)).await
             };
             let responses = opened.await.map_err(|status| Unreachable::new(&status))?.into_inner();
-            let results = responses.map(|response| {
+            let results = answered_in_time(responses, sent).map(|response| {
                 let response = response.map_err(|status| Unreachable::new(&status))?;
                 decode(&response.payload).map_err(|error| Unreachable::new(&error).into())
             });
@@ -202,6 +209,33 @@ impl RaftNetworkV2<C> for Connection {
     }
 }
 
+/// One answer comes for each request. Raft waits for it without end, and sends nothing else meanwhile; so an answer that
+/// was lost on the way, or will never be given, is an error after [`ANSWER_TIMEOUT`], and Raft asks anew where the peer is.
+fn answered_in_time<S, T>(answers: S, sent: Arc<AtomicU64>) -> impl Stream<Item = Result<T, Status>> + Send
+where
+    S: Stream<Item = Result<T, Status>> + Send + Unpin,
+    T: Send,
+{
+    futures_util::stream::unfold(Some((answers, 0)), move |state| {
+        let sent = sent.clone();
+        async move {
+            let (mut answers, answered) = state?;
+            loop {
+                let asked = sent.load(Ordering::Relaxed);
+                match tokio::time::timeout(ANSWER_TIMEOUT, answers.next()).await {
+                    Ok(Some(answer)) => return Some((answer, Some((answers, answered + 1)))),
+                    Ok(None) => return None,
+                    // Asked when the wait began, and not answered yet.
+                    Err(_) if asked > answered => {
+                        return Some((Err(Status::deadline_exceeded("no answer to an append")), None));
+                    }
+                    Err(_) => {}
+                }
+            }
+        }
+    })
+}
+
 /// Lets news of a commit that comes without entries wait for the next entries, or for [`COMMIT_WAIT`]. Where one operation
 /// follows the other, half of all messages say nothing else, and each wakes three threads on either side. A request that
 /// is left out is acknowledged with the next, which goes at least as far.
@@ -223,4 +257,23 @@ where
         }
         Some((request, (input, false)))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_without_an_answer_ends_the_stream_and_silence_without_a_request_does_not() {
+        let sent = Arc::new(AtomicU64::new(1));
+        let answers = futures_util::stream::iter([Ok(7)]).chain(futures_util::stream::pending());
+        let mut answers = Box::pin(answered_in_time(answers, sent.clone()));
+        assert_eq!(answers.next().await.unwrap().unwrap(), 7);
+        let quiet = tokio::time::timeout(10 * ANSWER_TIMEOUT, answers.next()).await;
+        assert!(quiet.is_err(), "{quiet:?}");
+        sent.fetch_add(1, Ordering::Relaxed);
+        let status = answers.next().await.unwrap().unwrap_err();
+        assert_eq!(status.code(), tonic::Code::DeadlineExceeded);
+        assert!(answers.next().await.is_none());
+    }
 }

@@ -34,11 +34,12 @@ pub fn combinations<M>(all: &[Vec<Fate<M>>], target: &[i128]) -> (Vec<Vec<usize>
     // What those from here on can move each sum by, at least and at most.
     let mut bounds = vec![vec![(0_i128, 0_i128); target.len()]; order.len() + 1];
     for at in (0..order.len()).rev() {
-        for sum in 0..target.len() {
+        let later = bounds[at + 1].clone();
+        let moved = later.into_iter().enumerate().map(|(sum, (least, most))| {
             let deltas = || all[order[at]].iter().map(|fate| fate.delta.get(sum).copied().unwrap_or(0));
-            let (least, most) = bounds[at + 1][sum];
-            bounds[at][sum] = (least + deltas().min().unwrap_or(0), most + deltas().max().unwrap_or(0));
-        }
+            (least + deltas().min().unwrap_or(0), most + deltas().max().unwrap_or(0))
+        });
+        bounds[at] = moved.collect();
     }
     let mut walk = Walk { all, order, bounds, nodes: 0, chosen: vec![0; all.len()], found: Vec::new() };
     walk.from(0, target.to_vec());
