@@ -7,6 +7,8 @@
 //! (operations of one entry, of which the answers do not tell the order); with [`By::RealTime`] it is only a hint.
 
 mod guess;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
