@@ -80,6 +80,16 @@ impl Step {
         }
     }
 
+    /// The balances in the answer, also those of a denial: what was spent and what reserved.
+    pub fn shown(&self) -> Vec<(&str, (u64, u64))> {
+        match &self.told {
+            Told::Answer(Answer { decision: Decision::Denied(denied), .. }) => {
+                vec![(denied.short.account.as_str(), (denied.short.spent, denied.short.reserved))]
+            }
+            told => told.sums(),
+        }
+    }
+
     fn is_required(&self) -> bool {
         self.told != Told::Nothing
     }
