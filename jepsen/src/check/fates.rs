@@ -34,10 +34,10 @@ pub fn combinations<M>(all: &[Vec<Fate<M>>], target: &[i128]) -> (Vec<Vec<usize>
     // What those from here on can move each sum by, at least and at most.
     let mut bounds = vec![vec![(0_i128, 0_i128); target.len()]; order.len() + 1];
     for at in (0..order.len()).rev() {
-        for sum in 0..target.len() {
+        let (here, later) = bounds.split_at_mut(at + 1);
+        for (sum, (bound, (least, most))) in here[at].iter_mut().zip(&later[0]).enumerate() {
             let deltas = || all[order[at]].iter().map(|fate| fate.delta.get(sum).copied().unwrap_or(0));
-            let (least, most) = bounds[at + 1][sum];
-            bounds[at][sum] = (least + deltas().min().unwrap_or(0), most + deltas().max().unwrap_or(0));
+            *bound = (least + deltas().min().unwrap_or(0), most + deltas().max().unwrap_or(0));
         }
     }
     let mut walk = Walk { all, order, bounds, nodes: 0, chosen: vec![0; all.len()], found: Vec::new() };
