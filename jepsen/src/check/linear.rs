@@ -10,7 +10,7 @@ use super::accounts::{Asked, Life};
 use super::search::{By, Found, Step, Told, search};
 use super::tenant::{Ask, Tenant};
 use super::words::{self, Answer, Snapshot};
-use super::{Verdict, Violation};
+use super::{Verdict, Violation, plain};
 use crate::history::Outcome;
 
 /// Answers compared with states, for one tenant in one pass: a minute at most.
@@ -144,10 +144,7 @@ fn report(verdict: &mut Verdict, life: &Life, property: &str, found: &Found, ste
         Found::GaveUp { state, next } => (state, next, false),
     };
     let stuck: Vec<&Step> = next.iter().filter_map(|step| steps.get(*step)).collect();
-    let words = stuck.first().map_or_else(String::new, |step| {
-        let (ask, told) = (&step.ask, &step.told);
-        format!("event {}: {ask:?} was answered {told:?}, but: {}", step.event, state.describe(&step.id))
-    });
+    let words = stuck.first().map_or_else(String::new, |step| plain::parted(step, state));
     let tenant = &life.tenant;
     if is_sure {
         verdict.violations.push(Violation {

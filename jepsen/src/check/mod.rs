@@ -11,6 +11,7 @@ pub mod forward;
 pub mod levels;
 mod linear;
 pub mod order;
+mod plain;
 mod reads;
 mod search;
 #[cfg(test)]

@@ -7,6 +7,8 @@
 //! (operations of one entry, of which the answers do not tell the order); with [`By::RealTime`] it is only a hint.
 
 mod guess;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
@@ -75,6 +77,16 @@ impl Step {
                 Ask::Reserve { ttl_ms, .. },
             ) => deadline_ms.checked_sub(*ttl_ms),
             _ => None,
+        }
+    }
+
+    /// The balances in the answer, also those of a denial: what was spent and what reserved.
+    pub fn shown(&self) -> Vec<(&str, (u64, u64))> {
+        match &self.told {
+            Told::Answer(Answer { decision: Decision::Denied(denied), .. }) => {
+                vec![(denied.short.account.as_str(), (denied.short.spent, denied.short.reserved))]
+            }
+            told => told.sums(),
         }
     }
 

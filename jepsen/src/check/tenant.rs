@@ -210,21 +210,16 @@ impl Tenant {
         spent.saturating_sub(back.sum())
     }
 
-    /// In words, for a report: the reservation of this id, and its accounts.
-    pub fn describe(&self, id: &str) -> String {
-        let status = match self.reservations.get(id).map(|one| &one.status) {
+    /// In a word, for a report.
+    pub fn status(&self, id: &str) -> &'static str {
+        match self.reservations.get(id).map(|one| &one.status) {
             None => "unknown",
             Some(Status::Open) => "open",
             Some(Status::Settled) => "settled",
             Some(Status::Released) => "released",
             Some(Status::Expired) => "expired",
             Some(Status::Denied(_)) => "denied",
-        };
-        let accounts = self.accounts.iter().map(|(name, account)| {
-            let Account { limit, spent, reserved, .. } = account;
-            format!("{name}: {spent} spent and {reserved} reserved of {limit}")
-        });
-        format!("reservation {status}; {}", accounts.collect::<Vec<_>>().join(", "))
+        }
     }
 
     /// The reserved amounts are charged.
