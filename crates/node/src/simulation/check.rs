@@ -19,7 +19,7 @@ pub(super) fn history(world: &mut World, operations: &[Operation]) {
         match &operation.told {
             Told::Nothing => {}
             Told::Operation { outcome, result } if result.log_index == 0 => match outcome {
-                Outcome::Denied(denial) if was_true(world, operation, denial) => {}
+                Outcome::Denied(denial) if was_true(world, &since_first(operations, operation), denial) => {}
                 Outcome::Refused(Refusal::Invalid(_)) => {}
                 _ => wrong.push(format!("told from nowhere, and never true: {operation:?}")),
             },
@@ -66,6 +66,17 @@ fn not_in_log(
     let in_time = place > operation.invoked_index && place <= operation.told_index;
     (!there || !in_time)
         .then(|| format!("told, but not so in the log at {index} (term {term}): {operation:?}"))
+}
+
+/// Asked twice at once, both get the answer of the first: it may have been true before the second was asked.
+fn since_first(operations: &[Operation], operation: &Operation) -> Operation {
+    let under_way = operations.iter().filter(|other| {
+        let ends = if other.told == Told::Nothing { u64::MAX } else { other.told_ms };
+        (other.invoked_ms..=ends).contains(&operation.invoked_ms)
+            && asked(&other.command) == asked(&operation.command)
+    });
+    let first = under_way.min_by_key(|other| other.invoked_ms).unwrap_or(operation);
+    Operation { invoked_ms: first.invoked_ms, invoked_index: first.invoked_index, ..operation.clone() }
 }
 
 /// A denial that is not in the log: at some point between question and answer, by what the node saw of its clock, the
