@@ -31,7 +31,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use run::{Report, run};
 
 /// Seeds that once failed.
-const REGRESSIONS: &[u64] = &[1_795_659_099_000_000];
+const REGRESSIONS: &[u64] = &[1_795_659_099_000_000, 1_795_659_943_004_583];
 /// In the ordinary test run; CI has a step of its own with more.
 const SECONDS_DEFAULT: u64 = 10;
 

@@ -207,8 +207,11 @@ impl Raft {
             (entry.sent, entry.due) = (true, false);
         }
         drop(world);
+        let size = self.world().nodes.len();
+        let hear = if self.world().leader == Some(node) { 0..size } else { node..node + 1 };
         revived.into_iter().for_each(|id| self.write(id));
-        self.tell(node);
+        // Who came back while the leader was cut off hears of it only now.
+        hear.for_each(|other| self.tell(other));
         self.advance();
     }
 
