@@ -1,8 +1,10 @@
 //! How this node talks to its peers: openraft's messages in bincode, inside the envelope of `quorate.raft.v1`.
 
 use std::future::{Future, ready};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -158,7 +160,11 @@ impl RaftNetworkV2<C> for Connection {
             counted.fetch_add(1, Ordering::Relaxed);
             sender.message(target, Kind::Append, payload)
         });
+        let begun = begun(requests.boxed());
         Box::pin(async move {
+            let Some(requests) = begun.await else {
+                return Ok(futures_util::stream::empty().boxed());
+            };
             let opened = async {
                 let mut client = self.client()?;
                 within(option.hard_ttl().max(OPEN_TIMEOUT), client.append(requests)).await
@@ -206,6 +212,26 @@ impl RaftNetworkV2<C> for Connection {
                 Ok(sent.map_err(|status| Unreachable::new(&status))?)
             }
         }
+    }
+}
+
+/// The same, when there is something to send; `None`: there never will be. The peer answers to the first request, and after
+/// errors Raft lets that wait for longer than the peer has to answer: so its time counts from there.
+fn begun<T: Send + 'static>(mut requests: BoxStream<'static, T>) -> BoxFuture<'static, Option<Begun<T>>> {
+    Box::pin(async move {
+        let first = requests.next().await?;
+        Some(Begun(futures_util::stream::once(ready(first)).chain(requests).boxed()))
+    })
+}
+
+/// A type of its own: the compiler does not see through the boxed one inside tonic's futures.
+struct Begun<T>(BoxStream<'static, T>);
+
+impl<T> Stream for Begun<T> {
+    type Item = T;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<T>> {
+        self.0.as_mut().poll_next(context)
     }
 }
 
@@ -262,6 +288,21 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_peer_has_its_time_from_the_first_request_on() {
+        let late = futures_util::stream::once(async {
+            tokio::time::sleep(10 * OPEN_TIMEOUT).await;
+            7
+        });
+        let began = Instant::now();
+        let requests = begun(late.chain(futures_util::stream::iter([8])).boxed()).await.unwrap();
+        assert!(began.elapsed() >= 10 * OPEN_TIMEOUT);
+        let asked = Instant::now();
+        assert_eq!(requests.collect::<Vec<i32>>().await, [7, 8]);
+        assert_eq!(asked.elapsed(), Duration::ZERO);
+        assert!(begun(futures_util::stream::empty::<i32>().boxed()).await.is_none());
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_request_without_an_answer_ends_the_stream_and_silence_without_a_request_does_not() {
