@@ -90,6 +90,8 @@ async fn run_all(options: &Options) -> Result<Score> {
     if options.previous.is_some() {
         faults.push(faults::by_name("rolling-upgrade")?);
     }
+    // What runs, whatever is committed meanwhile.
+    let commit = commit();
     let share = options.time / u32::try_from(faults.len()).unwrap_or(u32::MAX).max(1);
     let mut rows = Vec::new();
     for fault in faults {
@@ -104,8 +106,7 @@ async fn run_all(options: &Options) -> Result<Score> {
     }
     let table = report::markdown(&rows);
     let setting = format!(
-        "Commit {}, {} nodes, {} gateways, {} s a fault, {}.",
-        commit(),
+        "Commit {commit}, {} nodes, {} gateways, {} s a fault, {}.",
         options.nodes,
         options.gateways,
         share.as_secs(),
