@@ -10,11 +10,13 @@ use tokio::time::sleep;
 
 use crate::deploy::Deployment;
 use crate::faults::schedule::{Schedule, Step};
-use crate::faults::{Fault, Known};
+use crate::faults::{Fault, Known, NobodyRuns};
 use crate::history::{NEMESIS, Recorder};
 
 /// A fault that begins so shortly before the end shows nothing.
 const WORTH_IT: Duration = Duration::from_secs(2);
+/// For what begins only then.
+const WELL_WITHIN: Duration = Duration::from_secs(60);
 
 /// Steps follow each other until the deadline, each healed before the next. The history says what was done when.
 ///
@@ -51,11 +53,19 @@ async fn one_step(
     let mut injected = Ok(());
     for known in &step.faults {
         let name = known.name;
+        if known.class.is_alone() {
+            let well = deployment.wait_until_well(WELL_WITHIN).await;
+            well.with_context(|| format!("before fault {name}"))?;
+        }
         begun.push(known.make());
         let Some(fault) = begun.last_mut() else { break };
         // Before it begins: what comes to pass while it is brought about is part of it.
         recorder.info(NEMESIS, &format!("begin:{name}"), &"");
-        match fault.inject(deployment, random).await {
+        let done = match fault.inject(deployment, random).await {
+            Err(error) if error.is::<NobodyRuns>() => Ok(format!("nothing was done: {error}")),
+            done => done,
+        };
+        match done {
             Ok(done) => {
                 tracing::info!(fault = name, done, "injected");
                 recorder.info(NEMESIS, &format!("inject:{name}"), &done);

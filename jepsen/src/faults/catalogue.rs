@@ -24,16 +24,20 @@ pub enum Class {
     Disk,
     /// A node loses what it had acknowledged: goes with nothing, so that it stays one.
     Damage,
-    /// Who is a member: an operator would not begin it while something else is wrong. Goes with nothing.
-    Members,
+    /// What an operator does step by step, and would not begin while something else is wrong. Goes with nothing.
+    Operation,
     Gateways,
     Nothing,
 }
 
 impl Class {
     pub fn goes_with(self, other: Self) -> bool {
-        let alone = |class| matches!(class, Self::Damage | Self::Members | Self::Nothing);
-        self != other && !alone(self) && !alone(other)
+        self != other && !self.is_alone() && !other.is_alone()
+    }
+
+    /// It begins when all is well, and nothing else goes wrong meanwhile.
+    pub fn is_alone(self) -> bool {
+        matches!(self, Self::Damage | Self::Operation | Self::Nothing)
     }
 }
 
@@ -109,7 +113,7 @@ const fn known(
 }
 
 static ALL: [Known; 39] = {
-    use Class::{Clock, Damage, Disk, Gateways, Link, Members, Network, Nothing, Process};
+    use Class::{Clock, Damage, Disk, Gateways, Link, Network, Nothing, Operation, Process};
     use Need::{Clocks, Disks, Network as Own, Previous, Python, Queue, Strace, Tc};
     [
         known("none", Nothing, &[], |_| Box::new(gateways::Nothing), "nothing goes wrong"),
@@ -123,7 +127,7 @@ static ALL: [Known; 39] = {
         known("restart-one", Process, &[], make!(restart One), "SIGTERM and a new start of a node"),
         known(
             "rolling-restart",
-            Process,
+            Operation,
             &[],
             make!(restart Rolling),
             "the same of all, one after the other",
@@ -211,11 +215,11 @@ static ALL: [Known; 39] = {
             |_| Box::<behind::FarBehind>::default(),
             "a node comes back so late that it needs a snapshot",
         ),
-        known("member-churn", Members, &[], make!(members Churn), "a node is removed, and a new one added"),
-        known("replace-node", Members, &[], make!(members Replace), "a node is replaced by a new one"),
+        known("member-churn", Operation, &[], make!(members Churn), "a node is removed, and a new one added"),
+        known("replace-node", Operation, &[], make!(members Replace), "a node is replaced by a new one"),
         known(
             "rolling-upgrade",
-            Process,
+            Operation,
             &[Previous],
             make!(restart Upgrade),
             "restarts into the new binary, one by one",
@@ -259,10 +263,15 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_loses_its_disk_is_the_only_thing_that_is_wrong() {
+    fn what_needs_a_cluster_that_is_well_is_the_only_thing_that_is_wrong() {
+        // Found by CI: a rolling restart waited for a node that a power cut, its pair, had taken away.
+        let alone = ["torn-tail", "rolling-restart", "rolling-upgrade", "member-churn"]
+            .map(|name| by_name(name).unwrap());
         for known in all() {
-            assert!(!Class::Damage.goes_with(known.class));
-            assert!(!known.class.goes_with(Class::Damage));
+            for alone in alone {
+                assert!(!alone.class.goes_with(known.class), "{alone:?} with {known:?}");
+                assert!(!known.class.goes_with(alone.class), "{known:?} with {alone:?}");
+            }
             assert!(!known.class.goes_with(known.class));
         }
         assert!(Class::Process.goes_with(Class::Network));

@@ -1,10 +1,15 @@
 //! Who is hit.
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom as _, SliceRandom as _};
 
 use crate::deploy::Deployment;
+
+/// There is nobody to hit: another fault has taken them all.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("no node runs")]
+pub struct NobodyRuns;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Who {
@@ -17,12 +22,12 @@ pub enum Who {
 /// Of the nodes that run and are not paused.
 ///
 /// # Errors
-/// Nobody runs.
+/// [`NobodyRuns`].
 pub async fn nodes(deployment: &Deployment, who: Who, random: &mut StdRng) -> Result<Vec<u64>> {
     let mut running = running(deployment);
     running.shuffle(random);
     if running.is_empty() {
-        bail!("no node runs");
+        return Err(NobodyRuns.into());
     }
     let majority = deployment.node_ids().len() / 2 + 1;
     match who {
@@ -40,24 +45,21 @@ pub async fn nodes(deployment: &Deployment, who: Who, random: &mut StdRng) -> Re
 }
 
 /// # Errors
-/// Nobody runs.
+/// [`NobodyRuns`].
 pub async fn one(deployment: &Deployment, who: Who, random: &mut StdRng) -> Result<u64> {
     let nodes = nodes(deployment, who, random).await?;
-    nodes.first().copied().ok_or_else(|| anyhow::anyhow!("no node runs"))
+    Ok(*nodes.first().ok_or(NobodyRuns)?)
 }
 
 /// One that does not lead, if there is one.
 ///
 /// # Errors
-/// Nobody runs.
+/// [`NobodyRuns`].
 pub async fn follower(deployment: &Deployment, random: &mut StdRng) -> Result<u64> {
     let leader = deployment.leader().await;
     let running = running(deployment);
     let followers: Vec<u64> = running.iter().copied().filter(|id| Some(*id) != leader).collect();
-    match followers.choose(random).or_else(|| running.first()) {
-        Some(id) => Ok(*id),
-        None => bail!("no node runs"),
-    }
+    Ok(*followers.choose(random).or_else(|| running.first()).ok_or(NobodyRuns)?)
 }
 
 fn running(deployment: &Deployment) -> Vec<u64> {

@@ -29,6 +29,7 @@ use rand::rngs::StdRng;
 use crate::deploy::{Deployment, Options};
 
 pub use catalogue::{Known, all, by_name};
+pub use choose::NobodyRuns;
 pub use needs::Need;
 
 pub trait Fault: Send {
