@@ -21,3 +21,6 @@ pub use leases::Leases;
 pub use lender::{Lender, NotDecided};
 pub use stats::{BudgetLeases, LeaseStats};
 pub use types::{Hold, LeaseSettings, Want};
+
+#[cfg(test)]
+mod book_tests;

@@ -54,11 +54,6 @@ impl Pace {
         (self.since_ms, self.requests, self.micros) = (local_ms, 0, 0);
     }
 
-    /// Requests a second.
-    pub fn rate(&self) -> f64 {
-        self.requests_rate
-    }
-
     /// Of one request.
     pub fn typical(&self) -> Amount {
         amount(if self.requests_rate > 0.0 { (self.micros_rate / self.requests_rate).ceil() } else { 1.0 })
@@ -143,11 +138,11 @@ mod tests {
         for _ in 0..10 {
             pace.count(tokens(1), 50);
         }
-        assert_eq!(pace.rate(), 0.0);
+        assert_eq!(pace.requests_rate, 0.0);
         pace.advance(100);
-        assert!((9.0..=10.0).contains(&pace.rate()), "{}", pace.rate());
+        assert!((9.0..=10.0).contains(&pace.requests_rate), "{}", pace.requests_rate);
         pace.advance(10_000);
-        assert!(pace.rate() < 0.1, "{}", pace.rate());
+        assert!(pace.requests_rate < 0.1, "{}", pace.requests_rate);
     }
 
     #[test]

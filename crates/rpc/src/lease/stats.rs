@@ -39,7 +39,7 @@ impl LeaseStats {
 }
 
 impl BudgetLeases {
-    pub(super) fn add(&mut self, more: &Self) {
+    pub fn add(&mut self, more: &Self) {
         self.slices += more.slices;
         self.leased_micros = self.leased_micros.saturating_add(more.leased_micros);
         self.local += more.local;
