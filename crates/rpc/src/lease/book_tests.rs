@@ -96,12 +96,16 @@ impl Desk {
         (desk, id)
     }
 
+    /// What goes back. Slices that are asked for besides are not granted.
     fn returns(&mut self) -> Vec<Return> {
-        let returns = self.book.actions().into_iter().filter_map(|action| match action {
-            Action::Return(back) => Some(back),
-            Action::Ask(_) => None,
-        });
-        returns.collect()
+        let mut returns = Vec::new();
+        for action in self.book.actions() {
+            match action {
+                Action::Return(back) => returns.push(back),
+                Action::Ask(ask) => self.book.failed(ask.ticket, at(0)),
+            }
+        }
+        returns
     }
 }
 
@@ -203,7 +207,7 @@ fn slices_end_by_age_window_policy_room_and_stop() {
                 hold = desk.take(100, at(200 + step * 500)).unwrap();
             }
         }
-        desk.book.actions();
+        assert_eq!(desk.returns(), []);
         end(&mut desk);
         let now = if why == "window" { late } else { at(ms + 100) };
         assert!(desk.take_under(2, 100, now).is_none(), "{why}");

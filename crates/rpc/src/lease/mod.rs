@@ -24,3 +24,5 @@ pub use types::{Hold, LeaseSettings, Want};
 
 #[cfg(test)]
 mod book_tests;
+#[cfg(test)]
+mod model_tests;
