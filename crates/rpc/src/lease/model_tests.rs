@@ -17,8 +17,8 @@ const TENANT: &str = "acme";
 const GATEWAYS: usize = 3;
 const HOLD_MS: u64 = 20_000;
 const HOUR: u64 = 3_600_000;
-/// Half a minute before an hour ends.
-const START: u64 = 500_001 * HOUR - 30_000;
+/// Shortly before an hour ends.
+const START: u64 = 500_001 * HOUR - 3_000;
 const LIMITS: [(&str, u64, Window); 3] = [
     ("hour", 3_000, Window::Hour),
     ("minute", 1_500, Window::Minute),
@@ -317,7 +317,7 @@ impl World {
 
     fn advance(&mut self, ms: u64) {
         // Nothing waits for as long as what it waits for lives.
-        for gateway in 0..GATEWAYS {
+        for gateway in (0..GATEWAYS).filter(|_| ms > 300) {
             self.deliver(gateway, Fate::Answered);
         }
         while let Some(old) = self.open.iter().position(|held| self.now + ms > held.since + HOLD_MS - 1_000) {
@@ -420,7 +420,7 @@ impl World {
 #[test]
 fn no_limit_is_passed_and_what_is_charged_was_served() {
     let mut all = Seen::default();
-    let mut runner = TestRunner::new(Config { cases: 300, failure_persistence: None, ..Config::default() });
+    let mut runner = TestRunner::new(Config { cases: 160, failure_persistence: None, ..Config::default() });
     let skew = prop_oneof![Just(0_i64), -80..80_i64];
     let skews = prop_oneof![Just(vec![0; GATEWAYS]), proptest::collection::vec(skew, GATEWAYS)];
     let cases = (skews, proptest::collection::vec(operation(), 1..160));
