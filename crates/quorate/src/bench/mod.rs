@@ -8,7 +8,9 @@ mod cluster;
 mod http;
 mod load;
 mod process;
+mod redis;
 mod report;
+mod rls;
 mod tenants;
 
 use std::sync::Arc;
@@ -17,14 +19,17 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use quorate_rpc::tls::Security;
 
-pub use self::load::Load;
-pub use self::report::Report;
+pub use self::load::{Load, Watched};
+pub use self::process::Process;
+pub use self::report::{Report, Row};
+pub use self::rls::RlsPlan;
 
 use self::budget::BudgetWork;
 use self::cluster::Cluster;
 use self::http::ChatWork;
-use self::load::{Watched, Work};
-use self::report::Row;
+use self::load::Work;
+use self::redis::RedisWork;
+use self::rls::RlsWork;
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +67,8 @@ pub struct Plan {
 #[derive(Debug)]
 pub enum Deployment {
     Own(Box<Cluster>),
-    Theirs(Place),
+    /// And those of its processes whose CPU time is told.
+    Theirs(Place, Watched),
 }
 
 impl Deployment {
@@ -80,14 +86,14 @@ impl Deployment {
 
     fn place(&self) -> Place {
         match self {
-            Self::Theirs(place) => place.clone(),
+            Self::Theirs(place, _) => place.clone(),
             Self::Own(cluster) => cluster.place(),
         }
     }
 
     fn watched(&self) -> Watched {
         match self {
-            Self::Theirs(_) => Watched::default(),
+            Self::Theirs(_, watched) => watched.clone(),
             Self::Own(cluster) => cluster.watched(),
         }
     }
@@ -101,25 +107,43 @@ impl Deployment {
         match target {
             Target::Session => {
                 let work = BudgetWork::sessions(&place, plan.sessions, plan.tenants)?;
-                self.row("budget service, session", work, plan).await
+                self.row("budget service, session", work, plan.load).await
             }
             Target::Unary => {
                 let work = BudgetWork::unary(&place, plan.sessions, plan.tenants).await?;
-                self.row("budget service, unary", work, plan).await
+                self.row("budget service, unary", work, plan.load).await
             }
             Target::Gateway => {
                 let work = ChatWork::new(&place.gateway, plan.stream, plan.tenants)?;
-                self.row(if plan.stream { "gateway, streams" } else { "gateway" }, work, plan).await
+                self.row(if plan.stream { "gateway, streams" } else { "gateway" }, work, plan.load).await
             }
             Target::Provider => {
                 let work = ChatWork::new(&place.provider, plan.stream, plan.tenants)?;
-                self.row(if plan.stream { "provider, streams" } else { "provider" }, work, plan).await
+                self.row(if plan.stream { "provider, streams" } else { "provider" }, work, plan.load).await
             }
         }
     }
 
-    async fn row<W: Work>(&self, name: &str, work: W, plan: &Plan) -> Result<Row> {
-        let measured = load::run(Arc::new(work), plan.load, &self.watched()).await?;
+    /// Calls of a rate limit service, whoever's it is.
+    ///
+    /// # Errors
+    /// As for [`Deployment::measure`].
+    pub async fn measure_rls(&self, rls: RlsPlan, load: Load) -> Result<Row> {
+        self.row("rate limit service", RlsWork::new(rls)?, load).await
+    }
+
+    /// Counters in a Redis, several operations in a pipeline.
+    ///
+    /// # Errors
+    /// As for [`Deployment::measure`].
+    pub async fn measure_redis(&self, target: &str, keys: u64, pipeline: u32, load: Load) -> Result<Row> {
+        let depth = usize::try_from(pipeline)?;
+        let row = self.row("redis, INCRBY and EXPIRE", RedisWork::new(target, keys, depth), load).await?;
+        Ok(row.of_several(pipeline))
+    }
+
+    async fn row<W: Work>(&self, name: &str, work: W, load: Load) -> Result<Row> {
+        let measured = load::run(Arc::new(work), load, &self.watched()).await?;
         let row = Row::new(name, measured);
         match &row.first_error {
             Some(error) if row.operations == 0 => bail!("{name}: no operation succeeded; the first: {error}"),

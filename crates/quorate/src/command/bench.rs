@@ -5,7 +5,8 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
-use crate::bench::{Deployment, Load, Place, Plan, Report, Target};
+use crate::bench::{Deployment, Load, Place, Plan, Report, Row, Target};
+use crate::command::bench_peer::PeerOptions;
 use crate::command::{TlsOptions, told_to_stop};
 use crate::output::OutputOptions;
 
@@ -19,6 +20,8 @@ use crate::output::OutputOptions;
 ///   quorate bench session --clients 512 --duration 10
 ///   quorate bench gateway --rate 200 --gateway http://10.0.0.9:8080/v1
 ///   quorate bench tenants --tenants 10000
+///   quorate bench rls --target 127.0.0.1:8081 --clients 256 --sessions 8
+///   quorate bench redis --target 127.0.0.1:6379 --clients 50 --pipeline 16
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub struct Bench {
@@ -60,6 +63,8 @@ pub struct Bench {
     #[arg(long, value_name = "URL")]
     provider: Option<String>,
     #[command(flatten)]
+    peer: PeerOptions,
+    #[command(flatten)]
     output: OutputOptions,
 }
 
@@ -75,6 +80,14 @@ enum What {
     Provider,
     /// Memory of the nodes before and after many tenants were made
     Tenants,
+    /// Calls of Envoy's rate limit service, whoever serves it
+    Rls,
+    /// Counters in a Redis: INCRBY and EXPIRE for each operation
+    Redis,
+}
+
+fn one(row: Row) -> Report {
+    Report { rows: vec![row], ..Report::default() }
 }
 
 fn positive(text: &str) -> Result<f64, String> {
@@ -87,7 +100,7 @@ fn positive(text: &str) -> Result<f64, String> {
 impl Bench {
     pub async fn run(self) -> Result<()> {
         let deployment = match self.theirs()? {
-            Some(place) => Deployment::Theirs(place),
+            Some(place) => Deployment::Theirs(place, self.peer.watched()),
             None => {
                 eprintln!("starting three nodes, a gateway and a simulated provider");
                 Deployment::own().await?
@@ -109,28 +122,41 @@ impl Bench {
     async fn measure(&self, deployment: &Deployment) -> Result<Report> {
         let duration = Duration::from_secs(self.duration.into());
         let idle_tenants = u64::from(self.tenants.unwrap_or(10_000));
+        let load = self.load()?;
+        let sessions = usize::try_from(self.sessions)?;
         let target = match self.target {
             None => {
                 let progress = |what: &str| eprintln!("{what}");
                 return deployment.measure_all(duration, idle_tenants, progress).await;
             }
             Some(What::Tenants) => return deployment.weigh_tenants(idle_tenants).await,
+            Some(What::Rls) => {
+                let rls = self.peer.rls(self.tls.security()?, sessions)?;
+                return Ok(one(deployment.measure_rls(rls, load).await?));
+            }
+            Some(What::Redis) => {
+                let (target, users) = (self.peer.target()?, self.peer.users());
+                return Ok(one(deployment.measure_redis(target, users, self.peer.pipeline, load).await?));
+            }
             Some(What::Session) => Target::Session,
             Some(What::Unary) => Target::Unary,
             Some(What::Gateway) => Target::Gateway,
             Some(What::Provider) => Target::Provider,
         };
-        let clients = self.clients.unwrap_or(if target == Target::Session { 512 } else { 64 });
-        let load = Load {
+        let tenants = usize::try_from(self.tenants.unwrap_or(64))?;
+        let plan = Plan { load, sessions, tenants, stream: self.stream };
+        Ok(one(deployment.measure(target, &plan).await?))
+    }
+
+    fn load(&self) -> Result<Load> {
+        let clients = self.clients.unwrap_or(if self.target == Some(What::Session) { 512 } else { 64 });
+        Ok(Load {
             clients: usize::try_from(clients)?,
             rate: self.rate,
-            duration,
+            duration: Duration::from_secs(self.duration.into()),
             warm_up: Duration::from_secs(1),
             operations_max: self.requests,
-        };
-        let tenants = usize::try_from(self.tenants.unwrap_or(64))?;
-        let plan = Plan { load, sessions: usize::try_from(self.sessions)?, tenants, stream: self.stream };
-        Ok(Report { rows: vec![deployment.measure(target, &plan).await?], ..Report::default() })
+        })
     }
 
     /// The deployment that the options name, if they name one.
@@ -139,12 +165,18 @@ impl Bench {
             Some(What::Session | What::Unary) => !self.nodes.is_empty(),
             Some(What::Gateway) => self.gateway.is_some(),
             Some(What::Provider) => self.provider.is_some(),
+            Some(What::Rls | What::Redis) => true,
             Some(What::Tenants) | None => false,
         };
         let any = !self.nodes.is_empty() || self.gateway.is_some() || self.provider.is_some();
         if any && !named {
             bail!(
                 "--nodes goes with `bench session` and `bench unary`, --gateway with `bench gateway`, --provider with `bench provider`"
+            );
+        }
+        if !named && self.peer.is_watching() {
+            bail!(
+                "--watch goes with somebody else's deployment; the processes of the benchmark's own are watched anyway"
             );
         }
         if !named {
