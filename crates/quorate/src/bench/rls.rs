@@ -7,18 +7,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
-use http::uri::PathAndQuery;
+use quorate_rpc::envoy::extensions::common::ratelimit::v3::{RateLimitDescriptor, rate_limit_descriptor::Entry};
+use quorate_rpc::rls::RateLimitRequest;
+use quorate_rpc::rls::rate_limit_response::Code;
+use quorate_rpc::rls::rate_limit_service_client::RateLimitServiceClient;
 use quorate_rpc::tls::Security;
-use tonic::client::Grpc;
 use tonic::transport::Channel;
-use tonic_prost::ProstCodec;
 
 use crate::bench::load::Work;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
-const METHOD: &str = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit";
-/// Code `OK` of Envoy's contract.
-const OK: i32 = 1;
 /// An odd number near 2^64 / φ: its multiples visit all users, neighbours far apart (Knuth, TAOCP 3, 6.4).
 const STRIDE: u64 = 0x9E37_79B9_7F4A_7C15;
 
@@ -43,37 +41,6 @@ pub struct RlsWork {
     next: AtomicU64,
 }
 
-/// Envoy's `RateLimitRequest`, as far as a caller needs it. Numbers are those of `envoy/service/ratelimit/v3/rls.proto`.
-#[derive(Clone, PartialEq, prost::Message)]
-struct RateLimitRequest {
-    #[prost(string, tag = "1")]
-    domain: String,
-    #[prost(message, repeated, tag = "2")]
-    descriptors: Vec<Descriptor>,
-    #[prost(uint32, tag = "3")]
-    hits_addend: u32,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct Descriptor {
-    #[prost(message, repeated, tag = "1")]
-    entries: Vec<Entry>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct Entry {
-    #[prost(string, tag = "1")]
-    key: String,
-    #[prost(string, tag = "2")]
-    value: String,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct RateLimitResponse {
-    #[prost(int32, tag = "1")]
-    overall_code: i32,
-}
-
 impl RlsWork {
     /// # Errors
     /// The target is no address.
@@ -89,28 +56,26 @@ impl RlsWork {
         let entry = Entry { key: self.plan.key.clone(), value: format!("user-{number}") };
         RateLimitRequest {
             domain: self.plan.domain.clone(),
-            descriptors: vec![Descriptor { entries: vec![entry] }],
+            descriptors: vec![RateLimitDescriptor { entries: vec![entry], ..Default::default() }],
             hits_addend: self.plan.hits,
         }
     }
 }
 
 impl Work for RlsWork {
-    type Client = Grpc<Channel>;
+    type Client = RateLimitServiceClient<Channel>;
 
-    fn client(&self, number: usize) -> Grpc<Channel> {
-        Grpc::new(self.channels[number % self.channels.len()].clone())
+    fn client(&self, number: usize) -> RateLimitServiceClient<Channel> {
+        RateLimitServiceClient::new(self.channels[number % self.channels.len()].clone())
     }
 
-    async fn step(&self, client: &mut Grpc<Channel>) -> Result<(), String> {
-        client.ready().await.map_err(|error| error.to_string())?;
+    async fn step(&self, client: &mut RateLimitServiceClient<Channel>) -> Result<(), String> {
         let mut request = tonic::Request::new(self.request());
         request.set_timeout(TIMEOUT);
-        let codec: ProstCodec<RateLimitRequest, RateLimitResponse> = ProstCodec::default();
-        let answer = client.unary(request, PathAndQuery::from_static(METHOD), codec).await;
-        match answer.map_err(|status| status.message().to_owned())?.into_inner().overall_code {
-            OK => Ok(()),
-            code => Err(format!("the service answered code {code} where OK ({OK}) was expected")),
+        let answer = client.should_rate_limit(request).await.map_err(|status| status.message().to_owned())?;
+        match answer.into_inner().overall_code() {
+            Code::Ok => Ok(()),
+            code => Err(format!("the service answered {} where OK was expected", code.as_str_name())),
         }
     }
 }
@@ -118,8 +83,6 @@ impl Work for RlsWork {
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
-
-    use prost::Message as _;
 
     use super::*;
 
@@ -133,14 +96,6 @@ mod tests {
             hits: 2,
             connections: 1,
         }
-    }
-
-    #[tokio::test]
-    async fn the_bytes_are_those_of_envoys_contract() {
-        let work = RlsWork::new(plan(1)).unwrap();
-        // domain "d"; a descriptor with the entry k=user-0; hits 2.
-        let expected = b"\x0a\x01d\x12\x0d\x0a\x0b\x0a\x01k\x12\x06user-0\x18\x02";
-        assert_eq!(work.request().encode_to_vec(), expected);
     }
 
     #[tokio::test]

@@ -11,7 +11,7 @@ use crate::bench::{Process, RlsPlan, Watched};
 #[derive(Debug, Args)]
 pub struct PeerOptions {
     /// For `rls` and `redis`: where it listens
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long = "target", id = "peer", value_name = "HOST:PORT")]
     target: Option<String>,
     /// For `rls`: the domain of each call
     #[arg(long, default_value = "bench", value_name = "NAME")]
