@@ -21,6 +21,7 @@ use quorate_rpc::tls::Security;
 
 pub use self::load::{Load, Watched};
 pub use self::process::Process;
+pub use self::redis::RedisPlan;
 pub use self::report::{Report, Row};
 pub use self::rls::RlsPlan;
 
@@ -136,10 +137,9 @@ impl Deployment {
     ///
     /// # Errors
     /// As for [`Deployment::measure`].
-    pub async fn measure_redis(&self, target: &str, keys: u64, pipeline: u32, load: Load) -> Result<Row> {
-        let depth = usize::try_from(pipeline)?;
-        let row = self.row("redis, INCRBY and EXPIRE", RedisWork::new(target, keys, depth), load).await?;
-        Ok(row.of_several(pipeline))
+    pub async fn measure_redis(&self, redis: &RedisPlan, load: Load) -> Result<Row> {
+        let row = self.row("redis, INCRBY and EXPIRE", RedisWork::new(redis), load).await?;
+        Ok(row.of_several(redis.pipeline))
     }
 
     async fn row<W: Work>(&self, name: &str, work: W, load: Load) -> Result<Row> {

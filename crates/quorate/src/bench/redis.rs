@@ -12,16 +12,24 @@ use crate::bench::load::Work;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 const WINDOW_S: &str = "3600";
+const WAIT_MS: &str = "5000";
 /// As in [`crate::bench::rls`].
 const STRIDE: u64 = 0x9E37_79B9_7F4A_7C15;
 
+#[derive(Debug, Clone)]
+pub struct RedisPlan {
+    /// `host:port`
+    pub target: String,
+    pub keys: u64,
+    /// Operations of one step: all are sent before the first answer is read.
+    pub pipeline: u32,
+    /// Each pipeline ends with WAIT for so many replicas; 0: it does not.
+    pub replicas: u32,
+}
+
 #[derive(Debug)]
 pub struct RedisWork {
-    /// `host:port`
-    target: String,
-    keys: u64,
-    /// Operations of one step: all are sent before the first answer is read.
-    pipeline: usize,
+    plan: RedisPlan,
     next: AtomicU64,
 }
 
@@ -36,25 +44,34 @@ pub struct Connection {
 /// Counts replies in what a server sends. Every reply here is one line, `:7` or `-ERR …`.
 #[derive(Debug, Default)]
 struct Replies {
-    complete: usize,
+    complete: u64,
     at_line_start: bool,
     error: Option<Vec<u8>>,
     in_error: bool,
 }
 
 impl RedisWork {
-    pub fn new(target: &str, keys: u64, pipeline: usize) -> Self {
-        let target = target.trim_start_matches("redis://").trim_end_matches('/').to_owned();
-        Self { target, keys: keys.max(1), pipeline: pipeline.max(1), next: AtomicU64::new(0) }
+    pub fn new(plan: &RedisPlan) -> Self {
+        let target = plan.target.trim_start_matches("redis://").trim_end_matches('/').to_owned();
+        let plan = RedisPlan { target, keys: plan.keys.max(1), ..plan.clone() };
+        Self { plan, next: AtomicU64::new(0) }
+    }
+
+    /// Replies to one step.
+    fn replies(&self) -> u64 {
+        2 * u64::from(self.plan.pipeline) + u64::from(self.plan.replicas > 0)
     }
 
     fn write_commands(&self, out: &mut Vec<u8>) {
         out.clear();
-        for _ in 0..self.pipeline {
-            let number = self.next.fetch_add(1, Ordering::Relaxed).wrapping_mul(STRIDE) % self.keys;
+        for _ in 0..self.plan.pipeline {
+            let number = self.next.fetch_add(1, Ordering::Relaxed).wrapping_mul(STRIDE) % self.plan.keys;
             let key = format!("user-{number}");
             command(out, &["INCRBY", &key, "100"]);
             command(out, &["EXPIRE", &key, WINDOW_S]);
+        }
+        if self.plan.replicas > 0 {
+            command(out, &["WAIT", &self.plan.replicas.to_string(), WAIT_MS]);
         }
     }
 
@@ -63,7 +80,7 @@ impl RedisWork {
         let mut open = match stream.take() {
             Some(open) => open,
             None => {
-                let open = TcpStream::connect(&self.target).await?;
+                let open = TcpStream::connect(&self.plan.target).await?;
                 open.set_nodelay(true)?;
                 open
             }
@@ -71,7 +88,7 @@ impl RedisWork {
         self.write_commands(written);
         open.write_all(written).await?;
         let mut replies = Replies { at_line_start: true, ..Replies::default() };
-        while replies.complete < 2 * self.pipeline {
+        while replies.complete < self.replies() {
             read.clear();
             if open.read_buf(read).await? == 0 {
                 return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
@@ -96,8 +113,8 @@ impl Work for RedisWork {
     async fn step(&self, connection: &mut Connection) -> Result<(), String> {
         match tokio::time::timeout(TIMEOUT, self.exchange(connection)).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(format!("{}: {error}", self.target)),
-            Err(_) => Err(format!("{} took more than {} s", self.target, TIMEOUT.as_secs())),
+            Ok(Err(error)) => Err(format!("{}: {error}", self.plan.target)),
+            Err(_) => Err(format!("{} took more than {} s", self.plan.target, TIMEOUT.as_secs())),
         }
     }
 }
@@ -134,6 +151,10 @@ mod tests {
 
     use super::*;
 
+    fn work(target: &str, replicas: u32) -> RedisWork {
+        RedisWork::new(&RedisPlan { target: target.to_owned(), keys: 10, pipeline: 2, replicas })
+    }
+
     #[test]
     fn a_command_is_an_array_of_bulk_strings() {
         let mut out = Vec::new();
@@ -153,6 +174,14 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_pipeline_ends_with_a_wait_for_replicas() {
+        let mut out = Vec::new();
+        work("127.0.0.1:1", 1).write_commands(&mut out);
+        assert_eq!(out.iter().filter(|byte| **byte == b'*').count(), 5);
+        assert!(out.ends_with(b"*3\r\n$4\r\nWAIT\r\n$1\r\n1\r\n$4\r\n5000\r\n"));
+    }
+
     #[tokio::test]
     async fn a_step_waits_for_all_answers_and_tells_of_an_error() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -166,7 +195,7 @@ mod tests {
                 stream.write_all(answer).await.unwrap();
             }
         });
-        let work = RedisWork::new(&target, 10, 2);
+        let work = work(&target, 0);
         let mut client = work.client(0);
         assert_eq!(work.step(&mut client).await, Ok(()));
         let error = work.step(&mut client).await.unwrap_err();

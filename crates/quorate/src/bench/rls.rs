@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
-use quorate_rpc::envoy::extensions::common::ratelimit::v3::{RateLimitDescriptor, rate_limit_descriptor::Entry};
+use quorate_rpc::envoy::extensions::common::ratelimit::v3::{
+    RateLimitDescriptor, rate_limit_descriptor::Entry,
+};
 use quorate_rpc::rls::RateLimitRequest;
 use quorate_rpc::rls::rate_limit_response::Code;
 use quorate_rpc::rls::rate_limit_service_client::RateLimitServiceClient;

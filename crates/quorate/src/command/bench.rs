@@ -135,8 +135,7 @@ impl Bench {
                 return Ok(one(deployment.measure_rls(rls, load).await?));
             }
             Some(What::Redis) => {
-                let (target, users) = (self.peer.target()?, self.peer.users());
-                return Ok(one(deployment.measure_redis(target, users, self.peer.pipeline, load).await?));
+                return Ok(one(deployment.measure_redis(&self.peer.redis()?, load).await?));
             }
             Some(What::Session) => Target::Session,
             Some(What::Unary) => Target::Unary,

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use quorate_rpc::tls::Security;
 
-use crate::bench::{Process, RlsPlan, Watched};
+use crate::bench::{Process, RedisPlan, RlsPlan, Watched};
 
 #[derive(Debug, Args)]
 pub struct PeerOptions {
@@ -27,7 +27,10 @@ pub struct PeerOptions {
     hits: u32,
     /// For `redis`: operations (INCRBY and EXPIRE) that a client sends before it reads an answer
     #[arg(long, default_value_t = 1, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    pub pipeline: u32,
+    pipeline: u32,
+    /// For `redis`: each pipeline ends with WAIT for so many replicas
+    #[arg(long, default_value_t = 0, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(0..=100))]
+    wait_replicas: u32,
     /// Processes whose CPU time an operation is told of, by role: nodes, gateways or provider
     #[arg(long, value_name = "ROLE=PID,…")]
     watch: Vec<Watch>,
@@ -81,15 +84,22 @@ impl PeerOptions {
 
     /// # Errors
     /// `--target` is missing.
-    pub fn target(&self) -> Result<&str> {
+    fn target(&self) -> Result<&str> {
         match &self.target {
             Some(target) => Ok(target),
             None => bail!("`bench rls` and `bench redis` need --target HOST:PORT"),
         }
     }
 
-    pub fn users(&self) -> u64 {
-        self.users
+    /// # Errors
+    /// `--target` is missing.
+    pub fn redis(&self) -> Result<RedisPlan> {
+        Ok(RedisPlan {
+            target: self.target()?.to_owned(),
+            keys: self.users,
+            pipeline: self.pipeline,
+            replicas: self.wait_replicas,
+        })
     }
 
     /// # Errors
