@@ -9,9 +9,16 @@ def write(folder, result):
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{result['comparison']}.json"
     part = path.with_suffix(".part")
-    part.write_text(json.dumps(result, indent=1) + "\n")
+    part.write_text(dump(result) + "\n")
     part.rename(path)
     return path
+
+
+def dump(result):
+    """JSON with a row on each line: small, and its changes can be read."""
+    head = json.dumps({**result, "rows": []}, indent=1)
+    rows = ",\n".join("  " + json.dumps(row) for row in result["rows"])
+    return head.replace('"rows": []', f'"rows": [\n{rows}\n ]')
 
 
 def read(folder, comparison):
