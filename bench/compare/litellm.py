@@ -4,7 +4,6 @@ LiteLLM keeps its limits in the memory of each of its processes: who a caller is
 documented hook, with a limit of tokens a minute that is never short. Its own advice for production is followed: one worker
 a core, no access log; a single worker is measured as well."""
 
-import os
 import shutil
 from contextlib import contextmanager
 
@@ -36,7 +35,7 @@ def name(workers):
 
 def workers():
     """One, and one a core."""
-    return sorted({1, len(os.sched_getaffinity(0))})
+    return sorted({1, len(machine.cpus_used())})
 
 
 def systems(settings):

@@ -18,7 +18,7 @@ class Failed(Exception):
 def measure(settings, arguments, watch):
     """`arguments` of `quorate bench`; `watch`: processes by role. The row of its report, with the most memory they had."""
     pids = {role: [pid for process in processes for pid in process.pids()] for role, processes in watch.items()}
-    command = [settings.quorate, "bench", *arguments, "--duration", settings.seconds, "--output", "json"]
+    command = [settings.load, "bench", *arguments, "--duration", settings.seconds, "--output", "json"]
     for role in ROLES:
         if pids.get(role):
             command += ["--watch", f"{role}=" + ",".join(map(str, pids[role]))]

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def describe():
     return {
         "cpu": cpu_model(Path("/proc/cpuinfo").read_text()),
-        "cpus_used": sorted(os.sched_getaffinity(0)),
+        "cpus_used": cpus_used(),
         "cpus": os.cpu_count(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "kernel": platform.release(),
@@ -20,6 +20,10 @@ def describe():
         "load_average_before": round(os.getloadavg()[0], 2),
         "started": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
     }
+
+
+def cpus_used():
+    return sorted(os.sched_getaffinity(0))
 
 
 def cpu_model(cpuinfo):

@@ -36,7 +36,7 @@ class Processes:
         self.running = []
 
     def __enter__(self):
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True)
         return self
 
     def __exit__(self, *_):

@@ -6,6 +6,7 @@ from typing import Callable
 
 from .load import Failed
 from .processes import NotReady
+from .settings import Missing
 
 
 @dataclass
@@ -47,7 +48,7 @@ def alternate(systems, rounds, progress):
                         row = measure(case)
                         progress(f"  {words(case)}: {summary(row)}")
                         rows[key(system, case)].rounds.append(row)
-            except (NotReady, Failed) as error:
+            except (NotReady, Failed, Missing) as error:
                 failed[system.name] = str(error)
                 progress(f"{system.name} is left out: {error}")
     return [row.as_json() for row in rows.values() if row.system not in failed], failed

@@ -23,6 +23,8 @@ class Settings:
     quorate: Path
     # By us, from the work tree.
     built: bool
+    # The binary that makes the load.
+    load: Path
     limitador: Path | None
     # Of each measurement; a second of warm-up comes before it.
     seconds: int
@@ -43,6 +45,7 @@ def parse(arguments, description):
     parser.add_argument("--rounds", type=int, help="of every measurement; the median counts [3; quick: 1]")
     parser.add_argument("--seconds", type=int, help="of a measurement, after a second of warm-up [3; quick: 2]")
     parser.add_argument("--quorate", type=Path, help="this binary, instead of building a release [target/release/quorate]")
+    parser.add_argument("--load", type=Path, help="this binary of quorate makes the load [the same]")
     parser.add_argument("--limitador", type=Path, default=os.environ.get("LIMITADOR"), help="limitador-server, which cannot be had from crates.io; or LIMITADOR in the environment")
     parser.add_argument("--cpus", help="use only these, all together, as taskset names them: 0,1")
     parser.add_argument("--results", type=Path, default=TARGET / "results", help="folder for the raw results [target/bench/results]")
@@ -53,8 +56,10 @@ def parse(arguments, description):
     if options.cpus:
         # Inherited by everything that is started: the same for Quorate, its peers, the provider and the load.
         os.sched_setaffinity(0, {int(number) for number in options.cpus.split(",")})
+    binary = (options.quorate or build()).resolve()
     settings = Settings(
-        quorate=(options.quorate or build()).resolve(),
+        quorate=binary,
+        load=(options.load or binary).resolve(),
         built=options.quorate is None,
         limitador=options.limitador and Path(options.limitador).resolve(),
         seconds=options.seconds or (2 if options.quick else 3),
