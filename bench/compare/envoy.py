@@ -126,9 +126,9 @@ def report(result):
                 continue
             row = rows.of(system, **case)
             cpu = [results.median(row, f"cpu_micros_per_operation.{role}") for role in ("gateways", "nodes")]
-            memory = results.total(row, "resident_bytes")
+            memory = results.memory(row)
             lines.append([system, case["clients"], *tables.rate_and_latency(row), *map(tables.micros, cpu), tables.mib(memory)])
-            rates.append((system, f"{case['clients']} clients", results.median(row, "per_second")))
+            rates.append((system, tables.clients(case), results.median(row, "per_second")))
         short = rows.of(system, **overshoot.CASE)
         if short:
             through.append((system, "", results.median(short, "tokens")))

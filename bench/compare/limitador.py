@@ -94,7 +94,7 @@ def report(result):
         for case in rows.cases(system):
             row = rows.of(system, **case)
             nodes, gateway = (results.median(row, f"cpu_micros_per_operation.{role}") for role in ("nodes", "gateways"))
-            memory = results.total(row, "resident_bytes")
+            memory = results.memory(row)
             cpu = (tables.micros(gateway), tables.micros(nodes))
             lines.append([system, f"{case['clients']}", *tables.rate_and_latency(row), *cpu, tables.mib(memory)])
     most = max((case["clients"] for case in rows.cases()), default=0)

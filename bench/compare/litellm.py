@@ -90,12 +90,6 @@ def start_quorate(settings):
         yield measure
 
 
-def memory(row):
-    """Without the provider, which is the same on both sides."""
-    parts = [results.median(row, f"resident_bytes.{role}") for role in ("nodes", "gateways")]
-    return sum(part for part in parts if part is not None)
-
-
 def report(result):
     rows = results.Rows(result)
     lines, rates, resident = [], [], []
@@ -103,11 +97,11 @@ def report(result):
         for case in rows.cases(system):
             row = rows.of(system, **case)
             cpu = [results.median(row, f"cpu_micros_per_operation.{role}") for role in ("gateways", "nodes")]
-            cells = [*tables.rate_and_latency(row), *map(tables.micros, cpu), tables.mib(memory(row))]
+            cells = [*tables.rate_and_latency(row), *map(tables.micros, cpu), tables.mib(results.memory(row))]
             lines.append([system, case["clients"], *cells])
-            rates.append((system, f"{case['clients']} clients", results.median(row, "per_second")))
-        resident.append((system, "", memory(rows.of(system, clients=64)) / 2**20))
-    head = ["system", "clients", *tables.RATE_AND_LATENCY, "CPU: gateway", "nodes", "memory, without the provider"]
+            rates.append((system, tables.clients(case), results.median(row, "per_second")))
+        resident.append((system, "", (results.memory(rows.of(system, clients=64)) or 0) / 2**20))
+    head = ["system", "clients", *tables.RATE_AND_LATENCY, "CPU: gateway", "nodes", "memory"]
     return tables.Section(
         verdicts(rows, [system for system in rows.systems() if system != QUORATE]),
         tables.table(head, lines),
@@ -125,7 +119,7 @@ def verdicts(rows, theirs):
     told = [tables.goal("at least 30 times LiteLLM's throughput", f"{ratio or 0:,.0f} times, each at its best", ratio and ratio >= 30)]
     for system in theirs:
         pair = [rows.of(one, clients=64) for one in (QUORATE, system)]
-        share = None if None in pair else memory(pair[0]) / memory(pair[1])
+        share = None if None in pair else results.memory(pair[0]) / results.memory(pair[1])
         measured = f"{share or 0:.2f} of the memory of {system}, all three nodes and the gateway counted"
         told.append(tables.goal("a tenth of its memory", measured, share and share <= 0.1))
     return told

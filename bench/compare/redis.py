@@ -101,8 +101,8 @@ def report(result):
         for case in rows.cases(system):
             row = rows.of(system, **case)
             depth = case.get("pipeline")
-            how = f"{case['clients']:,} clients" + (f", pipeline of {depth}" if depth else "")
-            memory, cpu = results.total(row, "resident_bytes"), results.median(row, "cpu_micros_per_operation.nodes")
+            how = tables.clients(case) + (f", pipeline of {depth}" if depth else "")
+            memory, cpu = results.memory(row), results.median(row, "cpu_micros_per_operation.nodes")
             lines.append([system, how, *tables.rate_and_latency(row), tables.micros(cpu), tables.mib(memory)])
             bars.append((system, how, results.median(row, "per_second")))
     head = ["system", "load", *tables.RATE_AND_LATENCY, "CPU of the servers", "memory"]

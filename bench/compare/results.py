@@ -81,10 +81,11 @@ def inner(value, path):
     return value
 
 
-def total(row, path):
-    """The median of the sum of all members, as of `resident_bytes` over roles."""
-    sums = [sum(one[path].values()) for one in row["rounds"] if one.get(path)]
-    return statistics.median(sums) if sums else None
+def memory(row):
+    """Resident bytes of what is compared: without the provider, which is the same for all. None if not measured."""
+    parts = [median(row, f"resident_bytes.{role}") for role in ("nodes", "gateways")]
+    known = [part for part in parts if part is not None]
+    return sum(known) if known else None
 
 
 def errors(row):

@@ -48,6 +48,11 @@ def goal(goal, measured, reached):
     return f"- Goal: {goal}. **{'Reached' if reached else 'Not reached'}**: {measured}."
 
 
+def clients(case):
+    number = case["clients"]
+    return f"{number:,} client" if number == 1 else f"{number:,} clients"
+
+
 def count(value):
     return "" if value is None else f"{value:,.0f}"
 

@@ -4,7 +4,7 @@ import json
 import unittest
 import xml.etree.ElementTree as xml
 
-from compare import charts, gateway, limitador, litellm, page, redis, results, tables
+from compare import charts, envoy, gateway, limitador, litellm, overshoot, page, redis, results, tables
 
 
 def round_of(per_second, **more):
@@ -42,7 +42,7 @@ class Figures(unittest.TestCase):
         self.assertEqual(results.median(one, "cpu_micros_per_operation.nodes"), 10)
         self.assertIsNone(results.median(one, "cpu_micros_per_operation.bench"))
         self.assertIsNone(results.median(one, "no.such.figure"))
-        self.assertEqual(results.total(one, "resident_bytes"), 340 << 20)
+        self.assertEqual(results.memory(one), 340 << 20)
 
     def test_rows_are_found_by_part_of_their_case(self):
         rows = results.Rows(result("x", [row("A", {"answer": "JSON", "clients": 1}, 5), row("A", {"answer": "SSE", "clients": 1}, 7)]))
@@ -61,6 +61,7 @@ class Figures(unittest.TestCase):
         self.assertEqual(tables.milliseconds(1_234_000), "1,234 ms")
         self.assertEqual(tables.micros(1_500.0), "1,500 µs")
         self.assertEqual(tables.milliseconds(None), "")
+        self.assertEqual([tables.clients({"clients": number}) for number in (1, 2048)], ["1 client", "2,048 clients"])
 
     def test_a_word_that_stands_above_is_not_said_again(self):
         text = tables.table(["a", "b"], [["x", 1], ["x", 2], ["y", 3]])
@@ -120,6 +121,13 @@ class Pages(unittest.TestCase):
             gateway: [
                 row(system, {"answer": mode, **case}, 100)
                 for mode in gateway.MODES for case in clients for system in (gateway.PROVIDER, gateway.RESERVE)
+            ],
+            envoy: [
+                *(row(system, case, 100) for system in (envoy.CLASSIC, envoy.RESERVING) for case in clients),
+                *(
+                    {"system": system, "case": overshoot.CASE, "rounds": [{"admitted": 2, "refused": 18, "errors": 0, "tokens": 200}]}
+                    for system in (envoy.CLASSIC, envoy.RESERVING)
+                ),
             ],
             litellm: [row(system, case, rate) for system, rate in ((litellm.name(1), 20), (litellm.QUORATE, 900)) for case in clients],
         }
