@@ -31,6 +31,8 @@ def measure(settings, arguments, watch):
     if done.returncode != 0:
         raise Failed(f"{' '.join(command)}: {done.stderr.strip()}")
     row = row_of(done.stdout)
+    if row["operations"] == 0:
+        raise Failed(f"{' '.join(command)}: nothing was answered within {settings.seconds} s")
     row["resident_bytes"] = memory.most
     return row
 

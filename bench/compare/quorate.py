@@ -66,7 +66,8 @@ class Cluster:
             f"backends: [{{name: mock, provider: OpenAI, base_url: 'http://127.0.0.1:{provider_port}/v1'}}]\n"
         )
         if with_rls:
-            config += f"rate_limit: {{listen: '127.0.0.1:{rls}'}}\n"
+            # Without headers for the client, as Limitador answers by default.
+            config += f"rate_limit: {{listen: '127.0.0.1:{rls}', response_headers: false}}\n"
         process = self.start("gateway", "gateway", config)
         self.gateway_processes.append(process)
         self.processes.wait_until(process, lambda: answers(http, "/readyz"))
