@@ -82,7 +82,7 @@ impl Dev {
             nodes: node_listeners.iter().map(|listeners| address(&listeners.grpc)).collect::<Result<_>>()?,
             gateways: gateway_listeners
                 .iter()
-                .map(|listeners| address(&listeners.proxy))
+                .filter_map(|listeners| listeners.proxy.as_ref().map(address))
                 .collect::<Result<_>>()?,
             provider: address(&provider_listener)?,
         };
