@@ -79,7 +79,7 @@ def with_limitador(settings, tokens):
 
 @contextmanager
 def with_agent(settings, recipe, tokens):
-    limits = replaced((RECIPES / "rate-limits.yaml").read_text(), r"requests_per_unit: \d+", f"requests_per_unit: {tokens}")
+    limits = with_limit(tokens)
     with quorate.cluster(settings, limits) as cluster:
         provider, provider_port = quorate.start_provider(settings, cluster.processes)
         cluster.start_gateway(provider_port, with_rls=True)
@@ -99,15 +99,23 @@ def without_envoy(settings, tokens):
 def launch(processes, recipe, provider_port, service_port):
     """An Envoy that is started as the recipe says, on ports of our own; its process, and where it answers."""
     admin, listener = free_ports(2)
-    text = (RECIPES / recipe).read_text()
-    for port, ours in ((ADMIN, admin), (LISTENER, listener), (PROVIDER, provider_port), (SERVICE, service_port)):
-        text = replaced(text, rf"port_value: {port}\b", f"port_value: {ours}")
     path = processes.folder / "envoy.yaml"
-    path.write_text(text)
+    path.write_text(with_ports(recipe, {ADMIN: admin, LISTENER: listener, PROVIDER: provider_port, SERVICE: service_port}))
     argv = [binary(), "-c", path, "--concurrency", len(machine.cpus_used()), "--log-level", "error", "--use-dynamic-base-id"]
     process = processes.start("envoy", argv)
     processes.wait_until(process, lambda: accepts(listener))
     return process, f"http://127.0.0.1:{listener}/v1"
+
+
+def with_ports(recipe, ports):
+    text = (RECIPES / recipe).read_text()
+    for port, ours in ports.items():
+        text = replaced(text, rf"port_value: {port}\b", f"port_value: {ours}")
+    return text
+
+
+def with_limit(tokens):
+    return replaced((RECIPES / "rate-limits.yaml").read_text(), r"requests_per_unit: \d+", f"requests_per_unit: {tokens}")
 
 
 def replaced(text, pattern, by):

@@ -3,13 +3,14 @@
 import contextlib
 import io
 import os
+import re
 import sys
 import tempfile
 import unittest
 from pathlib import Path
 from unittest import mock
 
-from compare import load, machine, processes, quorate, rounds, settings
+from compare import envoy, load, machine, processes, quorate, rounds, settings
 from compare.processes import NotReady, Processes
 
 
@@ -74,6 +75,19 @@ class Rounds(unittest.TestCase):
         self.assertEqual({row["system"] for row in rows}, {"A"})
         self.assertEqual(failed, {"B": "it is not there"})
         self.assertEqual("".join(order), "ABA")
+
+
+class Recipes(unittest.TestCase):
+    def test_the_files_of_deploy_envoy_take_our_ports_and_limits(self):
+        ports = {envoy.ADMIN: 50001, envoy.LISTENER: 50002, envoy.PROVIDER: 50003, envoy.SERVICE: 50004}
+        for recipe in ("counting.yaml", "reserving.yaml"):
+            text = envoy.with_ports(recipe, ports)
+            self.assertEqual(sorted(set(re.findall(r"port_value: (\d+)", text))), ["50001", "50002", "50003", "50004"])
+        self.assertNotIn("requests_per_unit: 250\n", envoy.with_limit(77))
+
+    def test_a_recipe_that_changed_is_told(self):
+        with self.assertRaises(settings.Missing):
+            envoy.with_ports("counting.yaml", {1: 2})
 
 
 class Options(unittest.TestCase):
