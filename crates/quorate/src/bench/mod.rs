@@ -6,6 +6,7 @@
 mod budget;
 mod cluster;
 mod http;
+mod lease;
 mod load;
 mod process;
 mod report;
@@ -23,8 +24,12 @@ pub use self::report::Report;
 use self::budget::BudgetWork;
 use self::cluster::Cluster;
 use self::http::ChatWork;
+use self::lease::{LeaseWork, SharedLeaseWork};
 use self::load::{Watched, Work};
 use self::report::Row;
+
+/// Clients that reserve beside those that lease: as many as reservations gain from.
+const LEASE_RESERVING: usize = 2_048;
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,6 +140,39 @@ impl Deployment {
         };
         let idle_tenants = Some(tenants::weigh(cluster, tenants).await?);
         Ok(Report { idle_tenants, ..Report::default() })
+    }
+
+    /// Reservations of many tenants, reservations of one account, and the same account through leases.
+    ///
+    /// # Errors
+    /// As for the single measurements; or the ledger does not show what was settled.
+    pub async fn measure_leases(&self, plan: &Plan, progress: impl Fn(&str)) -> Result<Report> {
+        let Self::Own(cluster) = self else {
+            bail!("`bench lease` charges a budget of its own; it runs on a cluster of its own only");
+        };
+        let mut report = Report::default();
+        let reservations = |tenants| {
+            let load = Load { clients: LEASE_RESERVING, ..plan.load };
+            Plan { load, tenants, ..plan.clone() }
+        };
+        for (name, tenants) in
+            [("budget service, session", plan.tenants), ("budget service, session, one account", 1)]
+        {
+            progress(name);
+            let plan = reservations(tenants);
+            let work = BudgetWork::sessions(&cluster.place(), plan.sessions, plan.tenants)?;
+            report.rows.push(self.row(name, work, &plan).await?);
+        }
+        progress("leases, one account");
+        let work = LeaseWork::new(&cluster.place())?;
+        let row = self.row("leases, one account", SharedLeaseWork(Arc::clone(&work)), plan).await?;
+        report.rows.push(row);
+        let check = work.finish().await?;
+        if !check.is_exact() {
+            bail!("the ledger does not show what was settled: {check:?}");
+        }
+        report.leases = Some(check);
+        Ok(report)
     }
 
     /// Every comparison, one after the other.

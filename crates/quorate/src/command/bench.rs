@@ -17,6 +17,7 @@ use crate::output::OutputOptions;
 /// Examples:
 ///   quorate bench
 ///   quorate bench session --clients 512 --duration 10
+///   quorate bench lease --duration 10
 ///   quorate bench gateway --rate 200 --gateway http://10.0.0.9:8080/v1
 ///   quorate bench tenants --tenants 10000
 #[derive(Debug, Args)]
@@ -24,7 +25,7 @@ use crate::output::OutputOptions;
 pub struct Bench {
     /// What to measure; nothing: everything
     target: Option<What>,
-    /// Clients that work at the same time [default: 512 for session, 64 otherwise]
+    /// Clients that work at the same time [default: 512 for session, 8 for lease, 64 otherwise]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     clients: Option<u32>,
     /// Open loop: operations a second, due whatever the answers do; latency counts from when one was due
@@ -73,6 +74,8 @@ enum What {
     Gateway,
     /// The same chat requests straight to the provider
     Provider,
+    /// Reservations of one account taken from slices, beside reservations of the cluster
+    Lease,
     /// Memory of the nodes before and after many tenants were made
     Tenants,
 }
@@ -115,12 +118,18 @@ impl Bench {
                 return deployment.measure_all(duration, idle_tenants, progress).await;
             }
             Some(What::Tenants) => return deployment.weigh_tenants(idle_tenants).await,
+            Some(What::Lease) => Target::Session,
             Some(What::Session) => Target::Session,
             Some(What::Unary) => Target::Unary,
             Some(What::Gateway) => Target::Gateway,
             Some(What::Provider) => Target::Provider,
         };
-        let clients = self.clients.unwrap_or(if target == Target::Session { 512 } else { 64 });
+        let leases = self.target == Some(What::Lease);
+        let clients = self.clients.unwrap_or(match target {
+            _ if leases => 8,
+            Target::Session => 512,
+            _ => 64,
+        });
         let load = Load {
             clients: usize::try_from(clients)?,
             rate: self.rate,
@@ -130,6 +139,9 @@ impl Bench {
         };
         let tenants = usize::try_from(self.tenants.unwrap_or(64))?;
         let plan = Plan { load, sessions: usize::try_from(self.sessions)?, tenants, stream: self.stream };
+        if leases {
+            return deployment.measure_leases(&plan, |what| eprintln!("{what}")).await;
+        }
         Ok(Report { rows: vec![deployment.measure(target, &plan).await?], ..Report::default() })
     }
 
@@ -139,7 +151,7 @@ impl Bench {
             Some(What::Session | What::Unary) => !self.nodes.is_empty(),
             Some(What::Gateway) => self.gateway.is_some(),
             Some(What::Provider) => self.provider.is_some(),
-            Some(What::Tenants) | None => false,
+            Some(What::Tenants | What::Lease) | None => false,
         };
         let any = !self.nodes.is_empty() || self.gateway.is_some() || self.provider.is_some();
         if any && !named {
