@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
-use quorate_rpc::Keys;
+use quorate_rpc::{
+    Keys,
+    lease::{LeaseSettings, Leases},
+};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     budget::BudgetKeeper, config::GatewayConfig, error::GatewayError, health::Health, latency::Latencies,
-    memory::Memory, metrics::Metrics, policy::PolicyReceiver, policy::Sources, repay::Repayer, spare::Spare,
-    tier::Hints, upstream::Upstream,
+    leased::KeeperLends, memory::Memory, metrics::Metrics, policy::PolicyReceiver, policy::Sources,
+    repay::Repayer, spare::Spare, tier::Hints, upstream::Upstream,
 };
 
 /// What the fleet believes of each backend.
@@ -39,6 +42,8 @@ pub(crate) struct Core {
     pub(crate) latencies: Arc<Latencies>,
     pub(crate) tier_hints: Hints,
     pub(crate) spare: Arc<Spare>,
+    /// Slices of hot accounts that this process holds.
+    pub(crate) leases: Leases,
     /// Everything that must finish before the gateway may stop: calls and settlements.
     pub(crate) tasks: TaskTracker,
     pub(crate) in_flight: Arc<Semaphore>,
@@ -74,6 +79,9 @@ impl Core {
             stop: stop.clone(),
         };
         tasks.spawn(repayer.run());
+        let hold_ms = config.timeouts.reservation_ms();
+        let lender = Arc::new(KeeperLends(Arc::clone(&keeper)));
+        let leases = Leases::start(lender, LeaseSettings::new(hold_ms));
         let Followed { policy, keys, providers } = followed;
         Ok(Self {
             config,
@@ -87,6 +95,7 @@ impl Core {
             latencies: Arc::new(Latencies::new(providers)),
             tier_hints: Hints::default(),
             spare,
+            leases,
             tasks,
             in_flight,
             counting: Semaphore::new(COUNTING_MAX),
@@ -95,5 +104,11 @@ impl Core {
             cut: CancellationToken::new(),
             give_up: CancellationToken::new(),
         })
+    }
+
+    /// OpenMetrics text, as of now.
+    pub(crate) fn metrics_text(&self) -> String {
+        self.metrics.leases.set(&self.leases, |budget| self.metrics.budget_label(budget));
+        self.metrics.encode()
     }
 }

@@ -172,6 +172,10 @@ impl Gateway {
         let deadline = Instant::now() + Duration::from_millis(core.config.timeouts.stop_ms);
         core.stop.cancel();
         core.tasks.close();
+        // What is free at once, the rest as requests end.
+        let leases = core.leases.clone();
+        let most = Duration::from_millis(core.config.timeouts.stop_ms) + 3 * SETTLE_ON_STOP;
+        let mut returned = tokio::spawn(async move { leases.stop(most).await });
         // Connections end when their answers are complete; the listener's task bounds that by stop_ms.
         for listener in self.proxy.into_iter().chain(self.rate_limit) {
             match timeout_at(deadline, listener).await {
@@ -189,6 +193,10 @@ impl Gateway {
                 let left = if ended.is_ok() { 0 } else { core.tasks.len() };
                 tracing::error!(left, "some reservations could not be settled; they expire as reserved");
             }
+        }
+        if !matches!(timeout(SETTLE_ON_STOP, &mut returned).await, Ok(Ok(true))) {
+            returned.abort();
+            tracing::error!("some slices of accounts could not be returned; they expire as charged");
         }
         self.background_stop.cancel();
         // Ends at once with the token.

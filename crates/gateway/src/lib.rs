@@ -4,6 +4,7 @@
 //! restart would lose, and decisions about budgets, which are the ledger's.
 
 mod answered;
+mod ask;
 mod attempt;
 mod auth;
 mod backend;
@@ -29,6 +30,8 @@ mod jwt;
 mod jwt_ring;
 mod keys;
 mod latency;
+mod lease_metrics;
+mod leased;
 mod link;
 mod lower;
 mod memory;

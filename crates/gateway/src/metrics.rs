@@ -9,7 +9,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::{provider::Usage, rate_limit::RateLimitMetrics};
+use crate::{lease_metrics::LeaseMetrics, provider::Usage, rate_limit::RateLimitMetrics};
 
 /// Budgets that get a label of their own; a policy has fewer, this bounds a long life with many policies.
 const BUDGET_LABELS_MAX: usize = 256;
@@ -26,7 +26,7 @@ struct Labelled {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct BudgetLabel {
+pub(crate) struct BudgetLabel {
     budget: String,
 }
 
@@ -54,6 +54,7 @@ pub(crate) struct Metrics {
     pub(crate) fail_open: Counter,
     pub(crate) fail_open_charged: Counter,
     pub(crate) fail_open_lost: Counter,
+    pub(crate) leases: LeaseMetrics,
     budgets_seen: Mutex<std::collections::HashSet<String>>,
     /// Usage that the provider did not send.
     usage_estimated: Family<Labelled, Counter>,
@@ -136,6 +137,7 @@ impl Metrics {
             fail_open: Counter::default(),
             fail_open_charged: Counter::default(),
             fail_open_lost: Counter::default(),
+            leases: LeaseMetrics::default(),
             budgets_seen: Mutex::default(),
             usage_estimated: Family::default(),
             first_byte: Family::new_with_constructor(long_latency),
@@ -235,6 +237,7 @@ impl Metrics {
         r.register("policy_version", "The policy in force here", self.policy_version.clone());
         r.register("in_flight", "Requests at work", self.in_flight.clone());
         r.register("connections", "Open client connections", self.connections.clone());
+        self.leases.register(r);
         let seconds = Unit::Seconds;
         r.register_with_unit("reserve", "Time to a decision", seconds.clone(), self.reserve_seconds.clone());
         r.register_with_unit(
@@ -301,7 +304,7 @@ impl Metrics {
         self.passed_over.get_or_create(&BackendLabel { backend: backend.to_owned() }).inc();
     }
 
-    fn budget_label(&self, budget: &str) -> BudgetLabel {
+    pub(crate) fn budget_label(&self, budget: &str) -> BudgetLabel {
         let mut seen = self.budgets_seen.lock();
         if !seen.contains(budget) && seen.len() < BUDGET_LABELS_MAX {
             seen.insert(budget.to_owned());

@@ -60,7 +60,7 @@ fn answer(core: &Core, synced: bool, request: &Request<Incoming>) -> Response<Fu
         "/healthz" => text(StatusCode::OK, "ok\n"),
         "/readyz" => ready(core, synced),
         "/metrics" => {
-            let mut response = Response::new(Full::new(Bytes::from(core.metrics.encode())));
+            let mut response = Response::new(Full::new(Bytes::from(core.metrics_text())));
             response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(OPENMETRICS));
             response
         }

@@ -2,16 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use quorate_ledger::{Amount, Balance, Charge, Command, Enforcement, Grant, Outcome, ReservationId};
+use quorate_ledger::{Amount, Balance, Charge, Enforcement, Grant, Outcome, ReservationId};
 use quorate_policy::runtime::OutputBounds;
 use tokio::time::Instant;
 
 use crate::{
-    budget::KeeperError,
+    ask::{Answer, Decided},
     call::{Call, Reply},
     cost::Bounds,
     counts::Counts,
     estimate,
+    leased::Leased,
     passing::Passing,
     plan::Plan,
     policy::ActivePolicy,
@@ -49,6 +50,8 @@ pub(crate) struct Held {
     pub(crate) expires: Instant,
     /// Not in the ledger, but in this gateway's own allowance.
     pub(crate) spare: Option<Taken>,
+    /// What of it is in slices that this gateway holds, and not under `id`.
+    pub(crate) leased: Option<Leased>,
 }
 
 /// What a request may go on with.
@@ -142,31 +145,34 @@ impl<'c> Reserving<'c> {
         if !self.passing.may_shorten() {
             whole_of_own(&plan, &mut charges);
         }
-        let id = self.call.core.keeper.new_id();
-        match self.ask(id, charges.clone(), Duration::ZERO).await? {
-            Answer::Decided(outcome) => self.decided(id, *outcome, &bounds, &output, charges).await,
-            Answer::Spare(taken) => Ok(Some(self.spare(id, taken, &bounds, &output))),
+        match self.ask(&charges, Duration::ZERO).await? {
+            Answer::Decided(decided) => self.decided(decided, &bounds, &output, charges).await,
+            Answer::Spare(id, taken) => Ok(Some(self.spare(id, taken, &bounds, &output))),
         }
     }
 
     async fn decided(
         &mut self,
-        id: ReservationId,
-        outcome: Outcome,
+        decided: Decided,
         bounds: &Bounds<'_>,
         output: &OutputBounds,
         charges: Vec<Charge>,
     ) -> Result<Option<Held>, Refusal> {
-        match outcome {
+        let Decided { id, outcome, leased } = decided;
+        match *outcome {
             Outcome::Granted(grant) if grant.balances.iter().any(|balance| self.is_otherwise(balance)) => {
-                let held = self.held(id, grant, bounds, output);
+                let held = Held { leased, ..self.held(id, grant, bounds, output) };
                 settle::end(&self.call.core, held, Ending::Release).await;
                 self.counted_otherwise().await.map(|()| None)
             }
             Outcome::Denied(denial) if self.is_otherwise(&denial.account) => {
                 self.counted_otherwise().await.map(|()| None)
             }
-            Outcome::Granted(grant) => self.granted(id, grant, bounds, output).await,
+            Outcome::Granted(grant) => {
+                let balances = grant.balances.clone();
+                let held = Held { leased, ..self.held(id, grant, bounds, output) };
+                self.granted(held, balances).await
+            }
             Outcome::Denied(denial) => {
                 if self.changes(&denial).await? {
                     return Ok(None);
@@ -174,16 +180,19 @@ impl<'c> Reserving<'c> {
                 let may_wait = self.passing.may_wait() || !self.is_own(&denial.account.budget);
                 let wait = self.wait_for(&denial).filter(|_| may_wait);
                 let Some(wait) = wait else { return self.short(denial, bounds, output).map(|()| None) };
-                let (id, began) = (self.call.core.keeper.new_id(), Instant::now());
-                let answer = self.ask(id, charges.clone(), wait).await?;
+                let began = Instant::now();
+                let answer = self.ask(&charges, wait).await?;
                 self.waited += began.elapsed();
                 match answer {
-                    Answer::Decided(outcome) => match *outcome {
+                    Answer::Decided(decided) => match *decided.outcome {
                         Outcome::Denied(denial) => self.short(denial, bounds, output).map(|()| None),
                         // No denial again: this goes no deeper.
-                        other => Box::pin(self.decided(id, other, bounds, output, charges)).await,
+                        other => {
+                            let decided = Decided { outcome: Box::new(other), ..decided };
+                            Box::pin(self.decided(decided, bounds, output, charges)).await
+                        }
                     },
-                    Answer::Spare(taken) => Ok(Some(self.spare(id, taken, bounds, output))),
+                    Answer::Spare(id, taken) => Ok(Some(self.spare(id, taken, bounds, output))),
                 }
             }
             Outcome::Refused(refusal) => {
@@ -197,19 +206,11 @@ impl<'c> Reserving<'c> {
         }
     }
 
-    async fn granted(
-        &mut self,
-        id: ReservationId,
-        grant: Grant,
-        bounds: &Bounds<'_>,
-        output: &OutputBounds,
-    ) -> Result<Option<Held>, Refusal> {
+    async fn granted(&mut self, held: Held, balances: Vec<Balance>) -> Result<Option<Held>, Refusal> {
         let core = &self.call.core;
-        core.tier_hints.saw(&self.plan.who.identity.tenant, &self.plan, &grant.balances);
-        let balances = grant.balances.clone();
+        core.tier_hints.saw(&self.plan.who.identity.tenant, &self.plan, &balances);
         let left = |number: usize, _: &_| balances.get(number).map(tier::left_before);
         let verdict = self.tiers.judge(&self.plan, left);
-        let held = self.held(id, grant, bounds, output);
         if verdict == Verdict::Stay {
             return Ok(Some(held));
         }
@@ -325,6 +326,7 @@ impl<'c> Reserving<'c> {
             covered: self.covered.clone(),
             expires: Instant::now() + Duration::from_millis(self.call.core.config.timeouts.reservation_ms()),
             spare: None,
+            leased: None,
         }
     }
 
@@ -345,61 +347,6 @@ impl<'c> Reserving<'c> {
             () = core.cut.cancelled() => Err(Refusal::Stopping),
         }
     }
-
-    async fn ask(
-        &mut self,
-        id: ReservationId,
-        charges: Vec<Charge>,
-        wait: Duration,
-    ) -> Result<Answer, Refusal> {
-        let call = self.call;
-        let core = &call.core;
-        if core.spare.is_lost()
-            && let Some(taken) = core.spare.take(&self.plan, &charges, core.keeper.now())
-        {
-            core.metrics.fail_open.inc();
-            return Ok(Answer::Spare(taken));
-        }
-        let tenant = self.plan.who.identity.tenant.clone();
-        let command = Command::Reserve {
-            tenant: tenant.clone(),
-            id,
-            charges: charges.clone(),
-            ttl_ms: core.config.timeouts.reservation_ms(),
-            wait: !wait.is_zero(),
-        };
-        let within = Duration::from_millis(core.config.timeouts.reserve_ms) + wait;
-        let started = Instant::now();
-        let deciding = core.keeper.execute_waiting(command, wait, within);
-        let decided = match wait.is_zero() {
-            true => Ok(deciding.await),
-            false => self.while_wanted(deciding).await,
-        };
-        // It is in the queue, or was granted a moment ago: others wait for that.
-        let decided = decided.inspect_err(|_| settle::abandon(core, tenant.clone(), id))?;
-        core.metrics.reserve_seconds.observe(started.elapsed().as_secs_f64());
-        let error = match decided {
-            Ok(outcome) => return Ok(Answer::Decided(Box::new(outcome))),
-            Err(error) => error,
-        };
-        tracing::warn!(%error, "no decision on a reservation");
-        let retry_after_ms = match error {
-            KeeperError::Unavailable { retry_after_ms, .. } => retry_after_ms,
-            KeeperError::Unknown { .. } => {
-                // It may have been made all the same: nothing may stay held for a request that is not served.
-                settle::abandon(core, tenant, id);
-                1000
-            }
-        };
-        core.spare.lost();
-        match core.spare.take(&self.plan, &charges, core.keeper.now()) {
-            Some(taken) => {
-                core.metrics.fail_open.inc();
-                Ok(Answer::Spare(taken))
-            }
-            None => Err(Refusal::ClusterUnavailable { retry_after_ms }),
-        }
-    }
 }
 
 /// Which of the candidates to ask for: not those that rest while others do not.
@@ -416,12 +363,6 @@ fn whole_of_own(plan: &Plan, charges: &mut [Charge]) {
             charge.at_least = charge.amount;
         }
     }
-}
-
-enum Answer {
-    Decided(Box<Outcome>),
-    /// The cluster is away, and the budgets let this gateway go on for a while.
-    Spare(Taken),
 }
 
 /// Waits a moment for a policy other than `seen`.

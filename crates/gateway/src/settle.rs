@@ -26,8 +26,28 @@ pub(crate) enum Ending {
 }
 
 /// Starts ending the reservation and waits a bounded time for it. `None`: released, or still on its way.
-pub(crate) async fn end(core: &Arc<Core>, held: Held, ending: Ending) -> Option<Settlement> {
+pub(crate) async fn end(core: &Arc<Core>, mut held: Held, mut ending: Ending) -> Option<Settlement> {
     note_overdraft(core, &held, &ending);
+    let Some(leased) = held.leased.take() else { return end_reserved(core, held, ending).await };
+    let is_all = leased.is_all();
+    let settled = match &mut ending {
+        Ending::Settle { amounts, estimated, .. } => {
+            let rest = leased.rest(amounts);
+            let settled = leased.settle(&core.leases, amounts, *estimated);
+            *amounts = rest;
+            Some(settled)
+        }
+        Ending::Release => {
+            leased.give_back(&core.leases);
+            None
+        }
+    };
+    let rest = if is_all { None } else { end_reserved(core, held, ending).await };
+    settled.and_then(|settled| settled.with(rest))
+}
+
+/// The part of it that is in the cluster, or in this gateway's own allowance.
+async fn end_reserved(core: &Arc<Core>, held: Held, ending: Ending) -> Option<Settlement> {
     if let Some(taken) = &held.spare {
         match &ending {
             Ending::Settle { amounts, estimated, .. } => core.spare.settle(taken, amounts, *estimated),

@@ -19,7 +19,7 @@ pub(crate) struct Place<'a> {
 impl Place<'_> {
     pub fn is_short(&self) -> bool {
         match self.rule.enforcement {
-            Enforcement::Reserve => self.standing.available() < self.charge.at_least,
+            Enforcement::Reserve | Enforcement::Lease => self.standing.available() < self.charge.at_least,
             Enforcement::Count => self.standing.spent >= self.standing.limit,
             Enforcement::Shadow => false,
         }
@@ -29,7 +29,7 @@ impl Place<'_> {
     fn fits(&self, spent: Amount, limit: Amount) -> bool {
         match self.rule.enforcement {
             Enforcement::Count => spent < limit,
-            Enforcement::Reserve | Enforcement::Shadow => {
+            Enforcement::Reserve | Enforcement::Shadow | Enforcement::Lease => {
                 spent.checked_add(self.charge.at_least).is_some_and(|sum| sum <= limit)
             }
         }

@@ -143,7 +143,7 @@ impl Period {
         if enforcement != Enforcement::Count {
             self.reserved = self.reserved.checked_add(amount).unwrap_or(Amount::MAX);
         }
-        self.unbound |= enforcement != Enforcement::Reserve;
+        self.unbound |= !enforcement.binds();
         self.ceiling = self.ceiling.max(self.limit);
         self.references += 1;
     }

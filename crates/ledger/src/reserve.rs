@@ -99,7 +99,7 @@ impl Ledger {
             if place.is_short() {
                 return Ok(Decision::Deny(place.denial(now, self.tenant_state(request.tenant))));
             }
-            if place.rule.enforcement == Enforcement::Reserve {
+            if place.rule.enforcement.binds() {
                 share = share.min(Share::of(place.charge, place.standing.available()));
             }
         }

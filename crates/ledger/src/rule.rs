@@ -35,15 +35,27 @@ pub enum Enforcement {
     Count,
     /// Held and charged like `Reserve`, never denied: what would have been denied is counted.
     Shadow,
+    /// To the ledger the same as `Reserve`. A gateway may hold a slice of an account and spend from it by itself: a slice
+    /// is a reservation like any other. Releases before it cannot read a policy that says so.
+    Lease,
 }
 
 impl Enforcement {
-    /// `Reserve`, `Count`, `Shadow`, as policy files say it.
+    /// The worst case of a request is held before it starts, and the limit denies it.
+    pub fn binds(self) -> bool {
+        match self {
+            Self::Reserve | Self::Lease => true,
+            Self::Count | Self::Shadow => false,
+        }
+    }
+
+    /// `Reserve`, `Count`, `Shadow`, `Lease`, as policy files say it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Reserve => "Reserve",
             Self::Count => "Count",
             Self::Shadow => "Shadow",
+            Self::Lease => "Lease",
         }
     }
 }

@@ -1,7 +1,9 @@
 //! What the admin service reads from the ledger that this node has applied. Every list is bounded and goes on after a
 //! cursor.
 
-use quorate_ledger::{AccountView, ClosedWindowView, ReservationView, TenantView, TimestampMs};
+use quorate_ledger::{
+    AccountView, Amount, ClosedWindowView, Enforcement, ReservationView, TenantView, TimestampMs,
+};
 use quorate_replica::{ReadPoint, Replica};
 use quorate_rpc::{admin, budget};
 use tonic::Status;
@@ -152,7 +154,10 @@ fn tenant(view: TenantView) -> admin::Tenant {
 }
 
 fn account(view: AccountView) -> admin::Account {
+    // Slices are reservations like any other.
+    let leased = if view.enforcement == Some(Enforcement::Lease) { view.reserved } else { Amount::ZERO };
     admin::Account {
+        leased_micros: leased.micros(),
         tenant: view.tenant,
         budget: view.budget,
         subject: view.subject,

@@ -380,7 +380,9 @@ impl Case<'_> {
         let held = match rule.enforcement {
             // Counted when the answer is there.
             Enforcement::Count => Amount::ZERO,
-            Enforcement::Reserve | Enforcement::Shadow => asked.map_or(Amount::ZERO, |(amount, _)| amount),
+            Enforcement::Reserve | Enforcement::Shadow | Enforcement::Lease => {
+                asked.map_or(Amount::ZERO, |(amount, _)| amount)
+            }
         };
         admin::ExplainedBudget {
             name: rule.name.clone(),
@@ -436,9 +438,7 @@ impl Case<'_> {
         match ledger.would_deny(self.time, &reserve) {
             Some(denial) if denial.held_by_reservations => "denied (others hold what is left)",
             Some(_) => "denied",
-            None if rule.enforcement == Enforcement::Reserve && available < amount => {
-                "granted, with less output"
-            }
+            None if rule.enforcement.binds() && available < amount => "granted, with less output",
             None => "granted",
         }
     }

@@ -16,6 +16,7 @@ pub(crate) fn enforcement(enforcement: Enforcement) -> &'static str {
         Enforcement::Reserve => "Reserve",
         Enforcement::Count => "Count",
         Enforcement::Shadow => "Shadow",
+        Enforcement::Lease => "Lease",
     }
 }
 

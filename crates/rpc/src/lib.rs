@@ -35,6 +35,7 @@ mod convert_key;
 mod convert_provider;
 mod convert_refusal;
 mod error;
+pub mod lease;
 mod loopback;
 mod routing;
 mod session;

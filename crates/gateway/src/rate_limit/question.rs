@@ -65,6 +65,8 @@ pub(super) struct Settle {
 #[derive(Debug, Default)]
 pub(super) struct Question {
     pub tenant: String,
+    /// Of the policy that says all this.
+    pub version: u64,
     /// One for each descriptor, with the hits that it has.
     pub meanings: Vec<(Meaning, u64)>,
     pub lines: Vec<Line>,
@@ -96,7 +98,7 @@ impl Question {
                 "hits cannot be taken back: reserve them (docs/envoy.md) and settle what was used".to_owned(),
             ));
         }
-        let mut question = Self { tenant: config.tenant.clone(), ..Self::default() };
+        let mut question = Self { tenant: config.tenant.clone(), version: policy.version, ..Self::default() };
         if request.domain == config.attributes_domain {
             attributes::read(&mut question, request, policy)?;
         } else {

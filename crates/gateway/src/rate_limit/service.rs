@@ -94,6 +94,7 @@ impl Service {
         let asking = Asking {
             core,
             tenant: &question.tenant,
+            version: question.version,
             within: Duration::from_millis(self.config.decision_ms),
             reservation_ms: self.config.reservation_ms,
         };

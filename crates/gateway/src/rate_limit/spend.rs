@@ -2,15 +2,18 @@
 //!
 //! A check that charges at once is a Reserve with its Settle right behind it, under one id and in one commit. Where hits
 //! count whether there is room or not, the Reserve takes what there is (`at_least` zero) and the Settle charges the rest as
-//! overdraft; what the Reserve saw says who was within the limit, so of parallel calls no two take the same room.
+//! overdraft; what the Reserve saw says who was within the limit, so of parallel calls no two take the same room. Leased
+//! accounts are spent from slices that are here already, where these suffice.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_ledger::{
-    Amount, Balance, CHARGES_MAX, Charge, Command, Enforcement, Outcome, Refusal, ReservationId, TimestampMs,
+    Amount, Balance, CHARGES_MAX, Charge, Command, Denial, Enforcement, Outcome, Refusal, ReservationId,
+    TimestampMs,
 };
 use quorate_policy::runtime::Spending;
+use quorate_rpc::lease::Want;
 
 use super::question::{Line, Mistake};
 use super::reservation::{Reservation, mark};
@@ -22,6 +25,10 @@ use crate::settle;
 const CHARGE_TTL_MS: u64 = 10_000;
 /// How often it is asked anew without an account that cannot be made.
 const WITHOUT_MAX: usize = 8;
+const LEAST: Amount = match Amount::from_micros(1) {
+    Ok(amount) => amount,
+    Err(_) => Amount::ZERO,
+};
 
 /// Where one account stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +62,8 @@ pub(super) enum Unspent {
 pub(super) struct Asking<'a> {
     pub core: &'a Arc<Core>,
     pub tenant: &'a str,
+    /// Of the policy that the lines are from.
+    pub version: u64,
     pub within: Duration,
     pub reservation_ms: u64,
 }
@@ -140,8 +149,10 @@ pub(super) async fn spend(asking: Asking<'_>, lines: &[Line]) -> Result<Spent, U
     let (mut counted, mut whole, mut held) = (Vec::new(), Vec::new(), Vec::new());
     // A budget that denies by itself would take the others with it.
     let mut alone = Vec::new();
+    local(asking, lines, &mut standings);
     for (number, line) in lines.iter().enumerate() {
         match line.spending {
+            _ if standings[number].is_some() => {}
             Spending::Count if line.budget.rule.enforcement == Enforcement::Count => {
                 alone.push((number, line))
             }
@@ -173,6 +184,37 @@ pub(super) async fn spend(asking: Asking<'_>, lines: &[Line]) -> Result<Spent, U
     Ok(Spent { standings: standings.collect(), held: reservation })
 }
 
+/// What slices that this process holds of leased accounts can bear, all of it or nothing: no round trip, no wait. What is
+/// held for later is not among it, since any process may have to settle that.
+fn local(asking: Asking<'_>, lines: &[Line], standings: &mut [Option<Standing>]) {
+    let is_leased =
+        |line: &Line| line.budget.rule.enforcement == Enforcement::Lease && line.spending != Spending::Held;
+    let leased: Vec<(usize, &Line)> = lines.iter().enumerate().filter(|(_, line)| is_leased(line)).collect();
+    let twin = |(at, (_, line)): (usize, &(usize, &Line))| {
+        leased[..at]
+            .iter()
+            .any(|(_, other)| other.subject == line.subject && Arc::ptr_eq(&other.budget, &line.budget))
+    };
+    if leased.is_empty() || leased.iter().enumerate().any(twin) {
+        return;
+    }
+    // Who only looks asks whether there is anything.
+    let want = |(_, line): &(usize, &'_ Line)| if line.amount.is_zero() { LEAST } else { line.amount };
+    let wants: Vec<Want<'_>> = leased
+        .iter()
+        .map(|one| Want { rule: &one.1.budget.rule, subject: &one.1.subject, amount: want(one) })
+        .collect();
+    let Some(hold) = asking.core.leases.take(asking.version, asking.tenant, &wants) else { return };
+    let used: Vec<Amount> = leased.iter().map(|(_, line)| line.amount).collect();
+    let balances = hold.balances_after(&wants, &used);
+    asking.core.leases.settle(hold, &used, false);
+    for ((number, _), balance) in leased.into_iter().zip(balances) {
+        let left = balance.limit.saturating_sub(balance.spent).saturating_sub(balance.reserved);
+        standings[number] =
+            Some(Standing { over: false, limit: balance.limit, left, resets_at: balance.resets_at });
+    }
+}
+
 async fn charge(
     asking: Asking<'_>,
     counted: Vec<(usize, &Line)>,
@@ -199,6 +241,7 @@ async fn at_once(
     whole: bool,
     standings: &mut [Option<Standing>],
 ) -> Result<(), Unspent> {
+    let mut made_room = false;
     for _ in 0..WITHOUT_MAX {
         if lines.is_empty() {
             return Ok(());
@@ -212,6 +255,7 @@ async fn at_once(
         let (reserved, settled) = tokio::join!(reserving, settled);
         match reserved? {
             Outcome::Granted(grant) => {
+                asking.core.leases.saw(asking.tenant, &grant.balances);
                 group.standings(&grant.balances, standings);
                 // It came before what it settles.
                 if let Ok(Outcome::Refused(Refusal::UnknownReservation { .. })) = settled {
@@ -219,6 +263,7 @@ async fn at_once(
                 }
                 return Ok(());
             }
+            Outcome::Denied(denial) if !made_room && asking.makes_room(&denial).await => made_room = true,
             Outcome::Denied(denial) => {
                 group.denied(&denial.account, standings);
                 let left = |(number, line): &(usize, &Line)| {
@@ -259,6 +304,7 @@ async fn hold(
     mut lines: Vec<(usize, &Line)>,
     standings: &mut [Option<Standing>],
 ) -> Result<Option<Reservation>, Unspent> {
+    let mut made_room = false;
     for _ in 0..WITHOUT_MAX {
         if lines.is_empty() {
             return Ok(None);
@@ -276,6 +322,7 @@ async fn hold(
                 let marks = group.charges.iter().map(|charge| mark(&charge.budget)).collect();
                 return Ok(Some(Reservation { id, tenant: asking.tenant.to_owned(), marks }));
             }
+            Outcome::Denied(denial) if !made_room && asking.makes_room(&denial).await => made_room = true,
             Outcome::Denied(denial) => {
                 group.denied(&denial.account, standings);
                 let left = |(number, line): &(usize, &Line)| {
@@ -324,7 +371,14 @@ impl Asking<'_> {
         self.execute(Command::Reserve { tenant, id, charges, ttl_ms, wait: false }).await
     }
 
-    pub(super) async fn execute(self, command: Command) -> Result<Outcome, Unspent> {
+    /// What stands in the way of a leased account may be a slice of this process.
+    async fn makes_room(self, denial: &Denial) -> bool {
+        let (leases, account) = (&self.core.leases, &denial.account);
+        leases.saw(self.tenant, std::slice::from_ref(account));
+        denial.held_by_reservations && leases.make_room(self.tenant, &account.budget, &account.subject).await
+    }
+
+    async fn execute(self, command: Command) -> Result<Outcome, Unspent> {
         let decided = self.core.keeper.execute(command, self.within).await;
         decided.map_err(|error| match error {
             KeeperError::Unavailable { message, .. } | KeeperError::Unknown { message } => {

@@ -7,7 +7,9 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
-use quorate_ledger::{AccountView, Command, Ledger, Outcome, ProviderView, ReservationId, TimestampMs};
+use quorate_ledger::{
+    AccountView, Charge, Command, Ledger, Outcome, ProviderView, ReservationId, TimestampMs,
+};
 use quorate_policy::runtime::CompiledPolicy;
 use tokio::sync::watch;
 
@@ -22,6 +24,9 @@ pub(crate) struct LedgerKeeper {
     /// Reservations in the queue.
     waiting: AtomicUsize,
     releases: AtomicUsize,
+    reserves: AtomicUsize,
+    /// The charges of the last reservation that was asked for.
+    last_reserved: Mutex<Vec<Charge>>,
     reports: AtomicUsize,
     claims_refused: AtomicBool,
     /// Commands applied so far.
@@ -40,6 +45,8 @@ impl LedgerKeeper {
             goes_away: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
             releases: AtomicUsize::new(0),
+            reserves: AtomicUsize::new(0),
+            last_reserved: Mutex::default(),
             reports: AtomicUsize::new(0),
             claims_refused: AtomicBool::new(false),
             applied: watch::Sender::new(0),
@@ -61,6 +68,16 @@ impl LedgerKeeper {
     /// Commands to release something, whatever came of them.
     pub(crate) fn releases(&self) -> usize {
         self.releases.load(Ordering::SeqCst)
+    }
+
+    /// Commands to reserve something, whatever came of them.
+    pub(crate) fn reserves(&self) -> usize {
+        self.reserves.load(Ordering::SeqCst)
+    }
+
+    /// Budgets of the last reservation that was asked for.
+    pub(crate) fn last_reserved(&self) -> Vec<String> {
+        self.last_reserved.lock().iter().map(|charge| charge.budget.clone()).collect()
     }
 
     /// Reports of providers by the gateway.
@@ -167,6 +184,10 @@ impl BudgetKeeper for LedgerKeeper {
             }
             if matches!(command, Command::Release { .. }) {
                 self.releases.fetch_add(1, Ordering::SeqCst);
+            }
+            if let Command::Reserve { charges, .. } = &command {
+                self.reserves.fetch_add(1, Ordering::SeqCst);
+                self.last_reserved.lock().clone_from(charges);
             }
             if matches!(command, Command::ReportProvider(_)) {
                 self.reports.fetch_add(1, Ordering::SeqCst);

@@ -14,6 +14,7 @@ mod health;
 mod identity;
 mod keeper;
 mod kinds;
+mod leases;
 mod loss;
 mod manifests;
 mod policies;

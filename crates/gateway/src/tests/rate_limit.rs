@@ -355,6 +355,43 @@ async fn a_reservation_of_attributes() {
     assert_eq!((door.world.alice(), dollars.spent.micros()), ((30, 0), 10 * 100 + 20 * 400));
 }
 
+const LEASED: &str = "
+domain: leased
+descriptors:
+  - key: user
+    enforcement: Lease
+    rate_limit: {unit: day, requests_per_unit: 100000}
+  - key: few
+    enforcement: Lease
+    rate_limit: {unit: day, requests_per_unit: 10}
+";
+
+#[tokio::test]
+async fn leased_limits_are_spent_here_and_never_exceeded() {
+    let door = Door::new(LEASED).await;
+    let (mut asked, mut before) = (0, u64::MAX);
+    // Until a slice is here: calls go by without a command.
+    while *door.world.keeper.applied().borrow() != before {
+        assert!(asked < 50_000, "never from a slice");
+        before = *door.world.keeper.applied().borrow();
+        assert!(door.told("leased", &["user=a"]).await.starts_with("OK"));
+        asked += 1;
+    }
+    let passed = {
+        let mut passed = 0;
+        for _ in 0..50 {
+            passed += usize::from(door.told("leased", &["few=a"]).await.starts_with("OK"));
+        }
+        passed
+    };
+    assert_eq!(passed, 10);
+    let core = std::sync::Arc::clone(&door.world.core);
+    assert!(core.leases.stop(std::time::Duration::from_secs(10)).await);
+    door.world.resolved().await;
+    assert_eq!(door.spent("leased/user", "a"), asked);
+    assert_eq!(door.spent("leased/few", "a"), 10);
+}
+
 #[tokio::test]
 async fn a_cluster_that_is_away_is_an_error() {
     let door = Door::new(SHOP).await;

@@ -260,7 +260,7 @@ impl World {
     }
 
     pub(crate) fn metric(&self, name: &str) -> Option<f64> {
-        let text = self.core.metrics.encode();
+        let text = self.core.metrics_text();
         let line = text.lines().find(|line| line.starts_with(name))?;
         line.rsplit(' ').next()?.parse().ok()
     }

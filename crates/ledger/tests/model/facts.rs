@@ -348,7 +348,9 @@ impl Facts {
     pub fn is_short(&self, charge: &Charge, place: &Place) -> bool {
         let Place { account, span, enforcement, .. } = place;
         match enforcement {
-            Enforcement::Reserve => self.available(account, *span) < micros(charge.at_least),
+            Enforcement::Reserve | Enforcement::Lease => {
+                self.available(account, *span) < micros(charge.at_least)
+            }
             Enforcement::Count => self.total(account, *span).0.spent >= self.limit(account, *span),
             Enforcement::Shadow => false,
         }

@@ -228,7 +228,7 @@ impl Naive {
     /// The whole, or each charge's part of the tightest one's share.
     fn shares(&self, charges: &[Charge], places: &[Place]) -> Vec<i128> {
         let room = |charge: &Charge| micros(charge.amount) - micros(charge.at_least);
-        let binding = charges.iter().zip(places).filter(|(_, at)| at.enforcement == Enforcement::Reserve);
+        let binding = charges.iter().zip(places).filter(|(_, at)| at.enforcement.binds());
         let short = binding.filter_map(|(charge, place)| {
             let free = self.facts.available(&place.account, place.span) - micros(charge.at_least);
             (free < room(charge)).then_some((free, room(charge)))

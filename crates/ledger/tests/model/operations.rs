@@ -111,7 +111,7 @@ fn adjusted() -> impl Strategy<Value = u8> {
 pub fn operation() -> impl Strategy<Value = Operation> {
     let tenant = proptest::bool::weighted(0.2);
     prop_oneof![
-        2 => (50..300_u64, any::<bool>(), any::<bool>(), 0..3_u8, proptest::option::weighted(0.3, 0..6_u64)).prop_map(
+        2 => (50..300_u64, any::<bool>(), any::<bool>(), 0..4_u8, proptest::option::weighted(0.3, 0..6_u64)).prop_map(
             |(limit, day, temporary, enforcement, expected)| Operation::Policy { limit, day, temporary, enforcement, expected }
         ),
         30 => (tenant, slot(), charges(), ttl(), proptest::bool::weighted(0.2)).prop_map(
@@ -157,7 +157,7 @@ pub fn dense_operation() -> impl Strategy<Value = Operation> {
         (5..7_u8).zip(amounts).map(charge).collect::<Vec<_>>()
     });
     prop_oneof![
-        1 => (50..300_u64, 0..3_u8).prop_map(|(limit, enforcement)| {
+        1 => (50..300_u64, 0..4_u8).prop_map(|(limit, enforcement)| {
             Operation::Policy { limit, day: false, temporary: true, enforcement, expected: None }
         }),
         30 => (fresh, charges, 500..30_000_u64, any::<bool>()).prop_map(|(slot, charges, ttl_ms, wait)| {
@@ -218,8 +218,8 @@ pub fn policy(
 ) -> Command {
     let rule = |name: &str, limit, window| BudgetRule::new(name, Unit::Tokens, tokens(limit), window);
     let alerts = vec![50, 80, 100];
-    let enforcement =
-        [Enforcement::Reserve, Enforcement::Count, Enforcement::Shadow][usize::from(enforcement)];
+    let enforcement = [Enforcement::Reserve, Enforcement::Count, Enforcement::Shadow, Enforcement::Lease]
+        [usize::from(enforcement)];
     let carry_over = Some(tokens(limit));
     let sliding = Window::Sliding { ms: 20_500 };
     // The clock is changed an hour after the beginning, and a day later back.

@@ -132,6 +132,7 @@ pub fn rule(text: &str) -> BudgetRule {
         match option.split_once('=').unwrap_or((option, "")) {
             ("count", "") => rule.enforcement = Enforcement::Count,
             ("shadow", "") => rule.enforcement = Enforcement::Shadow,
+            ("lease", "") => rule.enforcement = Enforcement::Lease,
             ("carry", cap) => rule.carry_over = Some(tokens(cap)),
             ("alerts", shares) => {
                 rule.alerts = shares.split(',').map(|share| share.parse().unwrap()).collect();

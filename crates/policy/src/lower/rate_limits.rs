@@ -9,7 +9,7 @@ use crate::lower::Lowering;
 use crate::lower::naming::bounded;
 use crate::manifests::kinds::{DescriptorSpec, RateLimitConfig, RateLimitSpec};
 use crate::manifests::object::Object;
-use crate::runtime::{Budget, Cost, Descriptor, DescriptorLimit, RateLimitDomain};
+use crate::runtime::{Budget, Cost, Descriptor, DescriptorLimit, RateLimitDomain, Spending};
 
 /// What the service calls the budgets of all policies, unless its own configuration says otherwise.
 const ATTRIBUTES_DOMAIN: &str = "quorate";
@@ -84,7 +84,11 @@ fn lower_limit(
         let name = bounded(way);
         let most = Amount::from_units(requests_per_unit.into()).unwrap_or(Amount::MAX);
         let rule = BudgetRule {
-            enforcement: if spec.shadow { Enforcement::Shadow } else { Enforcement::Reserve },
+            enforcement: match spec.spending {
+                _ if spec.shadow => Enforcement::Shadow,
+                Spending::Lease => Enforcement::Lease,
+                Spending::Count | Spending::Whole | Spending::Held => Enforcement::Reserve,
+            },
             accounts_max: spec.accounts_max,
             ..BudgetRule::new(name.clone(), Unit::Cost, most, window)
         };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use quorate_ledger::{Amount, BudgetRule, Enforcement};
+use quorate_ledger::{Amount, BudgetRule};
 
 use super::subject::Way;
 use super::{Cost, CostContext, CostError, Price, Prices, RequestView, Selector, SubjectPart, Tier, Usage};
@@ -117,7 +117,7 @@ impl Budget {
 
     /// It can deny, and so holds a bound on what a request may do.
     pub fn binds(&self) -> bool {
-        self.rule.enforcement == Enforcement::Reserve
+        self.rule.enforcement.binds()
     }
 
     /// It needs to know how large the input can be.

@@ -27,6 +27,15 @@ metadata: {name: bench}
 spec:
   limit: {tokens: 900000000000}
   window: Year
+---
+apiVersion: quorate.dev/v1alpha1
+kind: Budget
+metadata: {name: bench-lease}
+spec:
+  tenant: bench-hot
+  limit: {tokens: 900000000000}
+  window: Year
+  enforcement: Lease
 ";
 /// The budget of that policy.
 pub const BUDGET: &str = "bench";

@@ -6,6 +6,7 @@
 mod budget;
 mod cluster;
 mod http;
+mod lease;
 mod load;
 mod process;
 mod redis;
@@ -28,9 +29,13 @@ pub use self::rls::RlsPlan;
 use self::budget::BudgetWork;
 use self::cluster::Cluster;
 use self::http::ChatWork;
+use self::lease::{LeaseWork, SharedLeaseWork};
 use self::load::Work;
 use self::redis::RedisWork;
 use self::rls::RlsWork;
+
+/// Clients that reserve beside those that lease: as many as reservations gain from.
+const LEASE_RESERVING: usize = 2_048;
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,19 +113,19 @@ impl Deployment {
         match target {
             Target::Session => {
                 let work = BudgetWork::sessions(&place, plan.sessions, plan.tenants)?;
-                self.row("budget service, session", work, plan.load).await
+                self.row("budget service, session", work, plan).await
             }
             Target::Unary => {
                 let work = BudgetWork::unary(&place, plan.sessions, plan.tenants).await?;
-                self.row("budget service, unary", work, plan.load).await
+                self.row("budget service, unary", work, plan).await
             }
             Target::Gateway => {
                 let work = ChatWork::new(&place.gateway, plan.stream, plan.tenants)?;
-                self.row(if plan.stream { "gateway, streams" } else { "gateway" }, work, plan.load).await
+                self.row(if plan.stream { "gateway, streams" } else { "gateway" }, work, plan).await
             }
             Target::Provider => {
                 let work = ChatWork::new(&place.provider, plan.stream, plan.tenants)?;
-                self.row(if plan.stream { "provider, streams" } else { "provider" }, work, plan.load).await
+                self.row(if plan.stream { "provider, streams" } else { "provider" }, work, plan).await
             }
         }
     }
@@ -129,21 +134,21 @@ impl Deployment {
     ///
     /// # Errors
     /// As for [`Deployment::measure`].
-    pub async fn measure_rls(&self, rls: RlsPlan, load: Load) -> Result<Row> {
-        self.row("rate limit service", RlsWork::new(rls)?, load).await
+    pub async fn measure_rls(&self, rls: RlsPlan, plan: &Plan) -> Result<Row> {
+        self.row("rate limit service", RlsWork::new(rls)?, plan).await
     }
 
     /// Counters in a Redis, several operations in a pipeline.
     ///
     /// # Errors
     /// As for [`Deployment::measure`].
-    pub async fn measure_redis(&self, redis: &RedisPlan, load: Load) -> Result<Row> {
-        let row = self.row("redis, INCRBY and EXPIRE", RedisWork::new(redis), load).await?;
+    pub async fn measure_redis(&self, redis: &RedisPlan, plan: &Plan) -> Result<Row> {
+        let row = self.row("redis, INCRBY and EXPIRE", RedisWork::new(redis), plan).await?;
         Ok(row.of_several(redis.pipeline))
     }
 
-    async fn row<W: Work>(&self, name: &str, work: W, load: Load) -> Result<Row> {
-        let measured = load::run(Arc::new(work), load, &self.watched()).await?;
+    async fn row<W: Work>(&self, name: &str, work: W, plan: &Plan) -> Result<Row> {
+        let measured = load::run(Arc::new(work), plan.load, &self.watched()).await?;
         let row = Row::new(name, measured);
         match &row.first_error {
             Some(error) if row.operations == 0 => bail!("{name}: no operation succeeded; the first: {error}"),
@@ -159,6 +164,39 @@ impl Deployment {
         };
         let idle_tenants = Some(tenants::weigh(cluster, tenants).await?);
         Ok(Report { idle_tenants, ..Report::default() })
+    }
+
+    /// Reservations of many tenants, reservations of one account, and the same account through leases.
+    ///
+    /// # Errors
+    /// As for the single measurements; or the ledger does not show what was settled.
+    pub async fn measure_leases(&self, plan: &Plan, progress: impl Fn(&str)) -> Result<Report> {
+        let Self::Own(cluster) = self else {
+            bail!("`bench lease` charges a budget of its own; it runs on a cluster of its own only");
+        };
+        let mut report = Report::default();
+        let reservations = |tenants| {
+            let load = Load { clients: LEASE_RESERVING, ..plan.load };
+            Plan { load, tenants, ..plan.clone() }
+        };
+        for (name, tenants) in
+            [("budget service, session", plan.tenants), ("budget service, session, one account", 1)]
+        {
+            progress(name);
+            let plan = reservations(tenants);
+            let work = BudgetWork::sessions(&cluster.place(), plan.sessions, plan.tenants)?;
+            report.rows.push(self.row(name, work, &plan).await?);
+        }
+        progress("leases, one account");
+        let work = LeaseWork::new(&cluster.place())?;
+        let row = self.row("leases, one account", SharedLeaseWork(Arc::clone(&work)), plan).await?;
+        report.rows.push(row);
+        let check = work.finish().await?;
+        if !check.is_exact() {
+            bail!("the ledger does not show what was settled: {check:?}");
+        }
+        report.leases = Some(check);
+        Ok(report)
     }
 
     /// Every comparison, one after the other.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use comfy_table::Table;
 use serde::Serialize;
 
+use crate::bench::lease::LeaseCheck;
 use crate::bench::load::{Cpu, Measured};
 use crate::output;
 
@@ -18,6 +19,8 @@ pub struct Report {
     /// What the gateway adds to a request at the median, alone on the machine; millionths of a second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gateway_adds_micros: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leases: Option<LeaseCheck>,
 }
 
 #[derive(Debug, Serialize)]
@@ -182,6 +185,24 @@ impl Report {
                 "the gateway adds {:.2} ms to a request at the median, alone on the machine",
                 adds as f64 / 1e3
             ));
+        }
+        if let Some(leases) = &self.leases {
+            let whole = |number: u64| output::units(number.saturating_mul(1_000_000));
+            notes.push(format!(
+                "leases: {} requests from {} slices, {} to the cluster; settled {} tokens, the ledger's account shows {}{}",
+                whole(leases.local),
+                whole(leases.slices),
+                whole(leases.direct),
+                whole(leases.settled_units),
+                whole(leases.spent_units),
+                if leases.is_exact() { ", exactly the sum" } else { ": not the sum" },
+            ));
+            let rate = |target: &str| {
+                self.rows.iter().find(|row| row.target.starts_with(target)).map(|row| row.per_second)
+            };
+            if let Some((leased, reserved)) = rate("leases").zip(rate("budget service")) {
+                notes.push(format!("leases: {:.1} times the operations of reservations", leased / reserved));
+            }
         }
         if let Some(idle) = &self.idle_tenants {
             let one = |(before, after): (&u64, &u64)| {

@@ -18,6 +18,7 @@ use crate::output::OutputOptions;
 /// Examples:
 ///   quorate bench
 ///   quorate bench session --clients 512 --duration 10
+///   quorate bench lease --duration 10
 ///   quorate bench gateway --rate 200 --gateway http://10.0.0.9:8080/v1
 ///   quorate bench tenants --tenants 10000
 ///   quorate bench rls --target 127.0.0.1:8081 --clients 256 --sessions 8
@@ -27,7 +28,7 @@ use crate::output::OutputOptions;
 pub struct Bench {
     /// What to measure; nothing: everything
     target: Option<What>,
-    /// Clients that work at the same time [default: 512 for session, 64 otherwise]
+    /// Clients that work at the same time [default: 512 for session, 8 for lease, 64 otherwise]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     clients: Option<u32>,
     /// Open loop: operations a second, due whatever the answers do; latency counts from when one was due
@@ -78,6 +79,8 @@ enum What {
     Gateway,
     /// The same chat requests straight to the provider
     Provider,
+    /// Reservations of one account taken from slices, beside reservations of the cluster
+    Lease,
     /// Memory of the nodes before and after many tenants were made
     Tenants,
     /// Calls of Envoy's rate limit service, whoever serves it
@@ -122,40 +125,46 @@ impl Bench {
     async fn measure(&self, deployment: &Deployment) -> Result<Report> {
         let duration = Duration::from_secs(self.duration.into());
         let idle_tenants = u64::from(self.tenants.unwrap_or(10_000));
-        let load = self.load()?;
-        let sessions = usize::try_from(self.sessions)?;
+        let plan = self.plan()?;
         let target = match self.target {
             None => {
                 let progress = |what: &str| eprintln!("{what}");
                 return deployment.measure_all(duration, idle_tenants, progress).await;
             }
             Some(What::Tenants) => return deployment.weigh_tenants(idle_tenants).await,
+            Some(What::Lease) => {
+                return deployment.measure_leases(&plan, |what| eprintln!("{what}")).await;
+            }
             Some(What::Rls) => {
-                let rls = self.peer.rls(self.tls.security()?, sessions)?;
-                return Ok(one(deployment.measure_rls(rls, load).await?));
+                let rls = self.peer.rls(self.tls.security()?, plan.sessions)?;
+                return Ok(one(deployment.measure_rls(rls, &plan).await?));
             }
             Some(What::Redis) => {
-                return Ok(one(deployment.measure_redis(&self.peer.redis()?, load).await?));
+                return Ok(one(deployment.measure_redis(&self.peer.redis()?, &plan).await?));
             }
             Some(What::Session) => Target::Session,
             Some(What::Unary) => Target::Unary,
             Some(What::Gateway) => Target::Gateway,
             Some(What::Provider) => Target::Provider,
         };
-        let tenants = usize::try_from(self.tenants.unwrap_or(64))?;
-        let plan = Plan { load, sessions, tenants, stream: self.stream };
         Ok(one(deployment.measure(target, &plan).await?))
     }
 
-    fn load(&self) -> Result<Load> {
-        let clients = self.clients.unwrap_or(if self.target == Some(What::Session) { 512 } else { 64 });
-        Ok(Load {
+    fn plan(&self) -> Result<Plan> {
+        let clients = self.clients.unwrap_or(match self.target {
+            Some(What::Lease) => 8,
+            Some(What::Session) => 512,
+            _ => 64,
+        });
+        let load = Load {
             clients: usize::try_from(clients)?,
             rate: self.rate,
             duration: Duration::from_secs(self.duration.into()),
             warm_up: Duration::from_secs(1),
             operations_max: self.requests,
-        })
+        };
+        let tenants = usize::try_from(self.tenants.unwrap_or(64))?;
+        Ok(Plan { load, sessions: usize::try_from(self.sessions)?, tenants, stream: self.stream })
     }
 
     /// The deployment that the options name, if they name one.
@@ -165,7 +174,7 @@ impl Bench {
             Some(What::Gateway) => self.gateway.is_some(),
             Some(What::Provider) => self.provider.is_some(),
             Some(What::Rls | What::Redis) => true,
-            Some(What::Tenants) | None => false,
+            Some(What::Tenants | What::Lease) | None => false,
         };
         let any = !self.nodes.is_empty() || self.gateway.is_some() || self.provider.is_some();
         if any && !named {

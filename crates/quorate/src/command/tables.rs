@@ -1,6 +1,7 @@
 //! The tables of `quorate get` and `describe`: what the admin service answers, for people.
 
 use comfy_table::Table;
+use quorate_ledger::Enforcement;
 use quorate_rpc::admin;
 use quorate_rpc::budget::{ProviderCause, ProviderHealth, ProviderState};
 
@@ -83,11 +84,16 @@ pub fn budgets(budgets: &[admin::BudgetRule], wide: bool) -> Table {
 }
 
 pub fn accounts(accounts: &[admin::Account]) -> Table {
-    let mut table =
-        table(&["TENANT", "BUDGET", "SUBJECT", "LIMIT", "SPENT", "RESERVED", "AVAILABLE", "RESETS"]);
+    // Where nothing is leased, nobody needs to know of it.
+    let leases = accounts.iter().any(|account| account.enforcement == Enforcement::Lease.name());
+    let mut head = vec!["TENANT", "BUDGET", "SUBJECT", "LIMIT", "SPENT", "RESERVED", "AVAILABLE", "RESETS"];
+    if leases {
+        head.insert(6, "LEASED");
+    }
+    let mut table = table(&head);
     for account in accounts {
         let shown = |micros| amount(micros, account.unit());
-        table.add_row([
+        let mut row = vec![
             account.tenant.clone(),
             account.budget.clone(),
             or_dash(&account.subject),
@@ -96,7 +102,11 @@ pub fn accounts(accounts: &[admin::Account]) -> Table {
             shown(account.reserved_micros),
             shown(account.available_micros),
             time(account.window_end_ms),
-        ]);
+        ];
+        if leases {
+            row.insert(6, shown(account.leased_micros));
+        }
+        table.add_row(row);
     }
     table
 }
@@ -254,6 +264,19 @@ mod tests {
         assert_eq!((shown(None, false), shown(None, true)), ("-".to_owned(), "off".to_owned()));
         assert!(!nodes(&[], false).to_string().contains("CLOCK"));
         assert!(nodes(&[], true).to_string().contains("CLOCK"));
+    }
+
+    #[test]
+    fn what_is_leased_is_shown_where_something_can_be() {
+        let plain = admin::Account { enforcement: "Reserve".to_owned(), ..Default::default() };
+        assert!(!accounts(std::slice::from_ref(&plain)).to_string().contains("LEASED"));
+        let (enforcement, leased_micros) = ("Lease".to_owned(), 12_000_000);
+        let leased =
+            admin::Account { enforcement, leased_micros, reserved_micros: 12_000_000, ..Default::default() };
+        let shown = accounts(&[plain, leased]).to_string();
+        let lines: Vec<Vec<&str>> = shown.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(lines[0][5..8], ["RESERVED", "LEASED", "AVAILABLE"], "{shown}");
+        assert!(lines[1].contains(&"0") && lines[2].windows(2).any(|pair| pair == ["12", "12"]), "{shown}");
     }
 
     #[test]

@@ -87,6 +87,7 @@ impl BudgetSpec {
                 ("Reserve", Enforcement::Reserve),
                 ("Count", Enforcement::Count),
                 ("Shadow", Enforcement::Shadow),
+                ("Lease", Enforcement::Lease),
             ])
         });
         let on_cluster_loss = fields

@@ -1,0 +1,308 @@
+//! One book by itself: when it asks, gives, retires and returns.
+
+use quorate_ledger::{
+    Amount, Balance, BudgetRule, Enforcement, Grant, ReservationId, TimestampMs, Unit, Window,
+};
+
+use super::book::Book;
+use super::types::{Action, Ask, LeaseSettings, Line, Now, Return, Want};
+
+const HOUR: u64 = 3_600_000;
+const TENANT: &str = "acme";
+
+fn tokens(units: u64) -> Amount {
+    Amount::from_units(units).unwrap()
+}
+
+fn rule(name: &str) -> BudgetRule {
+    BudgetRule {
+        enforcement: Enforcement::Lease,
+        ..BudgetRule::new(name, Unit::Tokens, tokens(100_000), Window::Hour)
+    }
+}
+
+/// Ten seconds into an hour, and `ms` later.
+fn at(ms: u64) -> Now {
+    Now { local_ms: ms, ledger: TimestampMs(500_000 * HOUR + 10_000 + ms) }
+}
+
+fn id(number: u64) -> ReservationId {
+    ReservationId::from_u128((7 << 76) | (0b10 << 62) | u128::from(number)).unwrap()
+}
+
+struct Desk {
+    book: Book,
+    rule: BudgetRule,
+    ids: u64,
+}
+
+impl Desk {
+    fn new() -> Self {
+        Self { book: Book::new(LeaseSettings::new(30_000)), rule: rule("hot"), ids: 0 }
+    }
+
+    fn take(&mut self, units: u64, now: Now) -> Option<Vec<Line>> {
+        self.take_under(1, units, now)
+    }
+
+    fn take_under(&mut self, version: u64, units: u64, now: Now) -> Option<Vec<Line>> {
+        let want = Want { rule: &self.rule, subject: "", amount: tokens(units) };
+        self.book.take(version, TENANT, &[want], now)
+    }
+
+    fn balance(&self, spent: u64, reserved: u64, amount: u64) -> Balance {
+        Balance {
+            budget: self.rule.name.clone(),
+            subject: String::new(),
+            unit: Unit::Tokens,
+            limit: self.rule.limit,
+            spent: tokens(spent),
+            reserved: tokens(reserved),
+            resets_at: Some(TimestampMs(500_001 * HOUR)),
+            amount: tokens(amount),
+        }
+    }
+
+    /// Ten requests of 100 within 100 ms, which all go the exact way; then one more, which asks for a slice.
+    fn asked(&mut self, now: Now) -> Ask {
+        let seen = self.balance(0, 0, 0);
+        for _ in 0..10 {
+            assert_eq!(self.take(100, now), None);
+        }
+        self.book.saw(TENANT, &[seen]);
+        assert_eq!(self.book.actions(), [], "nothing is known of the pace yet");
+        let later = Now { local_ms: now.local_ms + 100, ledger: now.ledger.saturating_add(100) };
+        assert_eq!(self.take(100, later), None);
+        let mut actions = self.book.actions();
+        assert_eq!(actions.len(), 1, "{actions:?}");
+        let Some(Action::Ask(ask)) = actions.pop() else { panic!("no slice was asked for") };
+        ask
+    }
+
+    fn grant(&mut self, ask: &Ask, granted: u64, now: Now) -> ReservationId {
+        self.ids += 1;
+        let deadline = now.ledger.saturating_add(ask.ttl_ms);
+        let grant = Grant { deadline, balances: vec![self.balance(0, granted, granted)] };
+        self.book.granted(ask.ticket, id(self.ids), &grant, now);
+        id(self.ids)
+    }
+
+    /// A book with a slice of 1,000 since 100 ms.
+    fn leased() -> (Self, ReservationId) {
+        let mut desk = Self::new();
+        let ask = desk.asked(at(0));
+        let id = desk.grant(&ask, 1_000, at(100));
+        assert_eq!(desk.book.actions(), []);
+        (desk, id)
+    }
+
+    /// What goes back. Slices that are asked for besides are not granted.
+    fn returns(&mut self) -> Vec<Return> {
+        let mut returns = Vec::new();
+        for action in self.book.actions() {
+            match action {
+                Action::Return(back) => returns.push(back),
+                Action::Ask(ask) => self.book.failed(ask.ticket, at(0)),
+            }
+        }
+        returns
+    }
+}
+
+#[test]
+fn a_slice_is_asked_for_once_it_is_worth_it() {
+    let mut desk = Desk::new();
+    let ask = desk.asked(at(0));
+    assert_eq!((ask.tenant.as_str(), ask.budget.as_str(), ask.subject.as_str()), (TENANT, "hot", ""));
+    // About ten requests of 100 a second: a second's worth.
+    assert!((800..=1_000).contains(&ask.amount.units_floor()), "{:?}", ask.amount);
+    assert_eq!(ask.at_least, tokens(200));
+    assert_eq!(ask.ttl_ms, 35_000);
+    // One at a time.
+    assert_eq!(desk.take(100, at(150)), None);
+    assert_eq!(desk.book.actions(), []);
+}
+
+#[test]
+fn what_is_not_known_or_nearly_used_up_is_not_leased() {
+    for seen in [None, Some((99_300, 0)), Some((0, 99_300)), Some((100_000, 0))] {
+        let mut desk = Desk::new();
+        for number in 0..40 {
+            assert_eq!(desk.take(100, at(number * 25)), None);
+        }
+        if let Some((spent, reserved)) = seen {
+            let balance = desk.balance(spent, reserved, 0);
+            desk.book.saw(TENANT, &[balance]);
+        }
+        assert_eq!(desk.take(100, at(1_000)), None);
+        assert_eq!(desk.book.actions(), [], "{seen:?}");
+    }
+}
+
+#[test]
+fn a_slice_gives_as_long_as_it_has_room_and_what_was_not_used_is_given_again() {
+    let (mut desk, slice) = Desk::leased();
+    let mut holds: Vec<Vec<Line>> = (0..10).map(|_| desk.take(100, at(200)).unwrap()).collect();
+    assert_eq!(desk.take(100, at(200)), None, "all of it is held");
+    let hold = holds.pop().unwrap();
+    desk.book.end(&hold, &[tokens(30)], false);
+    assert_eq!(desk.take(100, at(200)), None, "70 are free");
+    let hold = holds.pop().unwrap();
+    desk.book.end(&hold, &[], false);
+    let again = desk.take(100, at(200)).unwrap();
+    assert!(desk.take(71, at(200)).is_none());
+    holds.push(again);
+    // One uses more than it held: it is charged, and what is free is less by it.
+    let hold = holds.pop().unwrap();
+    desk.book.end(&hold, &[tokens(150)], true);
+    for hold in &holds {
+        desk.book.end(hold, &[tokens(1)], false);
+    }
+    desk.book.actions();
+    desk.book.tick(at(1_300));
+    let returns = desk.returns();
+    let expected = (slice, tokens(1_000), tokens(30 + 150 + 8), true);
+    let seen: Vec<_> =
+        returns.iter().map(|back| (back.id, back.amount, back.spent, back.estimated)).collect();
+    assert_eq!(seen, [expected], "idle for a second");
+}
+
+#[test]
+fn standing_is_what_the_cluster_said_with_what_happened_here() {
+    let (mut desk, _) = Desk::leased();
+    let standing = |desk: &mut Desk| {
+        let line = desk.take(100, at(200)).unwrap()[0];
+        (line.standing.spent.units_floor(), line.standing.reserved.units_floor(), line)
+    };
+    let (spent, reserved, first) = standing(&mut desk);
+    assert_eq!((spent, reserved), (0, 100), "what is free of a slice is not reserved by anybody");
+    desk.book.end(&[first], &[tokens(40)], false);
+    let (spent, reserved, _) = standing(&mut desk);
+    assert_eq!((spent, reserved), (40, 100));
+}
+
+#[test]
+fn slices_end_by_age_window_policy_room_and_stop() {
+    let hour_end = 3_590_000;
+    let late = Now { local_ms: 300, ledger: TimestampMs(500_001 * HOUR) };
+    type End = fn(&mut Desk);
+    let ends: [(&str, u64, End); 5] = [
+        ("age", 5_000, |desk| assert!(desk.take(100, at(5_100)).is_none())),
+        ("window", 0, |_| ()),
+        ("policy", 300, |desk| assert!(desk.take_under(2, 100, at(300)).is_none())),
+        ("room", 300, |desk| {
+            // Something is held of it: nobody needs to wait for that.
+            assert_eq!(desk.book.make_room(TENANT, "hot", "", at(300)), None);
+        }),
+        ("stop", 300, |desk| desk.book.stop(at(300))),
+    ];
+    assert!(at(hour_end).ledger == late.ledger);
+    for (why, ms, end) in ends {
+        let (mut desk, slice) = Desk::leased();
+        let mut hold = desk.take(100, at(200)).unwrap();
+        if why == "age" {
+            // Not idle.
+            for step in 1..=9 {
+                desk.book.end(&hold, &[], false);
+                hold = desk.take(100, at(200 + step * 500)).unwrap();
+            }
+        }
+        assert_eq!(desk.returns(), []);
+        end(&mut desk);
+        let now = if why == "window" { late } else { at(ms + 100) };
+        assert!(desk.take_under(2, 100, now).is_none(), "{why}");
+        desk.book.tick(now);
+        assert_eq!(desk.returns(), [], "{why}: something is held of it");
+        desk.book.end(&hold, &[tokens(60)], false);
+        let returns = desk.returns();
+        assert_eq!(
+            returns.iter().map(|back| (back.id, back.spent)).collect::<Vec<_>>(),
+            [(slice, tokens(60))],
+            "{why}"
+        );
+        assert!(!desk.book.is_settled());
+        let balance = desk.balance(60, 0, 60);
+        desk.book.returned(returns[0].account, Some(&balance));
+        assert!(desk.book.is_settled(), "{why}");
+    }
+}
+
+#[test]
+fn a_slice_that_was_made_in_another_window_or_for_another_unit_goes_back() {
+    let mut desk = Desk::new();
+    let ask = desk.asked(at(0));
+    // This clock is ahead of the ledger's.
+    let other_hour = Now { local_ms: 100, ledger: TimestampMs(500_000 * HOUR - 5) };
+    let slice = desk.grant(&ask, 1_000, other_hour);
+    assert_eq!(
+        desk.returns().iter().map(|back| (back.id, back.spent)).collect::<Vec<_>>(),
+        [(slice, Amount::ZERO)]
+    );
+
+    let mut desk = Desk::new();
+    let ask = desk.asked(at(0));
+    let mut balance = desk.balance(0, 1_000, 1_000);
+    balance.unit = Unit::Dollars;
+    let deadline = at(100).ledger.saturating_add(ask.ttl_ms);
+    desk.book.granted(ask.ticket, id(9), &Grant { deadline, balances: vec![balance] }, at(100));
+    assert_eq!(desk.returns().len(), 1);
+    assert!(desk.take(100, at(150)).is_none());
+}
+
+#[test]
+fn all_or_nothing() {
+    let (mut desk, _) = Desk::leased();
+    let cold = rule("cold");
+    for _ in 0..20 {
+        let hot = Want { rule: &desk.rule, subject: "", amount: tokens(100) };
+        let cold = Want { rule: &cold, subject: "", amount: tokens(1) };
+        assert!(desk.book.take(1, TENANT, &[hot, cold], at(200)).is_none());
+    }
+    // Nothing is left held, by twenty requests of 100 at a slice of 1,000.
+    assert!(desk.take(1_000, at(200)).is_some());
+}
+
+#[test]
+fn what_was_not_granted_is_not_asked_for_again_at_once() {
+    let mut desk = Desk::new();
+    let ask = desk.asked(at(0));
+    desk.book.failed(ask.ticket, at(120));
+    assert!(desk.take(100, at(200)).is_none());
+    assert_eq!(desk.book.actions(), []);
+    for step in 0..4 {
+        assert!(desk.take(100, at(650 + step)).is_none());
+    }
+    assert_eq!(desk.book.actions().len(), 1);
+}
+
+#[test]
+fn accounts_are_bounded_and_forgotten() {
+    let settings = LeaseSettings { accounts_max: 2, ..LeaseSettings::new(30_000) };
+    let mut book = Book::new(settings);
+    let rule = rule("hot");
+    for subject in ["a", "b", "c"] {
+        let want = Want { rule: &rule, subject, amount: tokens(1) };
+        assert!(book.take(1, TENANT, &[want], at(0)).is_none());
+    }
+    let direct = |book: &mut Book| book.counts().get("hot").map_or(0, |counts| counts.direct);
+    assert_eq!(direct(&mut book), 2, "the third is not looked at");
+    book.tick(at(10_000));
+    let want = Want { rule: &rule, subject: "c", amount: tokens(1) };
+    assert!(book.take(1, TENANT, &[want], at(10_000)).is_none());
+    assert_eq!(direct(&mut book), 3, "there is room again");
+}
+
+#[test]
+fn a_hold_that_never_ends_is_given_up_after_the_ledger_can_be_corrected_no_more() {
+    let (mut desk, _) = Desk::leased();
+    let hold = desk.take(100, at(200)).unwrap();
+    assert_eq!(desk.book.tick(at(35_000 + 49_000)), 0);
+    assert!(!desk.book.is_settled());
+    assert_eq!(desk.book.tick(at(35_100 + 50_000)), 1);
+    assert!(desk.book.is_settled());
+    // It ends all the same, when another account has the number.
+    desk.book.tick(at(200_000));
+    assert!(desk.take(1, at(200_000)).is_none());
+    desk.book.end(&hold, &[tokens(5)], false);
+    assert_eq!(desk.book.actions(), []);
+}

@@ -1,0 +1,159 @@
+//! How fast an account is spent from here, and how large a slice of it is worth holding.
+
+use quorate_ledger::Amount;
+
+use super::types::LeaseSettings;
+
+/// Counted in steps of so long.
+const STEP_MS: u64 = 100;
+/// What is older weighs less than a third.
+const MEMORY_MS: f64 = 1_000.0;
+/// A slice lasts for so long, where there is enough.
+const HORIZON_MS: u64 = 1_000;
+/// A slice has room for so many requests, where there is enough.
+const REQUESTS: f64 = 8.0;
+/// With room for fewer it is not worth its two operations.
+const REQUESTS_MIN: f64 = 2.0;
+/// One slice takes at most this part of what is left: others want some of it.
+const SHARE: u64 = 4;
+/// Of a window that ends sooner nothing is leased.
+const WINDOW_LEFT_MIN_MS: u64 = 50;
+
+/// Requests and their worst cases a second, weighted exponentially.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Pace {
+    since_ms: u64,
+    requests: u64,
+    micros: u64,
+    requests_rate: f64,
+    micros_rate: f64,
+}
+
+impl Pace {
+    pub fn new(local_ms: u64) -> Self {
+        Self { since_ms: local_ms, ..Self::default() }
+    }
+
+    /// A request has asked for so much, wherever it got it.
+    pub fn count(&mut self, amount: Amount, local_ms: u64) {
+        self.advance(local_ms);
+        self.requests += 1;
+        self.micros = self.micros.saturating_add(amount.micros());
+    }
+
+    pub fn advance(&mut self, local_ms: u64) {
+        let passed = local_ms.saturating_sub(self.since_ms);
+        if passed < STEP_MS {
+            return;
+        }
+        let passed_ms = passed as f64;
+        let keep = (-passed_ms / MEMORY_MS).exp();
+        let mix = |rate: f64, counted: u64| rate * keep + counted as f64 * 1_000.0 / passed_ms * (1.0 - keep);
+        self.requests_rate = mix(self.requests_rate, self.requests);
+        self.micros_rate = mix(self.micros_rate, self.micros);
+        (self.since_ms, self.requests, self.micros) = (local_ms, 0, 0);
+    }
+
+    /// Of one request.
+    pub fn typical(&self) -> Amount {
+        amount(if self.requests_rate > 0.0 { (self.micros_rate / self.requests_rate).ceil() } else { 1.0 })
+    }
+
+    /// The slice to ask for, and the least that is worth having; `None`: the exact way is better. `window_left_ms`: what is
+    /// left of the window by the ledger's clock.
+    pub fn slice(
+        &self,
+        available: Amount,
+        window_left_ms: u64,
+        settings: &LeaseSettings,
+    ) -> Option<(Amount, Amount)> {
+        if self.requests_rate < settings.rate_min || window_left_ms < WINDOW_LEFT_MIN_MS {
+            return None;
+        }
+        let typical = self.typical().micros() as f64;
+        let horizon = window_left_ms.min(HORIZON_MS) as f64 / 1_000.0;
+        let wanted = amount((self.micros_rate * horizon).max(typical * REQUESTS));
+        let least = amount(typical * REQUESTS_MIN);
+        let size = wanted.micros().min(available.micros() / SHARE);
+        let size = Amount::from_micros(size).unwrap_or(Amount::MAX);
+        (size >= least).then_some((size, least))
+    }
+}
+
+/// Cut to what an amount can be, and never nothing.
+fn amount(micros: f64) -> Amount {
+    // A cast from a float saturates.
+    Amount::from_micros((micros as u64).max(1)).unwrap_or(Amount::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tokens(units: u64) -> Amount {
+        Amount::from_units(units).unwrap()
+    }
+
+    /// `rate` requests a second of 100 tokens, for three seconds.
+    fn paced(rate: u64) -> Pace {
+        let mut pace = Pace::new(0);
+        for number in 0..rate * 3 {
+            pace.count(tokens(100), number * 1_000 / rate);
+        }
+        pace.advance(3_000);
+        pace
+    }
+
+    #[test]
+    fn a_slice_follows_the_rate_and_shrinks_near_the_limit() {
+        let settings = LeaseSettings::new(30_000);
+        let rows = [
+            // rate, available, left of the window, slice in tokens: about a second's worth
+            (2, 1_000_000, 3_600_000, None),
+            (6, 1_000_000, 3_600_000, Some(800..=800)),
+            (100, 1_000_000, 3_600_000, Some(9_000..=10_000)),
+            (100, 1_000_000, 500, Some(4_500..=5_000)),
+            (100, 1_000_000, 49, None),
+            (100, 8_000, 3_600_000, Some(2_000..=2_000)),
+            (100, 800, 3_600_000, Some(200..=200)),
+            (100, 799, 3_600_000, None),
+            (100, 0, 3_600_000, None),
+        ];
+        for (rate, available, left, expected) in rows {
+            let slice = paced(rate).slice(tokens(available), left, &settings);
+            let tokens = slice.map(|(amount, _)| amount.units_floor());
+            let fits = match (&expected, tokens) {
+                (None, None) => true,
+                (Some(range), Some(tokens)) => range.contains(&tokens),
+                _ => false,
+            };
+            assert!(fits, "{rate}/s, {available} available, {left} ms: {tokens:?}, not {expected:?}");
+            assert!(slice.is_none_or(|(amount, least)| least <= amount && least.units_floor() == 200));
+        }
+    }
+
+    #[test]
+    fn a_burst_counts_at_once_and_is_forgotten() {
+        let mut pace = Pace::new(0);
+        for _ in 0..10 {
+            pace.count(tokens(1), 50);
+        }
+        assert_eq!(pace.requests_rate, 0.0);
+        pace.advance(100);
+        assert!((9.0..=10.0).contains(&pace.requests_rate), "{}", pace.requests_rate);
+        pace.advance(10_000);
+        assert!(pace.requests_rate < 0.1, "{}", pace.requests_rate);
+    }
+
+    #[test]
+    fn extreme_amounts_and_jumps_of_the_clock_are_harmless() {
+        let mut pace = Pace::new(5_000);
+        for _ in 0..100 {
+            pace.count(Amount::MAX, 0);
+        }
+        pace.advance(u64::MAX);
+        pace.advance(0);
+        let _ = pace.slice(Amount::MAX, u64::MAX, &LeaseSettings::new(u64::MAX));
+        assert!(pace.typical() <= Amount::MAX);
+    }
+}
