@@ -6,6 +6,12 @@ use prost::Message as _;
 
 const FILES: [&str; 3] =
     ["quorate/budget/v1/budget.proto", "quorate/admin/v1/admin.proto", "quorate/raft/v1/raft.proto"];
+/// Contracts of others. The nodes serve none of them, so reflection does not show them.
+const FOREIGN: [&str; 3] = [
+    "envoy/service/ratelimit/v3/rls.proto",
+    "ratelimit/config/ratelimit/v3/rls_conf.proto",
+    "ratelimit/service/ratelimit/v3/rls_conf_ds.proto",
+];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("../../proto");
@@ -18,5 +24,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .type_attribute(".quorate.admin", "#[derive(serde::Serialize)]")
         .type_attribute(".quorate.budget", "#[derive(serde::Serialize)]")
         .compile_fds(descriptors)?;
+    tonic_prost_build::configure().bytes(".").compile_fds(protox::compile(FOREIGN, [&root])?)?;
     Ok(())
 }

@@ -10,6 +10,7 @@ pub use crate::backend_config::{
     AwsConfig, BackendConfig, BackendLimits, BackendTimeouts, EntraConfig, Provider, Proxy, SecretsConfig,
 };
 use crate::error::GatewayError;
+use crate::rate_limit::RateLimitConfig;
 
 /// One gateway.
 #[derive(Debug, Clone, Deserialize)]
@@ -17,7 +18,8 @@ use crate::error::GatewayError;
 pub struct GatewayConfig {
     /// The name of this gateway in logs, in provider reports and towards the nodes.
     pub name: String,
-    /// `host:port` where applications connect.
+    /// `host:port` where applications connect. May be left out where `rate_limit` is the only door.
+    #[serde(default)]
     pub listen: String,
     /// `host:port` of `/metrics`, `/healthz` and `/readyz`.
     pub http_listen: String,
@@ -40,6 +42,8 @@ pub struct GatewayConfig {
     /// Where the keys of the policy's backends are.
     #[serde(default)]
     pub secrets: SecretsConfig,
+    /// Envoy's rate limit service; none: it is not served.
+    pub rate_limit: Option<RateLimitConfig>,
     #[serde(default)]
     pub limits: Limits,
     #[serde(default)]
@@ -165,6 +169,11 @@ impl GatewayConfig {
                 return wrong(&key, message);
             }
         }
+        if let Some(rate_limit) = &self.rate_limit {
+            rate_limit.check().map_err(GatewayError::Config)?;
+        } else if self.listen.is_empty() {
+            return wrong("listen", "give the address where applications connect, or a section `rate_limit`");
+        }
         self.check_numbers()
     }
 
@@ -172,6 +181,9 @@ impl GatewayConfig {
     pub(crate) fn listen_on(&self, key: &'static str, address: &str) -> Result<TcpListener, GatewayError> {
         let (section, over_tls) = match key {
             "http_listen" => ("http_tls", self.http_tls.is_some()),
+            "rate_limit.listen" => {
+                ("rate_limit.tls", self.rate_limit.as_ref().is_some_and(|section| section.tls.is_some()))
+            }
             _ => ("tls", self.tls.is_some()),
         };
         let address = address.to_owned();

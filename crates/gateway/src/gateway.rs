@@ -20,7 +20,7 @@ use crate::{
     metrics::Metrics,
     ops,
     policy::{self, Sources},
-    server,
+    rate_limit, server,
     tokenizer::Tokenizer,
 };
 
@@ -30,30 +30,42 @@ const SETTLE_ON_STOP: Duration = Duration::from_secs(5);
 /// The sockets of a gateway, bound before anything else so that a port in use is an early and clear error.
 #[derive(Debug)]
 pub struct GatewayListeners {
-    pub proxy: TcpListener,
+    /// `None`: applications have no door here.
+    pub proxy: Option<TcpListener>,
     pub http: TcpListener,
+    /// For Envoy's rate limit service.
+    pub rate_limit: Option<TcpListener>,
 }
 
 /// A gateway that serves. Dropping it does not stop it; [`Gateway::stop`] does.
 #[derive(Debug)]
 pub struct Gateway {
     core: Arc<Core>,
-    proxy_address: SocketAddr,
+    proxy_address: Option<SocketAddr>,
     http_address: SocketAddr,
-    proxy: JoinHandle<()>,
+    rate_limit_address: Option<SocketAddr>,
+    proxy: Option<JoinHandle<()>>,
+    rate_limit: Option<JoinHandle<()>>,
     http: JoinHandle<()>,
     background_stop: CancellationToken,
 }
 
 impl Gateway {
-    /// Binds both addresses.
+    /// Binds all addresses.
     ///
     /// # Errors
     /// [`GatewayError::Bind`] or [`GatewayError::Reach`], naming the key and the address.
     pub fn bind(config: &GatewayConfig) -> Result<GatewayListeners, GatewayError> {
         Ok(GatewayListeners {
-            proxy: config.listen_on("listen", &config.listen)?,
+            proxy: match config.listen.as_str() {
+                "" => None,
+                address => Some(config.listen_on("listen", address)?),
+            },
             http: config.listen_on("http_listen", &config.http_listen)?,
+            rate_limit: match &config.rate_limit {
+                Some(section) => Some(config.listen_on("rate_limit.listen", &section.listen)?),
+                None => None,
+            },
         })
     }
 
@@ -75,6 +87,7 @@ impl Gateway {
             security,
         });
         let watched = Arc::new(client.watch());
+        let stream = config.rate_limit.as_ref().and_then(|section| section.config_stream.clone());
         let metrics = Arc::new(Metrics::new());
         let sources = Arc::new(Sources::open(&config)?);
         let (active, policies) = watch::channel(None);
@@ -82,6 +95,12 @@ impl Gateway {
         let followed = Followed { policy: policies, keys: watched.keys(), providers: watched.providers() };
         tokio::spawn(health::follow(watched.providers(), Arc::clone(&metrics), background_stop.clone()));
         let synced = watched.synced();
+        if let Some(stream) = stream {
+            let admin = rate_limit::admin(&config, &stream, &client)?;
+            let (name, metrics) = (config.name.clone(), Arc::clone(&metrics));
+            let stop = background_stop.clone();
+            tokio::spawn(rate_limit::follow_config_stream(stream, name, admin, metrics, stop)?);
+        }
         let keeper: Arc<dyn BudgetKeeper> = Arc::new(ClusterKeeper::new(client));
         let core = Core::new(config, Arc::clone(&sources), keeper, followed, Arc::clone(&metrics))?;
         let core = Arc::new(core);
@@ -103,17 +122,27 @@ impl Gateway {
             let address = listener.local_addr().map_err(unusable)?;
             Ok::<_, GatewayError>((tokio::net::TcpListener::from_std(listener).map_err(unusable)?, address))
         };
-        let (proxy, proxy_address) = listener("listen", listeners.proxy)?;
+        let proxy = listeners.proxy.map(|proxy| listener("listen", proxy)).transpose()?;
         let (http, http_address) = listener("http_listen", listeners.http)?;
         let (tls, http_tls) = (core.config.tls.as_ref(), core.config.http_tls.as_ref());
         let tls = tls.map(|files| files.server(Names::GATEWAY_TLS, Protocol::Http)).transpose()?;
         let http_tls = http_tls.map(|files| files.server(Names::HTTP_TLS, Protocol::Http1)).transpose()?;
-        let (proxy, http) = (HttpListener::new(proxy, tls), HttpListener::new(http, http_tls));
+        let proxy_address = proxy.as_ref().map(|(_, address)| *address);
+        let proxy = proxy.map(|(proxy, _)| HttpListener::new(proxy, tls));
+        let http = HttpListener::new(http, http_tls);
+        let rate_limit = match (listeners.rate_limit, &core.config.rate_limit) {
+            (Some(listener), Some(section)) => Some(rate_limit::Listening::new(listener, section)?),
+            _ => None,
+        };
+        let rate_limit_address = rate_limit.as_ref().map(|listening| listening.address);
         // Loading takes a moment and nobody waits for it.
         drop(tokio::task::spawn_blocking(Tokenizer::warm_up));
-        tracing::info!(name = core.config.name, %proxy_address, %http_address, "gateway serves");
+        tracing::info!(name = core.config.name, ?proxy_address, %http_address, ?rate_limit_address, "gateway serves");
         Ok(Self {
-            proxy: tokio::spawn(server::serve(proxy, Arc::clone(&core))),
+            proxy: proxy.map(|proxy| tokio::spawn(server::serve(proxy, Arc::clone(&core)))),
+            rate_limit: rate_limit
+                .map(|listening| tokio::spawn(rate_limit::serve(listening, Arc::clone(&core)))),
+            rate_limit_address,
             http: tokio::spawn(ops::serve(http, Arc::clone(&core), synced, background_stop.clone())),
             core,
             proxy_address,
@@ -122,9 +151,14 @@ impl Gateway {
         })
     }
 
-    /// Where applications connect.
-    pub fn proxy_address(&self) -> SocketAddr {
+    /// Where applications connect; `None`: nowhere.
+    pub fn proxy_address(&self) -> Option<SocketAddr> {
         self.proxy_address
+    }
+
+    /// Where proxies ask for limits; `None`: nowhere.
+    pub fn rate_limit_address(&self) -> Option<SocketAddr> {
+        self.rate_limit_address
     }
 
     /// Where `/metrics`, `/healthz` and `/readyz` are.
@@ -143,9 +177,12 @@ impl Gateway {
         let most = Duration::from_millis(core.config.timeouts.stop_ms) + 3 * SETTLE_ON_STOP;
         let mut returned = tokio::spawn(async move { leases.stop(most).await });
         // Connections end when their answers are complete; the listener's task bounds that by stop_ms.
-        let ended = self.proxy.await;
-        if let Err(error) = ended {
-            tracing::error!(%error, "the listener's task failed");
+        for listener in self.proxy.into_iter().chain(self.rate_limit) {
+            match timeout_at(deadline, listener).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(%error, "a listener's task failed"),
+                Err(_) => tracing::warn!("some proxies did not close their connections in time"),
+            }
         }
         if timeout_at(deadline, core.tasks.wait()).await.is_err() {
             tracing::warn!("answers still running are cut off");

@@ -43,6 +43,7 @@ mod pipeline;
 mod plan;
 mod policy;
 mod provider;
+mod rate_limit;
 mod ratelimit;
 mod refusal;
 mod repay;
@@ -70,4 +71,5 @@ pub use config::{
 pub use error::GatewayError;
 pub use gateway::{Gateway, GatewayListeners};
 pub use provider::splice::OutputField;
+pub use rate_limit::{ConfigStream, RateLimitConfig};
 pub use tokenizer::Tokenizer;

@@ -9,7 +9,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::{lease_metrics::LeaseMetrics, provider::Usage};
+use crate::{lease_metrics::LeaseMetrics, provider::Usage, rate_limit::RateLimitMetrics};
 
 /// Budgets that get a label of their own; a policy has fewer, this bounds a long life with many policies.
 const BUDGET_LABELS_MAX: usize = 256;
@@ -74,6 +74,7 @@ pub(crate) struct Metrics {
     pub(crate) connections: Gauge,
     pub(crate) reserve_seconds: Histogram,
     pub(crate) resolve_seconds: Histogram,
+    pub(crate) rate_limit: RateLimitMetrics,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -155,6 +156,7 @@ impl Metrics {
             connections: Gauge::default(),
             reserve_seconds: latency(),
             resolve_seconds: latency(),
+            rate_limit: RateLimitMetrics::new(),
         };
         metrics.register();
         metrics
@@ -250,6 +252,7 @@ impl Metrics {
             seconds,
             self.first_byte.clone(),
         );
+        self.rate_limit.register(r);
     }
 
     pub(crate) fn request(&self, endpoint: &'static str, status: u16) {

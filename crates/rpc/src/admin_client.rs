@@ -42,10 +42,10 @@ macro_rules! calls {
                 /// # Errors
                 /// No node could take the call, or it was wrong.
                 pub async fn $name(&self, request: $request) -> Result<$response, ClientError> {
-                    self.call($timeout, async |mut client: AdminClient<Channel>| {
+                    self.call($timeout, |mut client: AdminClient<Channel>| {
                         let mut request = self.request(request.clone());
                         request.set_timeout($timeout);
-                        client.$name(request).await.map(tonic::Response::into_inner)
+                        async move { client.$name(request).await.map(tonic::Response::into_inner) }
                     })
                     .await
                 }
@@ -106,8 +106,9 @@ impl Admin {
         &self,
         request: admin::WatchEventsRequest,
     ) -> Result<Streaming<admin::Event>, ClientError> {
-        self.call(CALL_TIMEOUT, async |mut client: AdminClient<Channel>| {
-            client.watch_events(self.request(request)).await.map(tonic::Response::into_inner)
+        self.call(CALL_TIMEOUT, |mut client: AdminClient<Channel>| {
+            let request = self.request(request);
+            async move { client.watch_events(request).await.map(tonic::Response::into_inner) }
         })
         .await
     }
@@ -117,8 +118,9 @@ impl Admin {
     /// # Errors
     /// No node could take the call, or it was refused.
     pub async fn backup(&self) -> Result<Streaming<admin::BackupChunk>, ClientError> {
-        self.call(CALL_TIMEOUT, async |mut client: AdminClient<Channel>| {
-            client.backup(self.request(admin::BackupRequest {})).await.map(tonic::Response::into_inner)
+        self.call(CALL_TIMEOUT, |mut client: AdminClient<Channel>| {
+            let request = self.request(admin::BackupRequest {});
+            async move { client.backup(request).await.map(tonic::Response::into_inner) }
         })
         .await
     }
@@ -131,10 +133,11 @@ impl Admin {
         request
     }
 
-    async fn call<T>(
+    /// `send` is no async closure: those are not `Send` for every lifetime, and nobody could spawn a call.
+    async fn call<T, F: Future<Output = Result<T, Status>>>(
         &self,
         timeout: Duration,
-        mut send: impl AsyncFnMut(AdminClient<Channel>) -> Result<T, Status>,
+        mut send: impl FnMut(AdminClient<Channel>) -> F,
     ) -> Result<T, ClientError> {
         let routes = &self.client.shared.routes;
         let mut last = "no node is configured".to_owned();

@@ -90,6 +90,7 @@ impl TryFrom<wire::Operation> for Command {
 fn charge(index: usize, charge: wire::Charge) -> Result<Charge, ConvertError> {
     let asked = amount_at(|| format!("reserve.charges[{index}].amount_micros"), charge.amount_micros)?;
     let at_least = match charge.at_least_micros {
+        0 if charge.at_least_nothing => Amount::ZERO,
         0 => asked,
         micros => amount_at(|| format!("reserve.charges[{index}].at_least_micros"), micros)?,
     };
@@ -152,6 +153,7 @@ impl From<&Charge> for wire::Charge {
             subject: charge.subject.clone(),
             amount_micros: charge.amount.micros(),
             at_least_micros: if charge.at_least == charge.amount { 0 } else { charge.at_least.micros() },
+            at_least_nothing: charge.at_least.is_zero() && !charge.amount.is_zero(),
         }
     }
 }
@@ -310,6 +312,19 @@ pub fn outcome(kind: wire::result::Kind) -> Result<Outcome, ConvertError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reservation_says_on_the_wire_how_little_it_takes() {
+        let id = ReservationId::from_u128((7 << 76) | (0b10 << 62)).unwrap();
+        let micros = |n| Amount::from_micros(n).unwrap();
+        for (amount, at_least) in [(5, 5), (5, 1), (5, 0), (0, 0)] {
+            let (amount, at_least) = (micros(amount), micros(at_least));
+            let charge = Charge { budget: "b".into(), subject: String::new(), amount, at_least };
+            let (tenant, charges) = ("acme".to_owned(), vec![charge]);
+            let reserve = Command::Reserve { tenant, id, charges, ttl_ms: 1, wait: false };
+            assert_eq!(Command::try_from(operation(&reserve, 1).unwrap()), Ok(reserve));
+        }
+    }
 
     #[test]
     fn a_settlement_says_on_the_wire_whether_it_is_an_estimate() {

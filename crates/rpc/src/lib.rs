@@ -20,6 +20,9 @@ mod quorate {
     }
 }
 
+mod foreign;
+
+pub use foreign::{discovery, envoy, google, rls, rls_config, rls_discovery};
 pub use quorate::{admin::v1 as admin, budget::v1 as budget, raft::v1 as raft};
 
 /// All of `proto/` as an encoded `FileDescriptorSet`, for gRPC reflection.

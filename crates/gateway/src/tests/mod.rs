@@ -20,6 +20,7 @@ mod manifests;
 mod policies;
 mod provider;
 mod quotas;
+mod rate_limit;
 mod recordings;
 mod refusals;
 mod routing;

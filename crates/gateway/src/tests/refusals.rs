@@ -16,7 +16,7 @@ use super::{
 };
 
 async fn raw(world: &World, bytes: &[u8]) -> String {
-    let mut stream = TcpStream::connect(world.gateway.proxy_address()).await.unwrap();
+    let mut stream = TcpStream::connect(world.gateway.proxy_address().unwrap()).await.unwrap();
     stream.write_all(bytes).await.unwrap();
     let mut said = Vec::new();
     let reading = async { while stream.read_buf(&mut said).await.unwrap() > 0 {} };
@@ -237,7 +237,7 @@ async fn files_cannot_be_bounded_beforehand() {
 async fn a_hundred_megabytes_are_refused_before_they_come() {
     let world = World::new(HOURLY).await;
     let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 104857600\r\n\r\n";
-    let mut stream = TcpStream::connect(world.gateway.proxy_address()).await.unwrap();
+    let mut stream = TcpStream::connect(world.gateway.proxy_address().unwrap()).await.unwrap();
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut said = vec![0; 64];
     // Nothing of the body was sent.
@@ -319,14 +319,14 @@ async fn a_gateway_without_nodes_says_so_and_a_port_in_use_is_named() {
     let listeners = crate::Gateway::bind(&config).unwrap();
     let gateway = crate::Gateway::start(config.clone(), listeners).unwrap();
     for (address, path, status) in [
-        (gateway.proxy_address(), "/v1/models", 503),
+        (gateway.proxy_address().unwrap(), "/v1/models", 503),
         (gateway.http_address(), "/healthz", 200),
         (gateway.http_address(), "/readyz", 503),
     ] {
         let answer = http_client().get(format!("http://{address}{path}").parse().unwrap()).await.unwrap();
         assert_eq!(answer.status().as_u16(), status, "{path}");
     }
-    config.http_listen = gateway.proxy_address().to_string();
+    config.http_listen = gateway.proxy_address().unwrap().to_string();
     let error = crate::Gateway::bind(&config).unwrap_err().to_string();
     assert!(error.contains("http_listen") && error.contains(&config.http_listen), "{error}");
     gateway.stop().await;

@@ -106,7 +106,7 @@ impl Certificates {
 
 fn chat(world: &World, extra: &str) -> Request<Full<Bytes>> {
     let mut request = world.request("/v1/chat/completions", &chat_request(extra), &[]);
-    let port = world.gateway.proxy_address().port();
+    let port = world.gateway.proxy_address().unwrap().port();
     *request.uri_mut() = format!("https://127.0.0.1:{port}/v1/chat/completions").parse().unwrap();
     request
 }
@@ -162,7 +162,7 @@ async fn metrics_come_over_tls_too() {
 async fn a_new_certificate_counts_for_new_connections_and_disturbs_no_old_one() {
     let certificates = Certificates::new();
     let world = certificates.world().await;
-    let port = world.gateway.proxy_address().port();
+    let port = world.gateway.proxy_address().unwrap().port();
     // A stream that is under way.
     world.provider.plays(vec![
         stream_head(),
@@ -198,7 +198,7 @@ async fn a_new_certificate_counts_for_new_connections_and_disturbs_no_old_one() 
 async fn who_speaks_plaintext_is_told_and_who_says_nothing_holds_up_nobody() {
     let certificates = Certificates::new();
     let world = certificates.world().await;
-    let address = world.gateway.proxy_address();
+    let address = world.gateway.proxy_address().unwrap();
     // More than may be under way at the port for monitoring, and each has begun a handshake that it does not go on with.
     let mut silent = Vec::new();
     for address in [address, world.gateway.http_address()] {

@@ -47,7 +47,7 @@ async fn a_client_that_leaves_gives_its_place_up_at_once() {
         "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nx-user-id: alice\r\ncontent-length: {}\r\n\r\n",
         body.len()
     );
-    let mut client = TcpStream::connect(world.gateway.proxy_address()).await.unwrap();
+    let mut client = TcpStream::connect(world.gateway.proxy_address().unwrap()).await.unwrap();
     client.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
     until("the second one waits", || world.keeper.waiting() == 1).await;
     drop(client);

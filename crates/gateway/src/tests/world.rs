@@ -21,7 +21,7 @@ use super::{keeper::LedgerKeeper, provider::FakeProvider};
 use crate::{
     config::GatewayConfig,
     core::{Core, Followed},
-    gateway::{Gateway, GatewayListeners},
+    gateway::Gateway,
     lower,
     metrics::Metrics,
     policy::{ActivePolicy, Sources},
@@ -174,14 +174,7 @@ impl World {
         let core = Core::new(config, sources, Arc::clone(&keeper) as _, followed, metrics).unwrap();
         let core = Arc::new(core);
         let (_, synced) = watch::channel(true);
-        let GatewayListeners { proxy, http } = listeners;
-        let gateway = Gateway::serve(
-            Arc::clone(&core),
-            GatewayListeners { proxy, http },
-            synced,
-            CancellationToken::new(),
-        )
-        .unwrap();
+        let gateway = Gateway::serve(Arc::clone(&core), listeners, synced, CancellationToken::new()).unwrap();
         Self { keeper, provider, core, gateway, policies, keys, watch }
     }
 
@@ -201,7 +194,7 @@ impl World {
     pub(crate) fn request(&self, path: &str, body: &str, headers: &[(&str, &str)]) -> Request<Full<Bytes>> {
         let mut request = Request::builder()
             .method(if body.is_empty() { Method::GET } else { Method::POST })
-            .uri(format!("http://{}{path}", self.gateway.proxy_address()))
+            .uri(format!("http://{}{path}", self.gateway.proxy_address().unwrap()))
             .header("x-user-id", "alice");
         if !headers.iter().any(|(name, _)| *name == "content-type") {
             request = request.header("content-type", "application/json");

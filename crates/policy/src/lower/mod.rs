@@ -10,6 +10,7 @@ mod costs;
 mod identity;
 mod naming;
 mod quotas;
+mod rate_limits;
 mod routes;
 mod traffic;
 mod warnings;
@@ -19,7 +20,7 @@ use quorate_ledger::POLICY_DOCUMENT_MAX_BYTES;
 
 use crate::manifests::object::{Object, ObjectKey, Spec};
 use crate::manifests::{Kind, ManifestSet, PolicyError, PolicyErrors};
-use crate::runtime::{Budget, CompileError, CompiledPolicy, PolicyParts};
+use crate::runtime::{Budget, CompileError, CompiledPolicy, PolicyParts, RateLimitDomain};
 
 pub use alert::AlertRoute;
 
@@ -48,6 +49,7 @@ pub(crate) fn compile(set: &ManifestSet) -> Result<Compiled, PolicyErrors> {
         backends: backends::lower(&mut lowering),
         routes: routes::lower(&mut lowering),
         budgets: budgets_of(&mut lowering),
+        domains: std::mem::take(&mut lowering.domains),
     };
     let mut said = warnings::find(&parts.budgets);
     let Lowering { alerts, mut warnings, errors, names, .. } = lowering;
@@ -59,13 +61,14 @@ pub(crate) fn compile(set: &ManifestSet) -> Result<Compiled, PolicyErrors> {
     Ok(Compiled { policy, alerts, warnings })
 }
 
-/// In the order of the set: traffic policies, quotas, budgets.
+/// In the order of the set: traffic policies, quotas, budgets, rate limits.
 fn budgets_of(lowering: &mut Lowering<'_>) -> Vec<Budget> {
     for object in lowering.set.by_key().values() {
         match &object.spec {
             Spec::Traffic(policy) => traffic::lower(lowering, object, policy),
             Spec::Quota(quota) => quotas::lower(lowering, object, quota),
             Spec::Budget(budget) => budgets::lower(lowering, object, budget),
+            Spec::RateLimits(config) => rate_limits::lower(lowering, object, config),
             _ => {}
         }
     }
@@ -87,6 +90,7 @@ fn refused(names: &naming::Names, error: &CompileError) -> PolicyErrors {
 pub(crate) struct Lowering<'a> {
     set: &'a ManifestSet,
     budgets: Vec<Budget>,
+    domains: Vec<RateLimitDomain>,
     alerts: Vec<AlertRoute>,
     warnings: Vec<String>,
     errors: Vec<PolicyError>,
@@ -99,6 +103,7 @@ impl<'a> Lowering<'a> {
         Self {
             set,
             budgets: Vec::new(),
+            domains: Vec::new(),
             alerts: Vec::new(),
             warnings: Vec::new(),
             errors: Vec::new(),

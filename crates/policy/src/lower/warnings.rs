@@ -11,8 +11,9 @@ pub(crate) fn find(budgets: &[Budget]) -> Vec<String> {
     if budgets.is_empty() {
         return vec!["the policy has no budgets: every request passes uncounted".to_owned()];
     }
-    let mut warnings: Vec<String> = budgets.iter().flat_map(of_one).collect();
-    warnings.extend(counted_twice(budgets));
+    let of_requests = || budgets.iter().filter(|budget| !budget.is_of_descriptors());
+    let mut warnings: Vec<String> = of_requests().flat_map(of_one).collect();
+    warnings.extend(counted_twice(of_requests()));
     warnings
 }
 
@@ -45,7 +46,7 @@ fn of_one(budget: &Budget) -> Vec<String> {
 }
 
 /// Budgets that meet the same requests and start again at the same time: only the lowest limit ever decides.
-fn counted_twice(budgets: &[Budget]) -> Vec<String> {
+fn counted_twice<'a>(budgets: impl Iterator<Item = &'a Budget>) -> Vec<String> {
     let mut first = BTreeMap::new();
     let mut warnings = Vec::new();
     for budget in budgets {

@@ -17,6 +17,7 @@ pub(crate) enum Kind {
     BackendTrafficPolicy,
     QuotaPolicy,
     Budget,
+    RateLimitConfig,
 }
 
 pub(crate) const QUORATE: &str = "quorate.dev";
@@ -24,11 +25,14 @@ pub(crate) const AI_GATEWAY: &str = "aigateway.envoyproxy.io";
 pub(crate) const ENVOY_GATEWAY: &str = "gateway.envoyproxy.io";
 pub(crate) const GATEWAY_API: &str = "gateway.networking.k8s.io";
 
+/// Its objects are written without a head, as envoyproxy/ratelimit reads them.
+pub(crate) const RATE_LIMIT: &str = "ratelimit.config.ratelimit";
+
 const AI_VERSIONS: &[&str] = &["v1beta1", "v1alpha1"];
 const ALPHA: &[&str] = &["v1alpha1"];
 
 /// Kind, name, group (empty: Kubernetes' own), versions.
-const KINDS: [(Kind, &str, &str, &[&str]); 14] = [
+const KINDS: [(Kind, &str, &str, &[&str]); 15] = [
     (Kind::Identity, "Identity", QUORATE, ALPHA),
     (Kind::ModelPrice, "ModelPrice", QUORATE, ALPHA),
     (Kind::LLMRequestCost, "LLMRequestCost", AI_GATEWAY, AI_VERSIONS),
@@ -43,6 +47,7 @@ const KINDS: [(Kind, &str, &str, &[&str]); 14] = [
     (Kind::BackendTrafficPolicy, "BackendTrafficPolicy", ENVOY_GATEWAY, ALPHA),
     (Kind::QuotaPolicy, "QuotaPolicy", AI_GATEWAY, AI_VERSIONS),
     (Kind::Budget, "Budget", QUORATE, ALPHA),
+    (Kind::RateLimitConfig, "RateLimitConfig", RATE_LIMIT, &["v3"]),
 ];
 
 /// Kinds that stand in the same files and are none of Quorate's business. A kind whose absence would let somebody in

@@ -8,7 +8,7 @@ use quorate_ledger::Window;
 use crate::manifests::kind::Kind;
 use crate::manifests::kinds::{
     AiBackend, AiGatewayRoute, AiServiceBackend, BudgetSpec, EndpointBackend, GatewayConfig, IdentitySpec,
-    ModelPrices, QuotaPolicy, RequestCosts, SecurityPolicy, TlsPolicy, TrafficPolicy,
+    ModelPrices, QuotaPolicy, RateLimitConfig, RequestCosts, SecurityPolicy, TlsPolicy, TrafficPolicy,
 };
 
 /// Where objects without a namespace are.
@@ -72,6 +72,7 @@ pub(crate) enum Spec {
     Traffic(TrafficPolicy),
     Quota(QuotaPolicy),
     Budget(Box<BudgetSpec>),
+    RateLimits(RateLimitConfig),
 }
 
 impl Spec {
@@ -108,6 +109,7 @@ impl Spec {
             }
             Self::Secret(keys) => count(keys.len(), "key"),
             Self::Traffic(policy) => count(policy.rules.len(), "rule"),
+            Self::RateLimits(config) => count(config.limits(), "limit"),
             Self::Quota(quota) => count(quota.models.len(), "model"),
             Self::Budget(budget) => {
                 let level = |level: &crate::manifests::kinds::Level| {

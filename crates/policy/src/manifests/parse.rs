@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::manifests::kind::{Kind, neighbour};
 use crate::manifests::kinds::{
     AiBackend, AiGatewayRoute, AiServiceBackend, BudgetSpec, EndpointBackend, GatewayConfig, IdentitySpec,
-    ModelPrices, QuotaPolicy, RequestCosts, SecurityPolicy, TlsPolicy, TrafficPolicy,
+    ModelPrices, QuotaPolicy, RateLimitConfig, RequestCosts, SecurityPolicy, TlsPolicy, TrafficPolicy,
 };
 use crate::manifests::object::{DEFAULT_NAMESPACE, Object, ObjectKey, Origin, Spec};
 use crate::manifests::reader::{Cursor, Fields};
@@ -40,9 +40,34 @@ pub(crate) fn read_document(document: &Node, report: &Report<'_>, objects: &mut 
             objects.extend(read_object(item.node(), report));
         }
         fields.done();
+    } else if RateLimitConfig::is_one(document) {
+        objects.extend(read_headless(document, report));
     } else {
         objects.extend(read_object(document, report));
     }
+}
+
+/// A domain of Envoy's rate limit service is its own name.
+fn read_headless(document: &Node, report: &Report<'_>) -> Option<Object> {
+    let mistakes = report.mistakes();
+    let kind = Kind::RateLimitConfig;
+    let domain = document.get("domain").and_then(Node::text).unwrap_or_default();
+    let name = domain.to_owned();
+    let key = ObjectKey { kind, namespace: DEFAULT_NAMESPACE.to_owned(), name };
+    report.about(&key.to_string());
+    let config = RateLimitConfig::read(&Cursor::new(document, report));
+    report.about("");
+    if report.mistakes() > mistakes {
+        return None;
+    }
+    Some(Object {
+        key,
+        api_version: kind.api_versions().pop()?,
+        labels: BTreeMap::new(),
+        spec: Spec::RateLimits(config?),
+        yaml: canonical(document, kind),
+        origin: Origin { file: report.source().to_owned(), line: document.at.line },
+    })
 }
 
 fn read_object(document: &Node, report: &Report<'_>) -> Option<Object> {
@@ -139,6 +164,9 @@ fn read_spec(spec: &Cursor<'_>, kind: Kind, namespace: &str) -> Option<Spec> {
         Kind::BackendTrafficPolicy => Spec::Traffic(TrafficPolicy::read(spec)?),
         Kind::QuotaPolicy => Spec::Quota(QuotaPolicy::read(spec)?),
         Kind::Budget => Spec::Budget(Box::new(BudgetSpec::read(spec, namespace)?)),
+        Kind::RateLimitConfig => {
+            return spec.refuse("this kind has no head and no spec; begin the document with `domain:`");
+        }
     })
 }
 

@@ -158,6 +158,23 @@ impl ManifestSet {
         (left, changes)
     }
 
+    /// This set with the rate limits of `sent` in place of all that `manager` manages.
+    ///
+    /// # Errors
+    /// Somebody else has put one of the same name here.
+    pub fn with_managed(&self, manager: &str, sent: &Self) -> Result<Self, String> {
+        let managed = |object: &Object| matches!(&object.spec, Spec::RateLimits(config) if config.managed_by == manager);
+        if let Some(key) =
+            sent.objects.keys().find(|key| self.objects.get(key).is_some_and(|one| !managed(one)))
+        {
+            return Err(format!("{key} is there already, and {manager} does not manage it; delete it first"));
+        }
+        let mut next = self.clone();
+        next.objects.retain(|_, object| !managed(object));
+        next.objects.extend(sent.objects.iter().map(|(key, object)| (key.clone(), object.clone())));
+        Ok(next)
+    }
+
     /// What gateways and nodes run, and warnings. All or nothing.
     ///
     /// # Errors

@@ -105,6 +105,11 @@ impl Budget {
             && self.selector.matches(request)
     }
 
+    /// It is met by descriptors of Envoy's rate limit service only, never by a request of a gateway's own.
+    pub fn is_of_descriptors(&self) -> bool {
+        self.routes.as_ref().is_some_and(Vec::is_empty)
+    }
+
     /// It is a backend's own: what is short here is not short at another backend.
     pub fn is_of_backend(&self) -> bool {
         self.backends.is_some() || self.subject.contains(&SubjectPart::Backend)

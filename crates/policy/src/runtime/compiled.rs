@@ -1,15 +1,17 @@
 //! The compiled policy: what a gateway asks about every request.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use quorate_ledger::BudgetRule;
 
+use super::descriptor_index::Known;
 use super::index::{self, Choice, Field, Index, Key};
 use super::route_table::RouteTable;
 use super::subject::{Way, subject};
 use super::{
-    Attribute, BackendSpec, Budget, BudgetMatch, CompileError, IdentityRules, MatchError, NO_ROUTE, Prices,
-    RequestView, Route, RouteMatch, RoutePosition, check,
+    Attribute, BackendSpec, Budget, BudgetMatch, CompileError, DomainIndex, IdentityRules, MatchError,
+    NO_ROUTE, Prices, RateLimitDomain, RequestView, Route, RouteMatch, RoutePosition, check,
 };
 
 /// What a policy is made of. A name of a route or a backend that is not here matches nothing and serves nothing.
@@ -22,6 +24,8 @@ pub struct PolicyParts {
     /// By default none, not even the built-in ones.
     pub prices: Prices,
     pub identity: IdentityRules,
+    /// Of Envoy's rate limit service; their limits are among the budgets.
+    pub domains: Vec<RateLimitDomain>,
 }
 
 /// A policy in force. Immutable; shared between threads.
@@ -34,6 +38,7 @@ pub struct CompiledPolicy {
     backends: Vec<BackendSpec>,
     prices: Prices,
     identity: IdentityRules,
+    domains: HashMap<String, DomainIndex>,
 }
 
 impl CompiledPolicy {
@@ -41,11 +46,15 @@ impl CompiledPolicy {
     /// Names that stand twice or nowhere, and values that do not fit together.
     pub fn new(parts: PolicyParts) -> Result<Self, CompileError> {
         check::parts(&parts)?;
-        let PolicyParts { budgets, routes, backends, prices, identity } = parts;
+        let PolicyParts { budgets, routes, backends, prices, identity, domains } = parts;
         let budgets: Vec<Arc<Budget>> = budgets.into_iter().map(Arc::new).collect();
         let keys: Vec<Vec<Choice>> = budgets.iter().map(|budget| keys(budget)).collect();
         let (index, table) = (Index::new(&keys), RouteTable::new(&routes));
-        Ok(Self { budgets, index, routes, table, backends, prices, identity })
+        let known: Known<'_> =
+            budgets.iter().filter(|_| !domains.is_empty()).map(|one| (one.rule.name.as_str(), one)).collect();
+        let index_of = |one: &RateLimitDomain| Ok((one.name.clone(), DomainIndex::new(one, &known)?));
+        let domains = domains.iter().map(index_of).collect::<Result<_, _>>()?;
+        Ok(Self { budgets, index, routes, table, backends, prices, identity, domains })
     }
 
     /// The rule that serves the request: the most specific host, then the most headers, then the first (Gateway API's
@@ -119,6 +128,11 @@ impl CompiledPolicy {
     /// By `namespace/name`. `None`: a route names a backend that is not there.
     pub fn backend(&self, name: &str) -> Option<&BackendSpec> {
         self.backends.iter().find(|backend| backend.name == name)
+    }
+
+    /// Of Envoy's rate limit service. `None`: nobody configured it.
+    pub fn domain(&self, name: &str) -> Option<&DomainIndex> {
+        self.domains.get(name)
     }
 
     pub fn prices(&self) -> &Prices {

@@ -87,6 +87,9 @@ impl Budget {
                 request.identity.tenant
             ));
         }
+        if self.is_of_descriptors() {
+            return Some("it is for descriptors of Envoy's rate limit service".to_owned());
+        }
         let route = Some(way.route.map_or(NO_ROUTE, |found| found.route.name.as_str()));
         for (kind, names, name) in [("route", &self.routes, route), ("backend", &self.backends, way.backend)]
         {

@@ -76,7 +76,7 @@ pub(super) fn subject(
     Ok(joined)
 }
 
-fn push_escaped(joined: &mut String, value: &str) {
+pub(super) fn push_escaped(joined: &mut String, value: &str) {
     let special = |c: char| c == '+' || c == '%' || c.is_control();
     if !value.contains(special) {
         return joined.push_str(value);

@@ -9,7 +9,9 @@ mod http;
 mod lease;
 mod load;
 mod process;
+mod redis;
 mod report;
+mod rls;
 mod tenants;
 
 use std::sync::Arc;
@@ -18,15 +20,19 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use quorate_rpc::tls::Security;
 
-pub use self::load::Load;
-pub use self::report::Report;
+pub use self::load::{Load, Watched};
+pub use self::process::Process;
+pub use self::redis::RedisPlan;
+pub use self::report::{Report, Row};
+pub use self::rls::RlsPlan;
 
 use self::budget::BudgetWork;
 use self::cluster::Cluster;
 use self::http::ChatWork;
 use self::lease::{LeaseWork, SharedLeaseWork};
-use self::load::{Watched, Work};
-use self::report::Row;
+use self::load::Work;
+use self::redis::RedisWork;
+use self::rls::RlsWork;
 
 /// Clients that reserve beside those that lease: as many as reservations gain from.
 const LEASE_RESERVING: usize = 2_048;
@@ -67,7 +73,8 @@ pub struct Plan {
 #[derive(Debug)]
 pub enum Deployment {
     Own(Box<Cluster>),
-    Theirs(Place),
+    /// And those of its processes whose CPU time is told.
+    Theirs(Place, Watched),
 }
 
 impl Deployment {
@@ -85,14 +92,14 @@ impl Deployment {
 
     fn place(&self) -> Place {
         match self {
-            Self::Theirs(place) => place.clone(),
+            Self::Theirs(place, _) => place.clone(),
             Self::Own(cluster) => cluster.place(),
         }
     }
 
     fn watched(&self) -> Watched {
         match self {
-            Self::Theirs(_) => Watched::default(),
+            Self::Theirs(_, watched) => watched.clone(),
             Self::Own(cluster) => cluster.watched(),
         }
     }
@@ -121,6 +128,23 @@ impl Deployment {
                 self.row(if plan.stream { "provider, streams" } else { "provider" }, work, plan).await
             }
         }
+    }
+
+    /// Calls of a rate limit service, whoever's it is.
+    ///
+    /// # Errors
+    /// As for [`Deployment::measure`].
+    pub async fn measure_rls(&self, rls: RlsPlan, plan: &Plan) -> Result<Row> {
+        self.row("rate limit service", RlsWork::new(rls)?, plan).await
+    }
+
+    /// Counters in a Redis, several operations in a pipeline.
+    ///
+    /// # Errors
+    /// As for [`Deployment::measure`].
+    pub async fn measure_redis(&self, redis: &RedisPlan, plan: &Plan) -> Result<Row> {
+        let row = self.row("redis, INCRBY and EXPIRE", RedisWork::new(redis), plan).await?;
+        Ok(row.of_several(redis.pipeline))
     }
 
     async fn row<W: Work>(&self, name: &str, work: W, plan: &Plan) -> Result<Row> {

@@ -105,6 +105,20 @@ impl Row {
     }
 }
 
+impl Row {
+    /// What was counted as one were so many, sent and answered together: each of them waited as long.
+    pub fn of_several(mut self, number: u32) -> Self {
+        self.operations *= u64::from(number);
+        self.errors *= u64::from(number);
+        self.per_second *= f64::from(number);
+        let cpu = &mut self.cpu_micros_per_operation;
+        for share in [&mut cpu.nodes, &mut cpu.gateways, &mut cpu.provider, &mut cpu.bench] {
+            *share = share.map(|share| share / f64::from(number));
+        }
+        self
+    }
+}
+
 impl CpuPerOperation {
     fn new(cpu: Cpu, operations: u64) -> Self {
         let share = |spent: Option<Duration>| Some(spent?.as_secs_f64() * 1e6 / operations.max(1) as f64);

@@ -5,7 +5,8 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
-use crate::bench::{Deployment, Load, Place, Plan, Report, Target};
+use crate::bench::{Deployment, Load, Place, Plan, Report, Row, Target};
+use crate::command::bench_peer::PeerOptions;
 use crate::command::{TlsOptions, told_to_stop};
 use crate::output::OutputOptions;
 
@@ -20,6 +21,8 @@ use crate::output::OutputOptions;
 ///   quorate bench lease --duration 10
 ///   quorate bench gateway --rate 200 --gateway http://10.0.0.9:8080/v1
 ///   quorate bench tenants --tenants 10000
+///   quorate bench rls --target 127.0.0.1:8081 --clients 256 --sessions 8
+///   quorate bench redis --target 127.0.0.1:6379 --clients 50 --pipeline 16
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub struct Bench {
@@ -61,6 +64,8 @@ pub struct Bench {
     #[arg(long, value_name = "URL")]
     provider: Option<String>,
     #[command(flatten)]
+    peer: PeerOptions,
+    #[command(flatten)]
     output: OutputOptions,
 }
 
@@ -78,6 +83,14 @@ enum What {
     Lease,
     /// Memory of the nodes before and after many tenants were made
     Tenants,
+    /// Calls of Envoy's rate limit service, whoever serves it
+    Rls,
+    /// Counters in a Redis: INCRBY and EXPIRE for each operation
+    Redis,
+}
+
+fn one(row: Row) -> Report {
+    Report { rows: vec![row], ..Report::default() }
 }
 
 fn positive(text: &str) -> Result<f64, String> {
@@ -90,7 +103,7 @@ fn positive(text: &str) -> Result<f64, String> {
 impl Bench {
     pub async fn run(self) -> Result<()> {
         let deployment = match self.theirs()? {
-            Some(place) => Deployment::Theirs(place),
+            Some(place) => Deployment::Theirs(place, self.peer.watched()),
             None => {
                 eprintln!("starting three nodes, a gateway and a simulated provider");
                 Deployment::own().await?
@@ -112,37 +125,46 @@ impl Bench {
     async fn measure(&self, deployment: &Deployment) -> Result<Report> {
         let duration = Duration::from_secs(self.duration.into());
         let idle_tenants = u64::from(self.tenants.unwrap_or(10_000));
+        let plan = self.plan()?;
         let target = match self.target {
             None => {
                 let progress = |what: &str| eprintln!("{what}");
                 return deployment.measure_all(duration, idle_tenants, progress).await;
             }
             Some(What::Tenants) => return deployment.weigh_tenants(idle_tenants).await,
-            Some(What::Lease) => Target::Session,
+            Some(What::Lease) => {
+                return deployment.measure_leases(&plan, |what| eprintln!("{what}")).await;
+            }
+            Some(What::Rls) => {
+                let rls = self.peer.rls(self.tls.security()?, plan.sessions)?;
+                return Ok(one(deployment.measure_rls(rls, &plan).await?));
+            }
+            Some(What::Redis) => {
+                return Ok(one(deployment.measure_redis(&self.peer.redis()?, &plan).await?));
+            }
             Some(What::Session) => Target::Session,
             Some(What::Unary) => Target::Unary,
             Some(What::Gateway) => Target::Gateway,
             Some(What::Provider) => Target::Provider,
         };
-        let leases = self.target == Some(What::Lease);
-        let clients = self.clients.unwrap_or(match target {
-            _ if leases => 8,
-            Target::Session => 512,
+        Ok(one(deployment.measure(target, &plan).await?))
+    }
+
+    fn plan(&self) -> Result<Plan> {
+        let clients = self.clients.unwrap_or(match self.target {
+            Some(What::Lease) => 8,
+            Some(What::Session) => 512,
             _ => 64,
         });
         let load = Load {
             clients: usize::try_from(clients)?,
             rate: self.rate,
-            duration,
+            duration: Duration::from_secs(self.duration.into()),
             warm_up: Duration::from_secs(1),
             operations_max: self.requests,
         };
         let tenants = usize::try_from(self.tenants.unwrap_or(64))?;
-        let plan = Plan { load, sessions: usize::try_from(self.sessions)?, tenants, stream: self.stream };
-        if leases {
-            return deployment.measure_leases(&plan, |what| eprintln!("{what}")).await;
-        }
-        Ok(Report { rows: vec![deployment.measure(target, &plan).await?], ..Report::default() })
+        Ok(Plan { load, sessions: usize::try_from(self.sessions)?, tenants, stream: self.stream })
     }
 
     /// The deployment that the options name, if they name one.
@@ -151,12 +173,18 @@ impl Bench {
             Some(What::Session | What::Unary) => !self.nodes.is_empty(),
             Some(What::Gateway) => self.gateway.is_some(),
             Some(What::Provider) => self.provider.is_some(),
+            Some(What::Rls | What::Redis) => true,
             Some(What::Tenants | What::Lease) | None => false,
         };
         let any = !self.nodes.is_empty() || self.gateway.is_some() || self.provider.is_some();
         if any && !named {
             bail!(
                 "--nodes goes with `bench session` and `bench unary`, --gateway with `bench gateway`, --provider with `bench provider`"
+            );
+        }
+        if !named && self.peer.is_watching() {
+            bail!(
+                "--watch goes with somebody else's deployment; the processes of the benchmark's own are watched anyway"
             );
         }
         if !named {

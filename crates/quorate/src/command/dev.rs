@@ -82,7 +82,7 @@ impl Dev {
             nodes: node_listeners.iter().map(|listeners| address(&listeners.grpc)).collect::<Result<_>>()?,
             gateways: gateway_listeners
                 .iter()
-                .map(|listeners| address(&listeners.proxy))
+                .filter_map(|listeners| listeners.proxy.as_ref().map(address))
                 .collect::<Result<_>>()?,
             provider: address(&provider_listener)?,
         };
@@ -195,8 +195,9 @@ impl Dev {
         let one = |number: u16| {
             let what = format!("gateway {number}");
             Ok(GatewayListeners {
-                proxy: bind(self.port(8079 + number, number - 1), &what)?,
+                proxy: Some(bind(self.port(8079 + number, number - 1), &what)?),
                 http: bind(self.port(9079 + number, 39 + number), &what)?,
+                rate_limit: None,
             })
         };
         (1..=GATEWAYS).map(one).collect()
@@ -217,7 +218,7 @@ impl Dev {
         };
         Ok(GatewayConfig {
             name: format!("dev-gateway-{number}"),
-            listen: address(&listeners.proxy)?,
+            listen: listeners.proxy.as_ref().map(address).transpose()?.unwrap_or_default(),
             http_listen: address(&listeners.http)?,
             tls: None,
             http_tls: None,
@@ -225,6 +226,7 @@ impl Dev {
             nodes: addresses.nodes.clone(),
             cluster_tls: None,
             backends,
+            rate_limit: None,
             secrets: quorate_gateway::SecretsConfig::default(),
             limits: quorate_gateway::Limits::default(),
             timeouts: quorate_gateway::Timeouts::default(),

@@ -1,0 +1,175 @@
+//! What the service counts: for each limit of a domain, as envoyproxy/ratelimit does, and for all calls together.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::{counter::Counter, family::Family, histogram::Histogram};
+use prometheus_client::registry::{Registry, Unit};
+
+use super::spend::Standing;
+
+/// Limits that get a label of their own; names may hold values of requests.
+const LIMITS_MAX: usize = 2_000;
+/// Of the limit, in percent: more is near it.
+const NEAR_PERCENT: u64 = 80;
+const OTHER: &str = "other";
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LimitLabel {
+    limit: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CodeLabel {
+    code: &'static str,
+}
+
+/// The hits of one call on one limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Hits {
+    total: u64,
+    over: u64,
+    near: u64,
+    shadow: bool,
+}
+
+impl Hits {
+    pub(super) fn of(hits: u64, standing: &Standing, shadow: bool) -> Self {
+        let within = if standing.over { 0 } else { hits };
+        let used = standing.limit.saturating_sub(standing.left).units_floor();
+        let near = standing.limit.units_floor() / 100 * NEAR_PERCENT
+            + standing.limit.units_floor() % 100 * NEAR_PERCENT / 100;
+        Self { total: hits, over: hits - within, near: within.min(used.saturating_sub(near)), shadow }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Counters {
+    total: Counter,
+    within: Counter,
+    near: Counter,
+    over: Counter,
+    shadow: Counter,
+}
+
+#[derive(Debug)]
+pub(crate) struct RateLimitMetrics {
+    calls: Family<CodeLabel, Counter>,
+    families: [Family<LimitLabel, Counter>; 5],
+    /// Looked up for every hit; written for a limit that is new.
+    known: RwLock<HashMap<Arc<str>, Counters>>,
+    pub(super) global_shadow: Counter,
+    pub(super) settled: Counter,
+    pub(super) unsettled: Counter,
+    pub(super) config_taken: Counter,
+    pub(super) config_refused: Counter,
+    pub(super) seconds: Histogram,
+}
+
+impl RateLimitMetrics {
+    pub(crate) fn new() -> Self {
+        Self {
+            calls: Family::default(),
+            families: std::array::from_fn(|_| Family::default()),
+            known: RwLock::default(),
+            global_shadow: Counter::default(),
+            settled: Counter::default(),
+            unsettled: Counter::default(),
+            config_taken: Counter::default(),
+            config_refused: Counter::default(),
+            // From 10 µs to 1.3 s.
+            seconds: Histogram::new((0..18).map(|step| 0.000_01 * f64::from(1 << step))),
+        }
+    }
+
+    pub(crate) fn register(&self, r: &mut Registry) {
+        r.register("rate_limit_calls", "Calls of Envoy's rate limit service, by answer", self.calls.clone());
+        let [total, within, near, over, shadow] = &self.families;
+        r.register("rate_limit_hits", "Hits, by limit", total.clone());
+        r.register("rate_limit_within_limit", "Hits within their limit", within.clone());
+        r.register("rate_limit_near_limit", "Hits beyond 80 percent of their limit", near.clone());
+        r.register("rate_limit_over_limit", "Hits over their limit", over.clone());
+        r.register("rate_limit_shadow_mode", "Hits that shadow_mode let pass", shadow.clone());
+        r.register(
+            "rate_limit_global_shadow_mode",
+            "Calls that the gateway's shadow_mode let pass",
+            self.global_shadow.clone(),
+        );
+        r.register("rate_limit_settled", "Reservations settled", self.settled.clone());
+        r.register("rate_limit_unsettled", "Settlements that were refused", self.unsettled.clone());
+        r.register(
+            "rate_limit_config_taken",
+            "Configurations taken from the stream",
+            self.config_taken.clone(),
+        );
+        r.register("rate_limit_config_refused", "Configurations refused", self.config_refused.clone());
+        r.register_with_unit("rate_limit_answer", "Time to an answer", Unit::Seconds, self.seconds.clone());
+    }
+
+    /// `code`: `ok`, `over_limit`, `error`.
+    pub(super) fn call(&self, code: &'static str) {
+        self.calls.get_or_create(&CodeLabel { code }).inc();
+    }
+
+    pub(super) fn hits(&self, limit: &Arc<str>, hits: Hits) {
+        let known = self.known.read().get(limit).cloned();
+        let counters = known.unwrap_or_else(|| self.learn(limit));
+        counters.total.inc_by(hits.total);
+        counters.within.inc_by(hits.total - hits.over);
+        counters.near.inc_by(hits.near);
+        counters.over.inc_by(hits.over);
+        if hits.shadow {
+            counters.shadow.inc_by(hits.over);
+        }
+    }
+
+    fn learn(&self, limit: &Arc<str>) -> Counters {
+        let mut known = self.known.write();
+        let limit: Arc<str> = if known.len() < LIMITS_MAX { Arc::clone(limit) } else { OTHER.into() };
+        if let Some(counters) = known.get(&limit) {
+            return counters.clone();
+        }
+        let label = LimitLabel { limit: limit.to_string() };
+        let [total, within, near, over, shadow] =
+            self.families.each_ref().map(|family| family.get_or_create(&label).clone());
+        let counters = Counters { total, within, near, over, shadow };
+        known.insert(limit, counters.clone());
+        counters
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_ledger::Amount;
+
+    use super::*;
+
+    fn standing(limit: u64, left: u64, over: bool) -> Standing {
+        let units = |n| Amount::from_units(n).unwrap();
+        Standing { over, limit: units(limit), left: units(left), resets_at: None }
+    }
+
+    #[test]
+    fn hits_are_within_near_or_over() {
+        for (hits, limit, left, over, near) in
+            [(1, 10, 9, false, 0), (1, 10, 1, false, 1), (5, 10, 0, false, 2), (5, 10, 0, true, 0)]
+        {
+            let of = Hits::of(hits, &standing(limit, left, over), false);
+            assert_eq!((of.near, of.over), (near, if over { hits } else { 0 }), "{hits} of {limit}");
+        }
+    }
+
+    #[test]
+    fn names_are_bounded() {
+        let metrics = RateLimitMetrics::new();
+        let hits = Hits::of(1, &standing(10, 9, false), false);
+        for index in 0..LIMITS_MAX + 10 {
+            metrics.hits(&Arc::from(format!("d.key_{index}")), hits);
+        }
+        assert_eq!(metrics.known.read().len(), LIMITS_MAX + 1);
+        let other = metrics.families[0].get_or_create(&LimitLabel { limit: OTHER.to_owned() }).get();
+        assert_eq!(other, 10);
+    }
+}

@@ -1,0 +1,389 @@
+//! Charges lines to their accounts: all spending of the service is here.
+//!
+//! A check that charges at once is a Reserve with its Settle right behind it, under one id and in one commit. Where hits
+//! count whether there is room or not, the Reserve takes what there is (`at_least` zero) and the Settle charges the rest as
+//! overdraft; what the Reserve saw says who was within the limit, so of parallel calls no two take the same room. Leased
+//! accounts are spent from slices that are here already, where these suffice.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_ledger::{
+    Amount, Balance, CHARGES_MAX, Charge, Command, Denial, Enforcement, Outcome, Refusal, ReservationId,
+    TimestampMs,
+};
+use quorate_policy::runtime::Spending;
+use quorate_rpc::lease::Want;
+
+use super::question::{Line, Mistake};
+use super::reservation::{Reservation, mark};
+use crate::budget::KeeperError;
+use crate::core::Core;
+use crate::settle;
+
+/// Between a Reserve and the Settle behind it nothing takes as long.
+const CHARGE_TTL_MS: u64 = 10_000;
+/// How often it is asked anew without an account that cannot be made.
+const WITHOUT_MAX: usize = 8;
+const LEAST: Amount = match Amount::from_micros(1) {
+    Ok(amount) => amount,
+    Err(_) => Amount::ZERO,
+};
+
+/// Where one account stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Standing {
+    pub over: bool,
+    /// In force for this account: top-ups and overrides included.
+    pub limit: Amount,
+    /// After this call.
+    pub left: Amount,
+    pub resets_at: Option<TimestampMs>,
+}
+
+impl Standing {
+    /// In millionths of the limit: what is left of tokens and of dollars can be compared.
+    pub(super) fn share_left(&self) -> u64 {
+        let share = u128::from(self.left.micros()) * 1_000_000 / u128::from(self.limit.micros().max(1));
+        u64::try_from(share).unwrap_or(u64::MAX)
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Unspent {
+    /// The proxy's own rule for a service that is away decides.
+    Unavailable(String),
+    Wrong(Mistake),
+}
+
+/// Who asks, and for how long.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asking<'a> {
+    pub core: &'a Arc<Core>,
+    pub tenant: &'a str,
+    /// Of the policy that the lines are from.
+    pub version: u64,
+    pub within: Duration,
+    pub reservation_ms: u64,
+}
+
+/// Lines of one operation, by their numbers, and the charges that they make: lines of one account share a charge.
+struct Group<'a> {
+    lines: Vec<(usize, &'a Line)>,
+    charges: Vec<Charge>,
+    /// The charge of each line.
+    of_line: Vec<usize>,
+}
+
+impl<'a> Group<'a> {
+    fn new(lines: Vec<(usize, &'a Line)>, whole: bool) -> Self {
+        let mut charges: Vec<Charge> = Vec::with_capacity(lines.len());
+        let mut of_line = Vec::with_capacity(lines.len());
+        for (_, line) in &lines {
+            let name = &line.budget.rule.name;
+            let known =
+                charges.iter().position(|charge| charge.budget == *name && charge.subject == line.subject);
+            let at = known.unwrap_or_else(|| {
+                charges.push(Charge {
+                    budget: name.clone(),
+                    subject: line.subject.clone(),
+                    amount: Amount::ZERO,
+                    at_least: Amount::ZERO,
+                });
+                charges.len() - 1
+            });
+            let charge = &mut charges[at];
+            charge.amount = charge.amount.checked_add(line.amount).unwrap_or(Amount::MAX);
+            // A budget that never denies counts there what it would have denied.
+            if whole || (line.budget.rule.enforcement == Enforcement::Shadow && line.limit.is_none()) {
+                charge.at_least = charge.amount;
+            }
+            of_line.push(at);
+        }
+        Self { lines, charges, of_line }
+    }
+
+    /// Where the lines stand, in their order, from what a Reserve saw.
+    fn standings(&self, balances: &[Balance], standings: &mut [Option<Standing>]) {
+        let mut used = vec![Amount::ZERO; self.charges.len()];
+        for ((number, line), at) in self.lines.iter().zip(&self.of_line) {
+            let Some(balance) = balances.get(*at) else { continue };
+            let limit = line.limit.unwrap_or(balance.limit);
+            let others = balance.reserved.saturating_sub(balance.amount);
+            let room = limit.saturating_sub(balance.spent).saturating_sub(others).saturating_sub(used[*at]);
+            let over = if line.amount.is_zero() { room.is_zero() } else { line.amount > room };
+            used[*at] = used[*at].checked_add(line.amount).unwrap_or(Amount::MAX);
+            standings[*number] = Some(Standing {
+                over,
+                limit,
+                left: room.saturating_sub(line.amount),
+                resets_at: balance.resets_at,
+            });
+        }
+    }
+
+    fn denied(&self, account: &Balance, standings: &mut [Option<Standing>]) {
+        for (number, line) in &self.lines {
+            if line.budget.rule.name == account.budget && line.subject == account.subject {
+                let left = account.limit.saturating_sub(account.spent).saturating_sub(account.reserved);
+                standings[*number] =
+                    Some(Standing { over: true, limit: account.limit, left, resets_at: account.resets_at });
+            }
+        }
+    }
+}
+
+/// What came of all lines.
+#[derive(Debug)]
+pub(super) struct Spent {
+    /// One for each line.
+    pub standings: Vec<Standing>,
+    /// Made, and waiting for the word of what was used.
+    pub held: Option<Reservation>,
+}
+
+/// Asks for all lines. One that is over its limit does not keep the others from being counted.
+pub(super) async fn spend(asking: Asking<'_>, lines: &[Line]) -> Result<Spent, Unspent> {
+    let mut standings = vec![None; lines.len()];
+    let (mut counted, mut whole, mut held) = (Vec::new(), Vec::new(), Vec::new());
+    // A budget that denies by itself would take the others with it.
+    let mut alone = Vec::new();
+    local(asking, lines, &mut standings);
+    for (number, line) in lines.iter().enumerate() {
+        match line.spending {
+            _ if standings[number].is_some() => {}
+            Spending::Count if line.budget.rule.enforcement == Enforcement::Count => {
+                alone.push((number, line))
+            }
+            _ if line.amount.is_zero() => counted.push((number, line)),
+            Spending::Count => counted.push((number, line)),
+            Spending::Whole | Spending::Lease => whole.push((number, line)),
+            Spending::Held => held.push((number, line)),
+        }
+    }
+    let mut reservation = None;
+    if !held.is_empty() {
+        reservation = hold(asking, held, &mut standings).await?;
+    }
+    let charged = charge(asking, counted, whole, alone, &mut standings).await;
+    if let (Err(_), Some(made)) = (&charged, &reservation) {
+        let Reservation { id, tenant, .. } = made.clone();
+        settle::abandon(asking.core, tenant, id);
+    }
+    charged?;
+    // A line that nothing is known of was not counted for want of an account.
+    let unknown = |line: &Line| Standing {
+        over: line.budget.rule.enforcement != Enforcement::Shadow,
+        limit: line.limit.unwrap_or(line.budget.rule.limit),
+        left: Amount::ZERO,
+        resets_at: None,
+    };
+    let standings =
+        standings.into_iter().zip(lines).map(|(known, line)| known.unwrap_or_else(|| unknown(line)));
+    Ok(Spent { standings: standings.collect(), held: reservation })
+}
+
+/// What slices that this process holds of leased accounts can bear, all of it or nothing: no round trip, no wait. What is
+/// held for later is not among it, since any process may have to settle that.
+fn local(asking: Asking<'_>, lines: &[Line], standings: &mut [Option<Standing>]) {
+    let is_leased =
+        |line: &Line| line.budget.rule.enforcement == Enforcement::Lease && line.spending != Spending::Held;
+    let leased: Vec<(usize, &Line)> = lines.iter().enumerate().filter(|(_, line)| is_leased(line)).collect();
+    let twin = |(at, (_, line)): (usize, &(usize, &Line))| {
+        leased[..at]
+            .iter()
+            .any(|(_, other)| other.subject == line.subject && Arc::ptr_eq(&other.budget, &line.budget))
+    };
+    if leased.is_empty() || leased.iter().enumerate().any(twin) {
+        return;
+    }
+    // Who only looks asks whether there is anything.
+    let want = |(_, line): &(usize, &'_ Line)| if line.amount.is_zero() { LEAST } else { line.amount };
+    let wants: Vec<Want<'_>> = leased
+        .iter()
+        .map(|one| Want { rule: &one.1.budget.rule, subject: &one.1.subject, amount: want(one) })
+        .collect();
+    let Some(hold) = asking.core.leases.take(asking.version, asking.tenant, &wants) else { return };
+    let used: Vec<Amount> = leased.iter().map(|(_, line)| line.amount).collect();
+    let balances = hold.balances_after(&wants, &used);
+    asking.core.leases.settle(hold, &used, false);
+    for ((number, _), balance) in leased.into_iter().zip(balances) {
+        let left = balance.limit.saturating_sub(balance.spent).saturating_sub(balance.reserved);
+        standings[number] =
+            Some(Standing { over: false, limit: balance.limit, left, resets_at: balance.resets_at });
+    }
+}
+
+async fn charge(
+    asking: Asking<'_>,
+    counted: Vec<(usize, &Line)>,
+    whole: Vec<(usize, &Line)>,
+    alone: Vec<(usize, &Line)>,
+    standings: &mut [Option<Standing>],
+) -> Result<(), Unspent> {
+    for lines in counted.chunks(CHARGES_MAX) {
+        at_once(asking, lines.to_vec(), false, standings).await?;
+    }
+    for line in alone {
+        at_once(asking, vec![line], false, standings).await?;
+    }
+    if !whole.is_empty() {
+        at_once(asking, whole, true, standings).await?;
+    }
+    Ok(())
+}
+
+/// Charges lines and waits for nothing more to be said of them.
+async fn at_once(
+    asking: Asking<'_>,
+    mut lines: Vec<(usize, &Line)>,
+    whole: bool,
+    standings: &mut [Option<Standing>],
+) -> Result<(), Unspent> {
+    let mut made_room = false;
+    for _ in 0..WITHOUT_MAX {
+        if lines.is_empty() {
+            return Ok(());
+        }
+        let group = Group::new(lines.clone(), whole);
+        let id = asking.core.keeper.new_id();
+        let actual = group.charges.iter().map(|charge| charge.amount).collect();
+        let settling = Command::Settle { tenant: asking.tenant.to_owned(), id, actual, estimated: false };
+        let reserving = asking.reserve(id, group.charges.clone(), CHARGE_TTL_MS);
+        let settled = asking.core.keeper.execute(settling.clone(), asking.within);
+        let (reserved, settled) = tokio::join!(reserving, settled);
+        match reserved? {
+            Outcome::Granted(grant) => {
+                asking.core.leases.saw(asking.tenant, &grant.balances);
+                group.standings(&grant.balances, standings);
+                // It came before what it settles.
+                if let Ok(Outcome::Refused(Refusal::UnknownReservation { .. })) = settled {
+                    asking.execute(settling).await?;
+                }
+                return Ok(());
+            }
+            Outcome::Denied(denial) if !made_room && asking.makes_room(&denial).await => made_room = true,
+            Outcome::Denied(denial) => {
+                group.denied(&denial.account, standings);
+                let left = |(number, line): &(usize, &Line)| {
+                    standings[*number]
+                        .is_none()
+                        .then(|| (*number, Line { amount: Amount::ZERO, ..(*line).clone() }))
+                };
+                let rest: Vec<(usize, Line)> = lines.iter().filter_map(left).collect();
+                return Box::pin(look(asking, &rest, &lines, standings)).await;
+            }
+            Outcome::Refused(refusal) => lines = without(asking, lines, refusal)?,
+            other => return Err(unexpected(&other)),
+        }
+    }
+    Ok(())
+}
+
+/// Where lines stand that were not charged because another one was short.
+async fn look(
+    asking: Asking<'_>,
+    rest: &[(usize, Line)],
+    asked: &[(usize, &Line)],
+    standings: &mut [Option<Standing>],
+) -> Result<(), Unspent> {
+    let lines = rest.iter().map(|(number, line)| (*number, line)).collect();
+    at_once(asking, lines, false, standings).await?;
+    for (number, line) in asked.iter().filter(|(number, _)| rest.iter().any(|(other, _)| other == number)) {
+        if let Some(standing) = &mut standings[*number] {
+            standing.over = line.amount > standing.left;
+        }
+    }
+    Ok(())
+}
+
+/// Holds all lines, or none.
+async fn hold(
+    asking: Asking<'_>,
+    mut lines: Vec<(usize, &Line)>,
+    standings: &mut [Option<Standing>],
+) -> Result<Option<Reservation>, Unspent> {
+    let mut made_room = false;
+    for _ in 0..WITHOUT_MAX {
+        if lines.is_empty() {
+            return Ok(None);
+        }
+        let group = Group::new(lines.clone(), true);
+        let id = asking.core.keeper.new_id();
+        let reserved = asking.reserve(id, group.charges.clone(), asking.reservation_ms).await;
+        if reserved.is_err() {
+            // It may have been made all the same.
+            settle::abandon(asking.core, asking.tenant.to_owned(), id);
+        }
+        match reserved? {
+            Outcome::Granted(grant) => {
+                group.standings(&grant.balances, standings);
+                let marks = group.charges.iter().map(|charge| mark(&charge.budget)).collect();
+                return Ok(Some(Reservation { id, tenant: asking.tenant.to_owned(), marks }));
+            }
+            Outcome::Denied(denial) if !made_room && asking.makes_room(&denial).await => made_room = true,
+            Outcome::Denied(denial) => {
+                group.denied(&denial.account, standings);
+                let left = |(number, line): &(usize, &Line)| {
+                    standings[*number]
+                        .is_none()
+                        .then(|| (*number, Line { amount: Amount::ZERO, ..(*line).clone() }))
+                };
+                let rest: Vec<(usize, Line)> = lines.iter().filter_map(left).collect();
+                look(asking, &rest, &lines, standings).await?;
+                return Ok(None);
+            }
+            Outcome::Refused(refusal) => lines = without(asking, lines, refusal)?,
+            other => return Err(unexpected(&other)),
+        }
+    }
+    Ok(None)
+}
+
+/// The lines that are left where one cannot have an account.
+fn without<'a>(
+    asking: Asking<'_>,
+    mut lines: Vec<(usize, &'a Line)>,
+    refusal: Refusal,
+) -> Result<Vec<(usize, &'a Line)>, Unspent> {
+    match refusal {
+        Refusal::TooManyAccounts { budget, .. } => {
+            asking.core.metrics.accounts_capped(&budget);
+            lines.retain(|(_, line)| line.budget.rule.name != budget);
+            Ok(lines)
+        }
+        Refusal::Invalid(message) => Err(Unspent::Wrong(Mistake(message))),
+        other => Err(Unspent::Unavailable(other.to_string())),
+    }
+}
+
+fn unexpected(outcome: &Outcome) -> Unspent {
+    tracing::error!(?outcome, "unexpected answer to a reservation");
+    Unspent::Unavailable(
+        "the budget nodes gave an answer that this gateway does not know; upgrade it".to_owned(),
+    )
+}
+
+impl Asking<'_> {
+    async fn reserve(self, id: ReservationId, charges: Vec<Charge>, ttl_ms: u64) -> Result<Outcome, Unspent> {
+        let tenant = self.tenant.to_owned();
+        self.execute(Command::Reserve { tenant, id, charges, ttl_ms, wait: false }).await
+    }
+
+    /// What stands in the way of a leased account may be a slice of this process.
+    async fn makes_room(self, denial: &Denial) -> bool {
+        let (leases, account) = (&self.core.leases, &denial.account);
+        leases.saw(self.tenant, std::slice::from_ref(account));
+        denial.held_by_reservations && leases.make_room(self.tenant, &account.budget, &account.subject).await
+    }
+
+    async fn execute(self, command: Command) -> Result<Outcome, Unspent> {
+        let decided = self.core.keeper.execute(command, self.within).await;
+        decided.map_err(|error| match error {
+            KeeperError::Unavailable { message, .. } | KeeperError::Unknown { message } => {
+                Unspent::Unavailable(message)
+            }
+        })
+    }
+}
