@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
 use crate::bench::{Deployment, Load, Place, Plan, Report, Target};
+use crate::command::bench_scale::Scale;
 use crate::command::{TlsOptions, told_to_stop};
 use crate::output::OutputOptions;
 
@@ -19,9 +20,12 @@ use crate::output::OutputOptions;
 ///   quorate bench session --clients 512 --duration 10
 ///   quorate bench gateway --rate 200 --gateway http://10.0.0.9:8080/v1
 ///   quorate bench tenants --tenants 10000
+///   quorate bench soak --minutes 30 --save findings
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
+#[command(verbatim_doc_comment, args_conflicts_with_subcommands = true)]
 pub struct Bench {
+    #[command(subcommand)]
+    scale: Option<Scale>,
     /// What to measure; nothing: everything
     target: Option<What>,
     /// Clients that work at the same time [default: 512 for session, 64 otherwise]
@@ -77,7 +81,7 @@ enum What {
     Tenants,
 }
 
-fn positive(text: &str) -> Result<f64, String> {
+pub(super) fn positive(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(rate) if rate.is_finite() && rate > 0.0 && rate <= 1e7 => Ok(rate),
         _ => Err("wanted: a number above 0, at most 10000000".to_owned()),
@@ -86,6 +90,9 @@ fn positive(text: &str) -> Result<f64, String> {
 
 impl Bench {
     pub async fn run(self) -> Result<()> {
+        if let Some(scale) = self.scale {
+            return scale.run().await;
+        }
         let deployment = match self.theirs()? {
             Some(place) => Deployment::Theirs(place),
             None => {

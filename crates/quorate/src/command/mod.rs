@@ -4,6 +4,7 @@ mod adjust;
 mod apply;
 mod backup;
 mod bench;
+mod bench_scale;
 mod cert_files;
 mod certs;
 mod check;
