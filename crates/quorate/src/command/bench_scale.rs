@@ -57,6 +57,9 @@ pub struct Accounts {
     /// Log entries between snapshots, on every node
     #[arg(long, default_value_t = 20_000, value_name = "ENTRIES", value_parser = clap::value_parser!(u64).range(100..=1_000_000))]
     snapshot_every: u64,
+    /// Seconds of a steady load, with snapshots meanwhile
+    #[arg(long, default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=3_600))]
+    steady: u32,
     #[command(flatten)]
     to: To,
 }
@@ -115,6 +118,7 @@ impl Scale {
                     accounts: accounts.accounts,
                     tenants: accounts.tenants.min(accounts.accounts),
                     snapshot_every: accounts.snapshot_every,
+                    steady: Duration::from_secs(accounts.steady.into()),
                 };
                 accounts.to.show(program.run(progress)).await
             }

@@ -27,8 +27,6 @@ const AT_ONCE: u64 = 512;
 /// Of the steady load: operations a second, far below what the cluster can do.
 const RATE: f64 = 4_000.0;
 const CLIENTS: usize = 512;
-/// Reservations that filled the accounts are forgotten within it (70 s), so that memory then is that of the accounts.
-const STEADY: Duration = Duration::from_secs(80);
 const LAP: Duration = Duration::from_millis(200);
 const BACK_WITHIN: Duration = Duration::from_secs(180);
 const ASK_AGAIN: Duration = Duration::from_millis(20);
@@ -40,6 +38,8 @@ pub struct Accounts {
     pub tenants: u64,
     /// Log entries between snapshots.
     pub snapshot_every: u64,
+    /// Of the steady load.
+    pub steady: Duration,
 }
 
 #[derive(Debug, Serialize)]
@@ -102,10 +102,15 @@ impl Accounts {
         let fill_seconds = filling.elapsed().as_secs_f64();
         let resident_filled_bytes = watch::resident_at_rest(&nodes).await?;
 
-        progress(&format!("{RATE} operations a second for {} s, on all of them in turn", STEADY.as_secs()));
-        let laps = steady(&work).await?;
+        progress(&format!(
+            "{RATE} operations a second for {} s, on all of them in turn",
+            self.steady.as_secs()
+        ));
+        let laps = steady(&work, self.steady).await?;
         let snapshots = lookout.stop();
         let (during_snapshot, without_snapshot) = split(&laps, &snapshots)?;
+        progress("until all reservations are forgotten");
+        work.wait_until_forgotten(accounts + (RATE * self.steady.as_secs_f64()) as u64).await?;
         let resident_at_rest_bytes = watch::resident_at_rest(&nodes).await?;
         let each = |(rest, empty): (&u64, &u64)| rest.saturating_sub(*empty) as f64 / accounts as f64;
         let bytes_per_account = resident_at_rest_bytes.iter().zip(&resident_empty_bytes).map(each).collect();
@@ -146,10 +151,10 @@ impl Accounts {
 }
 
 /// Each lap with its beginning and end.
-async fn steady(work: &Arc<Walk>) -> Result<Vec<(Instant, Instant, Lap)>> {
+async fn steady(work: &Arc<Walk>, duration: Duration) -> Result<Vec<(Instant, Instant, Lap)>> {
     let mut laps = Vec::new();
     let warm_up = Duration::from_secs(1);
-    let load = Load { clients: CLIENTS, rate: Some(RATE), duration: STEADY, warm_up, operations_max: None };
+    let load = Load { clients: CLIENTS, rate: Some(RATE), duration, warm_up, operations_max: None };
     let mut from = Instant::now() + warm_up;
     let nobody = Watched::default();
     let measured = load::run_in_laps(work.clone(), load, &nobody, LAP, |lap| {

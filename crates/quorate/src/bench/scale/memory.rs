@@ -6,7 +6,7 @@
 //! reservations that made them are forgotten.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Result;
 use comfy_table::Table;
@@ -16,7 +16,7 @@ use serde::Serialize;
 use crate::bench::cluster::{Cluster, Shape};
 use crate::bench::report::Machine;
 use crate::bench::scale::fit::Line;
-use crate::bench::scale::walk::{Held, Walk, for_each, policy};
+use crate::bench::scale::walk::{FORGOTTEN_AFTER, Held, Walk, for_each, policy};
 use crate::bench::scale::{Findings, mib, streams, watch};
 use crate::output;
 
@@ -25,9 +25,6 @@ const AT_ONCE: u64 = 256;
 const SESSIONS: usize = 4;
 /// More than the tail of the log in memory holds: 8 MiB of extensions.
 const WARM_UP: u64 = 150_000;
-/// A settled reservation is remembered for 70 s; then any command takes three off.
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(73);
-const FORGOTTEN_PER_COMMAND: u64 = 3;
 
 /// Whether little is made, for a try.
 #[derive(Debug, Clone, Copy)]
@@ -97,7 +94,7 @@ impl Memory {
     async fn reservations(self) -> Result<Vec<Weight>> {
         let cluster = start().await?;
         let work = Arc::new(Walk::new(&cluster, SESSIONS, vec![BUDGET.to_owned()]).over(64, 1));
-        warm_up(&work, self.warm_up()).await?;
+        work.extend_one(self.warm_up()).await?;
         let nodes = cluster.watched().nodes;
         let names = names(&cluster).await?;
         let held: Arc<Mutex<Vec<Held>>> = Arc::default();
@@ -150,12 +147,11 @@ impl Memory {
         let names = names(&cluster).await?;
         let work = Walk::new(&cluster, SESSIONS, vec![BUDGET.to_owned()]).over(tenants, subjects);
         let work = Arc::new(work);
-        warm_up(&work, self.warm_up()).await?;
+        work.extend_one(self.warm_up()).await?;
         let nodes = cluster.watched().nodes;
         let before = watch::resident_at_rest(&nodes).await?;
         work.touch_all(1..count, AT_ONCE).await?;
-        tokio::time::sleep(FORGOTTEN_AFTER).await;
-        warm_up(&work, count / FORGOTTEN_PER_COMMAND + AT_ONCE).await?;
+        work.wait_until_forgotten(count).await?;
         let after = watch::resident_at_rest(&nodes).await?;
         cluster.stop().await;
         let steps = |index: usize| [(0, before[index]), (count, after[index])];
@@ -170,17 +166,6 @@ impl Memory {
 async fn start() -> Result<Cluster> {
     let policy = policy([BUDGET], "window: Year, accountsMax: 1000000");
     Cluster::start_as(&Shape { gateways: 0, policy, ..Shape::default() }).await
-}
-
-/// Fills what is bounded, over one reservation that stays.
-async fn warm_up(work: &Arc<Walk>, operations: u64) -> Result<()> {
-    let held = work.hold(0).await.map_err(anyhow::Error::msg)?;
-    let work = work.clone();
-    for_each(0..operations, AT_ONCE, move |_| {
-        let (work, held) = (work.clone(), held.clone());
-        async move { work.extend(&held).await }
-    })
-    .await
 }
 
 /// What each node does: `leader`, `follower`.

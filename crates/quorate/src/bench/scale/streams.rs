@@ -17,9 +17,8 @@ use crate::bench::scale::walk::for_each;
 use crate::bench::scale::watch;
 
 const STEPS: usize = 4;
-const AT_ONCE: u64 = 32;
 const TENANTS: usize = 16;
-/// Sixteen pieces: each stream is open for more than a minute.
+/// Sixteen pieces, a while before each: a stream is open for more than a minute, and takes one piece's time to begin.
 const SLOWLY: &str = "mock:chunk-ms=5000";
 /// A stream takes two of a gateway's files; it needs others too.
 const FILES_SPARED: usize = 200;
@@ -45,7 +44,8 @@ pub async fn weigh(streams: usize) -> Result<Vec<Weight>> {
     let each = (streams / STEPS) as u64;
     for step in 1..=STEPS as u64 {
         let (work, open) = (work.clone(), open.clone());
-        for_each(each * (step - 1)..each * step, AT_ONCE, move |number| {
+        // All of a step at once, because each takes its time.
+        for_each(each * (step - 1)..each * step, each, move |number| {
             let (work, open) = (work.clone(), open.clone());
             async move {
                 let caller = work.client(usize::try_from(number).unwrap_or(0));

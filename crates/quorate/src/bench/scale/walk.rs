@@ -20,6 +20,10 @@ const SPENT_UNITS: u64 = 60;
 /// Of reservations that are settled at once, and of those that stay.
 const TTL_MS: u64 = 60_000;
 const TTL_LONG_MS: u64 = 3_600_000;
+const EXTENDED_AT_ONCE: u64 = 256;
+/// A settled reservation is remembered for 70 s; then any command takes three off.
+pub const FORGOTTEN_AFTER: Duration = Duration::from_secs(73);
+const FORGOTTEN_PER_COMMAND: u64 = 3;
 
 /// Account n is of tenant `n % tenants`, and there of subject `n / tenants`.
 #[derive(Debug)]
@@ -95,8 +99,7 @@ impl Walk {
         }
     }
 
-    /// Goes through the log like everything else, and leaves nothing behind.
-    pub async fn extend(&self, held: &Held) -> Result<(), String> {
+    async fn extend(&self, held: &Held) -> Result<(), String> {
         let command = Command::Extend { tenant: held.tenant.clone(), id: held.id, ttl_ms: TTL_LONG_MS };
         match self.execute(held.session, command).await? {
             Outcome::Refused(refusal) => Err(refusal.to_string()),
@@ -121,6 +124,29 @@ impl Walk {
             async move { work.touch(number).await }
         })
         .await
+    }
+
+    /// Operations that go through the log like all others and leave nothing behind: what is bounded gets its size.
+    ///
+    /// # Errors
+    /// One of them fails.
+    pub async fn extend_one(self: &Arc<Self>, operations: u64) -> Result<()> {
+        let held = self.hold(0).await.map_err(anyhow::Error::msg)?;
+        let work = self.clone();
+        for_each(0..operations, EXTENDED_AT_ONCE, move |_| {
+            let (work, held) = (work.clone(), held.clone());
+            async move { work.extend(&held).await }
+        })
+        .await
+    }
+
+    /// Until so many settled reservations are no longer remembered.
+    ///
+    /// # Errors
+    /// An operation fails.
+    pub async fn wait_until_forgotten(self: &Arc<Self>, records: u64) -> Result<()> {
+        tokio::time::sleep(FORGOTTEN_AFTER).await;
+        self.extend_one(records / FORGOTTEN_PER_COMMAND + EXTENDED_AT_ONCE).await
     }
 }
 
