@@ -19,7 +19,7 @@ use crate::bench::scale::watch;
 const STEPS: usize = 4;
 const TENANTS: usize = 16;
 /// Sixteen pieces, a while before each: a stream is open for more than a minute, and takes one piece's time to begin.
-const SLOWLY: &str = "mock:chunk-ms=5000";
+const SLOWLY: &str = "mock:chunk-ms=4000";
 /// A stream takes two of a gateway's files; it needs others too.
 const FILES_SPARED: usize = 200;
 const WARM_UP: Duration = Duration::from_secs(2);
