@@ -2,8 +2,9 @@
 
 use serde::Serialize;
 
-/// Growth in an hour below this share of the mean is called flat.
-const FLAT_SHARE: f64 = 0.05;
+/// A change below this share of the mean, in all the time that was looked at, is called flat. In a quarter of an hour: less
+/// than a twenty-fifth an hour.
+const FLAT_SHARE: f64 = 0.01;
 
 /// Least squares.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -41,10 +42,11 @@ impl Line {
 }
 
 impl Verdict {
-    /// Of a line of something by the hour: a change counts that is more than its error and more than a small share.
-    pub fn of(by_hour: Line, mean: f64) -> Self {
+    /// Of a line of something by the hour, seen for so many hours: a change counts that is more than its error and more than
+    /// a small share.
+    pub fn of(by_hour: Line, mean: f64, hours: f64) -> Self {
         let change = by_hour.slope.abs();
-        if change <= 2.0 * by_hour.slope_error || change <= FLAT_SHARE * mean.abs() {
+        if change <= 2.0 * by_hour.slope_error || change * hours <= FLAT_SHARE * mean.abs() {
             Self::Flat
         } else if by_hour.slope > 0.0 {
             Self::Grows
@@ -89,10 +91,13 @@ mod tests {
             [(0.0, Verdict::Flat), (5.0, Verdict::Flat), (50.0, Verdict::Grows), (-50.0, Verdict::Shrinks)]
         {
             let line = Line::through(&noisy(slope)).unwrap();
-            assert_eq!(Verdict::of(line, 200.0), verdict, "{slope}: {line:?}");
+            assert_eq!(Verdict::of(line, 200.0, 1.0), verdict, "{slope}: {line:?}");
         }
         // Steep, but lost in the noise.
         let line = Line { slope: 50.0, at_zero: 0.0, slope_error: 40.0 };
-        assert_eq!(Verdict::of(line, 200.0), Verdict::Flat);
+        assert_eq!(Verdict::of(line, 200.0, 1.0), Verdict::Flat);
+        // Steep, but of one minute only.
+        let line = Line { slope: 50.0, at_zero: 0.0, slope_error: 1.0 };
+        assert_eq!(Verdict::of(line, 200.0, 1.0 / 60.0), Verdict::Flat);
     }
 }

@@ -32,6 +32,8 @@ const SUBJECTS: u64 = 16;
 const SHORT: Duration = Duration::from_secs(5);
 /// Both kinds of load at a quarter of what each can do alone: half of the machine.
 const SHARE: f64 = 0.25;
+/// Of the load; more, and it was no half load.
+const UNSENT_SHARE: f64 = 0.01;
 /// Twelve closed windows of a minute, and the reservations of 70 s.
 const WARM_UP: Duration = Duration::from_secs(14 * 60);
 const INTERVALS: u32 = 180;
@@ -259,7 +261,8 @@ fn trends(intervals: &[Interval], from_seconds: f64) -> Vec<Trend> {
             late.iter().filter_map(|one| Some((one.seconds / 3_600.0, value(one)?))).collect();
         let mean = points.iter().map(|point| point.1).sum::<f64>() / points.len().max(1) as f64;
         let by_hour = Line::through(&points);
-        let verdict = by_hour.map_or(Verdict::Flat, |line| Verdict::of(line, mean));
+        let hours = points.last().map_or(0.0, |last| last.0) - points.first().map_or(0.0, |first| first.0);
+        let verdict = by_hour.map_or(Verdict::Flat, |line| Verdict::of(line, mean, hours));
         Trend { what, unit, mean, by_hour, verdict }
     };
     curves(first).into_iter().map(trend).collect()
@@ -293,6 +296,12 @@ impl Findings for SoakFound {
                 self.rate, self.chat_rate, self.seconds, self.errors, self.unsent, self.warm_up_seconds
             ),
         ];
+        if self.unsent as f64 > UNSENT_SHARE * (self.rate + self.chat_rate) * self.seconds {
+            notes.push(
+                "the machine did not keep up with this load: it says little; give --rate and --chat-rate"
+                    .to_owned(),
+            );
+        }
         notes.extend(self.first_error.iter().map(|error| format!("the first error: {error}")));
         let growing: Vec<&str> = self
             .trends
