@@ -2,7 +2,7 @@
 //! cursor.
 
 use quorate_ledger::{
-    AccountView, Amount, ClosedWindowView, Enforcement, ReservationView, TenantView, TimestampMs,
+    AccountView, Amount, ClosedWindowView, Enforcement, Ledger, ReservationView, TenantView, TimestampMs,
 };
 use quorate_replica::{ReadPoint, Replica};
 use quorate_rpc::{admin, budget};
@@ -47,40 +47,18 @@ impl Reads {
         &self,
         request: &admin::ListAccountsRequest,
     ) -> Result<admin::ListAccountsResponse, Status> {
-        let size = page(request.page_size);
         let cursor = cursor(&request.page_after)?;
-        let wanted = |view: &AccountView| {
-            (request.budget.is_empty() || view.budget == request.budget)
-                && (request.subject.is_empty() || view.subject == request.subject)
-        };
         let time = self.replica.now();
-        Ok(self.replica.read(|ledger, at| {
-            let names: Vec<String> = match (request.tenant.as_str(), &cursor) {
-                ("", None) => ledger.tenants("").map(|tenant| tenant.name).collect(),
-                ("", Some([tenant, ..])) => std::iter::once(tenant.clone())
-                    .chain(ledger.tenants(tenant).map(|tenant| tenant.name))
-                    .collect(),
-                (name, _) => vec![name.to_owned()],
-            };
-            let after = |name: &str| {
-                cursor
-                    .as_ref()
-                    .filter(|[tenant, ..]| tenant == name)
-                    .map(|[_, budget, subject]| (budget.as_str(), subject.as_str()))
-            };
-            let views = names.iter().flat_map(|name| ledger.accounts(time, name, after(name)));
-            let mut views: Vec<AccountView> = views.filter(wanted).take(size + 1).collect();
-            let more = views.len() > size;
-            views.truncate(size);
-            let next = views.last().filter(|_| more).map(|last| {
-                [last.tenant.as_str(), &last.budget, &last.subject].join(&CURSOR_SEPARATOR.to_string())
-            });
-            admin::ListAccountsResponse {
-                accounts: views.into_iter().map(account).collect(),
-                read_point: self.point(at, ledger.time()),
-                cursor: next.unwrap_or_default(),
-            }
-        }))
+        let answer = |ledger: &Ledger, at| {
+            let (accounts, cursor) = accounts(ledger, time, request, cursor.as_ref());
+            admin::ListAccountsResponse { accounts, read_point: self.point(at, ledger.time()), cursor }
+        };
+        if request.budget.is_empty() && request.subject.is_empty() {
+            return Ok(self.replica.read(answer));
+        }
+        // On a copy, which is cheap: of a million accounts one may be wanted, and nobody should wait for the search.
+        let (ledger, at) = self.replica.read(|ledger, at| (ledger.clone(), at));
+        Ok(answer(&ledger, at))
     }
 
     pub fn reservations(&self, request: &admin::ListReservationsRequest) -> admin::ListReservationsResponse {
@@ -125,6 +103,45 @@ impl Reads {
             read_point: self.point(at, ledger.time()),
         }
     }
+}
+
+/// A page of them, and the cursor if there are more.
+fn accounts(
+    ledger: &Ledger,
+    time: TimestampMs,
+    request: &admin::ListAccountsRequest,
+    cursor: Option<&[String; 3]>,
+) -> (Vec<admin::Account>, String) {
+    let (tenant, budget, subject) = (&request.tenant, &request.budget, &request.subject);
+    if ![tenant, budget, subject].iter().any(|part| part.is_empty()) {
+        let one = ledger.account(time, tenant, budget, subject);
+        return (one.into_iter().map(account).collect(), String::new());
+    }
+    let size = page(request.page_size);
+    let wanted = |view: &AccountView| {
+        (budget.is_empty() || view.budget == *budget) && (subject.is_empty() || view.subject == *subject)
+    };
+    // One after the other: a page needs few of a hundred thousand.
+    let names: Box<dyn Iterator<Item = String>> = match (tenant.as_str(), cursor) {
+        ("", None) => Box::new(ledger.tenants("").map(|tenant| tenant.name)),
+        ("", Some([first, ..])) => {
+            Box::new(std::iter::once(first.clone()).chain(ledger.tenants(first).map(|tenant| tenant.name)))
+        }
+        (name, _) => Box::new(std::iter::once(name.to_owned())),
+    };
+    let of_tenant = |name: String| {
+        let cursor = cursor.filter(|[tenant, ..]| *tenant == name);
+        let after = cursor.map(|[_, budget, subject]| (budget.as_str(), subject.as_str()));
+        ledger.accounts(time, &name, after)
+    };
+    let mut views: Vec<AccountView> = names.flat_map(of_tenant).filter(wanted).take(size + 1).collect();
+    let more = views.len() > size;
+    views.truncate(size);
+    let next = views
+        .last()
+        .filter(|_| more)
+        .map(|last| [last.tenant.as_str(), &last.budget, &last.subject].join(&CURSOR_SEPARATOR.to_string()));
+    (views.into_iter().map(account).collect(), next.unwrap_or_default())
 }
 
 fn page(size: u32) -> usize {
@@ -198,5 +215,84 @@ fn reservation(view: ReservationView) -> admin::Reservation {
         charges: view.charges.iter().map(Into::into).collect(),
         made_at_ms: view.made_at.0,
         deadline_ms: view.deadline.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_ledger::{Amount, BudgetRule, Charge, Command, Outcome, ReservationId, Unit, Window};
+
+    use super::*;
+
+    const NOW: TimestampMs = TimestampMs(1_800_000_000_000);
+
+    /// Three tenants with two subjects each, in two budgets.
+    fn ledger() -> Ledger {
+        let mut ledger = Ledger::default();
+        let limit = Amount::from_units(1_000).unwrap();
+        let rule = |name: &str| BudgetRule::new(name, Unit::Tokens, limit, Window::Year);
+        let put = Command::PutPolicy {
+            expected_version: None,
+            rules: vec![rule("day"), rule("month")],
+            document: String::new(),
+            staged: None,
+            by: String::new(),
+            comment: String::new(),
+        };
+        ledger.apply(NOW, &put);
+        for number in 0..6_u128 {
+            let charge = |budget: &str| Charge {
+                budget: budget.to_owned(),
+                subject: format!("user-{}", number % 2),
+                amount: limit,
+                at_least: limit,
+            };
+            let reserve = Command::Reserve {
+                tenant: format!("tenant-{}", number / 2),
+                id: ReservationId::from_u128(u128::from(NOW.0) << 80 | 7 << 76 | 2 << 62 | number).unwrap(),
+                charges: vec![charge("day"), charge("month")],
+                ttl_ms: 60_000,
+                wait: false,
+            };
+            let outcome = ledger.apply(NOW, &reserve);
+            assert!(matches!(outcome, Outcome::Granted(_)), "{outcome:?}");
+        }
+        ledger
+    }
+
+    #[test]
+    fn pages_go_through_all_that_is_wanted_once() {
+        let ledger = ledger();
+        for (tenant, budget, subject, wanted) in [
+            ("", "", "", 12),
+            ("tenant-1", "", "", 4),
+            ("", "day", "", 6),
+            ("", "", "user-1", 6),
+            ("tenant-2", "month", "", 2),
+            ("tenant-2", "month", "user-0", 1),
+            ("tenant-2", "month", "nobody", 0),
+            ("nobody", "", "", 0),
+        ] {
+            let mut request = admin::ListAccountsRequest {
+                tenant: tenant.to_owned(),
+                budget: budget.to_owned(),
+                subject: subject.to_owned(),
+                page_size: 3,
+                ..admin::ListAccountsRequest::default()
+            };
+            let mut seen = std::collections::BTreeSet::new();
+            loop {
+                let (page, next) =
+                    accounts(&ledger, NOW, &request, cursor(&request.page_after).unwrap().as_ref());
+                for one in page {
+                    assert!(seen.insert((one.tenant, one.budget, one.subject)), "seen twice");
+                }
+                request.page_after = next;
+                if request.page_after.is_empty() {
+                    break;
+                }
+            }
+            assert_eq!(seen.len(), wanted, "{tenant:?} {budget:?} {subject:?}: {seen:?}");
+        }
     }
 }

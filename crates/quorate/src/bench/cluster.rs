@@ -1,5 +1,5 @@
-//! A cluster of the benchmark's own: three nodes, a gateway and a simulated provider, each a process on loopback, with
-//! data in a temporary folder. Nothing is left of it afterwards, not even when the benchmark itself is killed: the
+//! A cluster of the benchmark's own: nodes, gateways and a simulated provider, each a process on loopback, with data in a
+//! temporary folder. Nothing is left of it afterwards, not even when the benchmark itself is killed: the
 //! children stop when their standard input closes.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -17,7 +17,6 @@ use crate::bench::Place;
 use crate::bench::load::Watched;
 use crate::bench::process::Process;
 
-const NODES: usize = 3;
 const READY_WITHIN: Duration = Duration::from_secs(30);
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 /// One account for each tenant, too large to be exhausted.
@@ -40,22 +39,40 @@ spec:
 /// The budget of that policy.
 pub const BUDGET: &str = "bench";
 
+/// What is started.
+#[derive(Debug, Clone)]
+pub struct Shape {
+    pub nodes: usize,
+    pub gateways: usize,
+    pub policy: String,
+    /// Lines of YAML that every node's configuration has at its end.
+    pub node_settings: String,
+}
+
 #[derive(Debug)]
 pub struct Cluster {
     pub nodes: Vec<String>,
-    /// `http://host:port/v1`
-    pub gateway: String,
+    /// `host:port` of /metrics.
+    pub nodes_http: Vec<SocketAddr>,
+    /// Each `http://host:port/v1`
+    pub gateways: Vec<String>,
     /// `http://host:port/v1`
     pub provider: String,
     node_processes: Vec<Child>,
-    gateway_process: Child,
+    gateway_processes: Vec<Child>,
     provider_process: Child,
-    _folder: Folder,
+    folder: Folder,
 }
 
 /// A temporary folder, removed when dropped.
 #[derive(Debug)]
 struct Folder(PathBuf);
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self { nodes: 3, gateways: 1, policy: POLICY.to_owned(), node_settings: String::new() }
+    }
+}
 
 impl Cluster {
     /// Starts everything and waits until a request can be admitted.
@@ -63,46 +80,93 @@ impl Cluster {
     /// # Errors
     /// A process cannot be started, or ends early, or the cluster is not ready in time.
     pub async fn start() -> Result<Self> {
+        Self::start_as(&Shape::default()).await
+    }
+
+    /// # Errors
+    /// As for [`Cluster::start`].
+    pub async fn start_as(shape: &Shape) -> Result<Self> {
         let folder = Folder::make()?;
-        let addresses = free_addresses(2 * NODES + 3)?;
-        let (nodes, rest) = addresses.split_at(NODES);
-        let (nodes_http, rest) = rest.split_at(NODES);
-        let [gateway, gateway_http, provider] = rest else { bail!("three addresses are left over") };
+        let addresses = free_addresses(2 * shape.nodes + 2 * shape.gateways + 1)?;
+        let (nodes, rest) = addresses.split_at(shape.nodes);
+        let (nodes_http, rest) = rest.split_at(shape.nodes);
+        let (gateways, rest) = rest.split_at(shape.gateways);
+        let (gateways_http, rest) = rest.split_at(shape.gateways);
+        let [provider] = rest else { bail!("one address is left over") };
         let provider_process =
             spawn(&folder.0, "provider", &["mock-provider", "--listen", &provider.to_string()])?;
         let mut node_processes = Vec::new();
         for (index, http) in nodes_http.iter().enumerate() {
-            let config = node_config(index, nodes, *http, &folder.0);
-            node_processes.push(spawn_with(&folder.0, "node", &format!("node-{}", index + 1), &config)?);
+            let config = node_config(index, nodes, *http, &folder.0) + &shape.node_settings;
+            node_processes.push(spawn_with(&folder.0, "node", &node_name(index), &config)?);
         }
-        let config = gateway_config(nodes, *gateway, *gateway_http, *provider);
-        let gateway_process = spawn_with(&folder.0, "gateway", "gateway", &config)?;
+        let mut gateway_processes = Vec::new();
+        for (index, (listen, http)) in gateways.iter().zip(gateways_http).enumerate() {
+            let config = gateway_config(nodes, *listen, *http, *provider);
+            gateway_processes.push(spawn_with(
+                &folder.0,
+                "gateway",
+                &format!("gateway-{}", index + 1),
+                &config,
+            )?);
+        }
         let mut cluster = Self {
             nodes: nodes.iter().map(ToString::to_string).collect(),
-            gateway: format!("http://{gateway}/v1"),
+            nodes_http: nodes_http.to_vec(),
+            gateways: gateways.iter().map(|gateway| format!("http://{gateway}/v1")).collect(),
             provider: format!("http://{provider}/v1"),
             node_processes,
-            gateway_process,
+            gateway_processes,
             provider_process,
-            _folder: folder,
+            folder,
         };
-        cluster.wait_until_ready(*gateway_http, *provider).await?;
+        cluster.wait_until_ready(gateways_http, *provider, &shape.policy).await?;
         Ok(cluster)
+    }
+
+    /// Ends a node as a power cut would.
+    ///
+    /// # Errors
+    /// The process cannot be ended.
+    pub async fn kill_node(&mut self, index: usize) -> Result<()> {
+        self.node_processes[index].kill().await.context("cannot end a node")
+    }
+
+    /// Starts a node that was killed, on its data.
+    ///
+    /// # Errors
+    /// The process cannot be started.
+    pub fn start_node(&mut self, index: usize) -> Result<()> {
+        let path = self.folder.0.join(format!("{}.yaml", node_name(index)));
+        self.node_processes[index] =
+            spawn(&self.folder.0, "node", &["node", "--config", &path.to_string_lossy()])?;
+        Ok(())
+    }
+
+    pub fn data_folder(&self, index: usize) -> PathBuf {
+        self.folder.0.join(node_name(index))
+    }
+
+    /// For what the benchmark itself writes; goes with the cluster.
+    pub fn folder(&self) -> &Path {
+        &self.folder.0
     }
 
     pub fn watched(&self) -> Watched {
         let of = |child: &Child| child.id().map(|id| Process { id });
         Watched {
             nodes: self.node_processes.iter().filter_map(of).collect(),
-            gateways: of(&self.gateway_process).into_iter().collect(),
+            gateways: self.gateway_processes.iter().filter_map(of).collect(),
             provider: of(&self.provider_process).into_iter().collect(),
         }
     }
 
     /// Ends the processes and removes their data.
     pub async fn stop(mut self) {
-        let children = [&mut self.gateway_process, &mut self.provider_process]
-            .into_iter()
+        let children = self
+            .gateway_processes
+            .iter_mut()
+            .chain([&mut self.provider_process])
             .chain(&mut self.node_processes);
         for child in children {
             // Their end is the word to stop.
@@ -117,13 +181,18 @@ impl Cluster {
         Place {
             nodes: self.nodes.clone(),
             security: Security::Plain,
-            gateway: self.gateway.clone(),
+            gateway: self.gateways.first().cloned().unwrap_or_default(),
             provider: self.provider.clone(),
             budget: BUDGET.to_owned(),
         }
     }
 
-    async fn wait_until_ready(&mut self, gateway_http: SocketAddr, provider: SocketAddr) -> Result<()> {
+    async fn wait_until_ready(
+        &mut self,
+        gateways_http: &[SocketAddr],
+        provider: SocketAddr,
+        policy: &str,
+    ) -> Result<()> {
         let deadline = Instant::now() + READY_WITHIN;
         let client = ClientConfig {
             name: "bench".to_owned(),
@@ -134,9 +203,9 @@ impl Cluster {
         let admin = Client::connect(client).admin();
         loop {
             self.check_running()?;
-            let request = ApplyPolicyRequest { document: POLICY.to_owned(), ..Default::default() };
+            let request = ApplyPolicyRequest { document: policy.to_owned(), ..Default::default() };
             let ready = match admin.apply_policy(request).await {
-                Ok(_) => accepts(provider) && is_ready(gateway_http).await,
+                Ok(_) => accepts(provider) && all_ready(gateways_http).await,
                 Err(_) => false,
             };
             if ready {
@@ -150,8 +219,10 @@ impl Cluster {
     }
 
     fn check_running(&mut self) -> Result<()> {
-        let children = [&mut self.gateway_process, &mut self.provider_process]
-            .into_iter()
+        let children = self
+            .gateway_processes
+            .iter_mut()
+            .chain([&mut self.provider_process])
             .chain(&mut self.node_processes);
         for child in children {
             if let Some(status) = child.try_wait()? {
@@ -209,6 +280,10 @@ fn spawn(folder: &Path, name: &str, arguments: &[&str]) -> Result<Child> {
         .with_context(|| format!("cannot start {name}"))
 }
 
+fn node_name(index: usize) -> String {
+    format!("node-{}", index + 1)
+}
+
 fn node_config(index: usize, nodes: &[SocketAddr], http: SocketAddr, folder: &Path) -> String {
     let peers =
         nodes.iter().zip(1..).map(|(address, id)| format!("  - {{id: {id}, address: '{address}'}}\n"));
@@ -216,7 +291,7 @@ fn node_config(index: usize, nodes: &[SocketAddr], http: SocketAddr, folder: &Pa
         "cluster: bench\nid: {}\nlisten: '{}'\nhttp_listen: '{http}'\ndata_dir: '{}'\npeers:\n{}",
         index + 1,
         nodes[index],
-        folder.join(format!("node-{}", index + 1)).display(),
+        folder.join(node_name(index)).display(),
         peers.collect::<String>(),
     )
 }
@@ -236,6 +311,15 @@ fn gateway_config(
 
 fn accepts(address: SocketAddr) -> bool {
     TcpStream::connect_timeout(&address, Duration::from_millis(200)).is_ok()
+}
+
+async fn all_ready(addresses: &[SocketAddr]) -> bool {
+    for address in addresses {
+        if !is_ready(*address).await {
+            return false;
+        }
+    }
+    true
 }
 
 /// `GET /readyz` says 200.

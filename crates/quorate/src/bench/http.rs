@@ -5,8 +5,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
 use hyper::header::CONTENT_TYPE;
-use hyper::{Method, Request, Uri};
+use hyper::{Method, Request, Response, Uri};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -37,13 +38,21 @@ impl ChatWork {
     /// # Errors
     /// It is no URL.
     pub fn new(base_url: &str, stream: bool, tenants: usize) -> Result<Self> {
+        let text = "What holds a budget, when everything around it fails?";
+        Self::with_text(base_url, stream, tenants, text)
+    }
+
+    /// Says something of its own, as the simulated provider understands it.
+    ///
+    /// # Errors
+    /// As for [`ChatWork::new`].
+    pub fn with_text(base_url: &str, stream: bool, tenants: usize, text: &str) -> Result<Self> {
         let url = format!("{}/chat/completions", base_url.trim_end_matches('/'));
         let url: Uri = url.parse().with_context(|| format!("{url} is no URL"))?;
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         let client = Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector);
-        let message =
-            json!({"role": "user", "content": "What holds a budget, when everything around it fails?"});
+        let message = json!({"role": "user", "content": text});
         let mut body = json!({"model": "gpt-4o", "max_tokens": 16, "messages": [message]});
         if stream {
             body["stream"] = true.into();
@@ -51,7 +60,11 @@ impl ChatWork {
         Ok(Self { client, url, body: Bytes::from(body.to_string()), tenants: tenants.max(1) })
     }
 
-    async fn send(&self, caller: &Caller) -> Result<()> {
+    /// The answer's head; its body is the caller's to read.
+    ///
+    /// # Errors
+    /// There is none.
+    pub async fn open(&self, caller: &Caller) -> Result<Response<Incoming>> {
         let request = Request::builder()
             .method(Method::POST)
             .uri(&self.url)
@@ -59,8 +72,11 @@ impl ChatWork {
             .header("x-tenant-id", &caller.tenant)
             .header("x-user-id", &caller.user)
             .body(Full::new(self.body.clone()))?;
-        let response =
-            self.client.request(request).await.with_context(|| format!("{} does not answer", self.url))?;
+        self.client.request(request).await.with_context(|| format!("{} does not answer", self.url))
+    }
+
+    async fn send(&self, caller: &Caller) -> Result<()> {
+        let response = self.open(caller).await?;
         let status = response.status();
         let body = response
             .into_body()

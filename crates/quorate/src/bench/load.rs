@@ -77,6 +77,15 @@ pub struct Measured {
     pub cpu: Cpu,
 }
 
+/// What was done since the lap before.
+#[derive(Debug)]
+pub struct Lap {
+    /// Seconds since the measurement began.
+    pub end: f64,
+    pub latency: Histogram<u64>,
+    pub errors: u64,
+}
+
 /// What the clients share. Times are fixed before they start, so that nobody has to be told.
 #[derive(Debug)]
 struct Course {
@@ -106,6 +115,20 @@ struct Tally {
 /// # Errors
 /// A client's task failed, which is a mistake of the benchmark.
 pub async fn run<W: Work>(work: Arc<W>, load: Load, watched: &Watched) -> Result<Measured> {
+    run_in_laps(work, load, watched, load.duration.saturating_mul(2), |_| {}).await
+}
+
+/// The same, and tells of each lap when it is over.
+///
+/// # Errors
+/// As for [`run`].
+pub async fn run_in_laps<W: Work>(
+    work: Arc<W>,
+    load: Load,
+    watched: &Watched,
+    every: Duration,
+    mut on_lap: impl FnMut(Lap),
+) -> Result<Measured> {
     let start = Instant::now();
     let begin = start + load.warm_up;
     let course = Arc::new(Course {
@@ -129,30 +152,53 @@ pub async fn run<W: Work>(work: Arc<W>, load: Load, watched: &Watched) -> Result
     tokio::time::sleep_until(begin.into()).await;
     let before = cpu_now(watched);
     let mut after = None;
-    while let Some(finished) = clients.join_next().await {
-        // Those that end last only wait for their last answers.
-        after.get_or_insert_with(|| cpu_now(watched));
-        finished.context("a client of the benchmark failed")?;
+    let mut total = Tally::new()?;
+    let mut laps = tokio::time::interval_at((begin + every).into(), every);
+    loop {
+        tokio::select! {
+            finished = clients.join_next() => {
+                let Some(finished) = finished else { break };
+                // Those that end last only wait for their last answers.
+                after.get_or_insert_with(|| cpu_now(watched));
+                finished.context("a client of the benchmark failed")?;
+            }
+            _ = laps.tick() => {
+                let lap = take(&tallies)?;
+                total.add(&lap)?;
+                let end = begin.elapsed().as_secs_f64();
+                on_lap(Lap { end, latency: lap.latency, errors: lap.errors });
+            }
+        }
     }
-    let mut tally = Tally::new()?;
-    for part in tallies.iter() {
-        tally.add(&mut part.lock())?;
-    }
+    total.add(&take(&tallies)?)?;
     course.due.close();
     let paced = match pacer {
         Some(pacer) => pacer.join().unwrap_or(0),
         None => 0,
     };
-    let last = tally.last.unwrap_or(course.end).max(begin + Duration::from_millis(1));
+    let last = total.last.unwrap_or(course.end).max(begin + Duration::from_millis(1));
     Ok(Measured {
         load,
         seconds: last.min(course.end).duration_since(begin).as_secs_f64(),
-        latency: tally.latency,
-        errors: tally.errors,
-        first_error: tally.first_error,
+        latency: total.latency,
+        errors: total.errors,
+        first_error: total.first_error,
         unsent: paced.saturating_sub(course.next.load(Ordering::Relaxed)),
         cpu: before.until(after.unwrap_or(before)),
     })
+}
+
+/// What the tallies have; they begin anew.
+fn take(tallies: &[Mutex<Tally>]) -> Result<Tally> {
+    let mut taken = Tally::new()?;
+    for part in tallies {
+        let mut part = part.lock();
+        taken.add(&part)?;
+        part.latency.reset();
+        part.errors = 0;
+        part.first_error = None;
+    }
+    Ok(taken)
 }
 
 /// One client: from the warm-up to the end.
@@ -222,10 +268,10 @@ impl Tally {
         Ok(Self { latency, errors: 0, first_error: None, last: None })
     }
 
-    fn add(&mut self, other: &mut Self) -> Result<()> {
+    fn add(&mut self, other: &Self) -> Result<()> {
         self.latency.add(&other.latency).context("histogram")?;
         self.errors += other.errors;
-        self.first_error = self.first_error.take().or(other.first_error.take());
+        self.first_error = self.first_error.take().or_else(|| other.first_error.clone());
         self.last = self.last.max(other.last);
         Ok(())
     }
@@ -300,6 +346,22 @@ mod tests {
         let counted = measured.latency.len() + measured.errors;
         assert!((1..=10).contains(&counted), "{counted}");
         assert!(measured.seconds < 0.4, "{}", measured.seconds);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn laps_add_up_to_the_whole() {
+        let work = Turnstile { gate: tokio::sync::Mutex::default(), takes: Duration::from_millis(2) };
+        let (mut laps, mut done) = (0, 0);
+        let every = Duration::from_millis(100);
+        let nobody = Watched::default();
+        let measured = run_in_laps(Arc::new(work), load(None, None), &nobody, every, |lap| {
+            laps += 1;
+            done += lap.latency.len() + lap.errors;
+        });
+        let measured = measured.await.unwrap();
+        assert!(laps >= 2, "{laps}");
+        let total = measured.latency.len() + measured.errors;
+        assert!(done > 0 && done <= total, "{done} of {total}");
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,6 +1,7 @@
 //! `quorate bench`: how fast the budget service and a gateway are, and what an operation costs.
 //!
-//! Loads on one side (`load`, `budget`, `http`), a cluster of its own on the other (`cluster`), a report at the end.
+//! Loads on one side (`load`, `budget`, `http`), a cluster of its own on the other (`cluster`), a report at the end. What
+//! takes longer and asks how cost grows: `scale`.
 //! Deliberately absent: judgement. No figure here fails a test.
 
 mod budget;
@@ -12,6 +13,7 @@ mod process;
 mod redis;
 mod report;
 mod rls;
+pub mod scale;
 mod tenants;
 
 use std::sync::Arc;

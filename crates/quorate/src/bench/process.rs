@@ -1,4 +1,4 @@
-//! What a process has cost so far: CPU time and resident memory, as Linux tells them in /proc.
+//! What a process has cost so far: CPU time, memory, files and bytes written, as Linux tells them in /proc.
 
 use std::time::Duration;
 
@@ -25,6 +25,23 @@ impl Process {
     pub fn resident_bytes(self) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id)).ok()?;
         resident_of(&status)
+    }
+
+    pub fn open_files(self) -> Option<usize> {
+        Some(std::fs::read_dir(format!("/proc/{}/fd", self.id)).ok()?.count())
+    }
+
+    /// Bytes that it caused to be sent to the disk.
+    pub fn written_bytes(self) -> Option<u64> {
+        let io = std::fs::read_to_string(format!("/proc/{}/io", self.id)).ok()?;
+        io.lines().find_map(|line| line.strip_prefix("write_bytes:"))?.trim().parse().ok()
+    }
+
+    /// How many files it may have open at the same time.
+    pub fn open_files_max(self) -> Option<usize> {
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", self.id)).ok()?;
+        let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+        line.split_ascii_whitespace().next()?.parse().ok()
     }
 }
 
@@ -56,6 +73,15 @@ mod tests {
         let stat = "42 (a) b (c) S 1 2 3 4 5 6 7 8 9 10 250 50 0 0";
         assert_eq!(cpu_of(stat), Some(Duration::from_secs(3)));
         assert_eq!(cpu_of("42"), None);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn this_process_is_known() {
+        let this = Process::this();
+        assert!(this.resident_bytes().is_some_and(|bytes| bytes > 1 << 16));
+        assert!(this.open_files().is_some_and(|files| files > 0));
+        assert!(this.open_files_max().is_some_and(|files| files > 0));
     }
 
     #[test]

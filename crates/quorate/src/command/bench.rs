@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 
 use crate::bench::{Deployment, Load, Place, Plan, Report, Row, Target};
 use crate::command::bench_peer::PeerOptions;
+use crate::command::bench_scale::Scale;
 use crate::command::{TlsOptions, told_to_stop};
 use crate::output::OutputOptions;
 
@@ -23,9 +24,12 @@ use crate::output::OutputOptions;
 ///   quorate bench tenants --tenants 10000
 ///   quorate bench rls --target 127.0.0.1:8081 --clients 256 --sessions 8
 ///   quorate bench redis --target 127.0.0.1:6379 --clients 50 --pipeline 16
+///   quorate bench soak --minutes 30 --save findings
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
+#[command(verbatim_doc_comment, args_conflicts_with_subcommands = true)]
 pub struct Bench {
+    #[command(subcommand)]
+    scale: Option<Scale>,
     /// What to measure; nothing: everything
     target: Option<What>,
     /// Clients that work at the same time [default: 512 for session, 8 for lease, 64 otherwise]
@@ -93,7 +97,7 @@ fn one(row: Row) -> Report {
     Report { rows: vec![row], ..Report::default() }
 }
 
-fn positive(text: &str) -> Result<f64, String> {
+pub(super) fn positive(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(rate) if rate.is_finite() && rate > 0.0 && rate <= 1e7 => Ok(rate),
         _ => Err("wanted: a number above 0, at most 10000000".to_owned()),
@@ -102,6 +106,9 @@ fn positive(text: &str) -> Result<f64, String> {
 
 impl Bench {
     pub async fn run(self) -> Result<()> {
+        if let Some(scale) = self.scale {
+            return scale.run().await;
+        }
         let deployment = match self.theirs()? {
             Some(place) => Deployment::Theirs(place, self.peer.watched()),
             None => {

@@ -5,6 +5,7 @@ mod apply;
 mod backup;
 mod bench;
 mod bench_peer;
+mod bench_scale;
 mod cert_files;
 mod certs;
 mod check;
