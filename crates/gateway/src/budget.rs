@@ -61,6 +61,10 @@ impl BudgetKeeper for ClusterKeeper {
         self.client.new_id()
     }
 
+    fn now(&self) -> TimestampMs {
+        self.client.now()
+    }
+
     fn execute_waiting(
         &self,
         command: Command,

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
-use quorate_ledger::{Command, Outcome, ReservationId};
+use quorate_ledger::{Command, Outcome, ReservationId, TimestampMs};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
@@ -149,11 +149,16 @@ impl Client {
         }
     }
 
-    /// A UUIDv7 by the ledger's clock, as far as a watch has told it.
-    pub fn new_id(&self) -> ReservationId {
+    /// The ledger's clock, as far as a watch has told it.
+    pub fn now(&self) -> TimestampMs {
         let local = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let offset = self.shared.clock_offset_ms.load(Ordering::Relaxed);
-        let ms = u64::try_from(local.as_millis()).unwrap_or(0).saturating_add_signed(offset);
+        TimestampMs(u64::try_from(local.as_millis()).unwrap_or(0).saturating_add_signed(offset))
+    }
+
+    /// A UUIDv7 by the ledger's clock.
+    pub fn new_id(&self) -> ReservationId {
+        let TimestampMs(ms) = self.now();
         let nanos = u32::try_from(ms % 1_000).unwrap_or(0) * 1_000_000;
         let timestamp = uuid::Timestamp::from_unix(uuid::NoContext, ms / 1_000, nanos);
         let id = uuid::Uuid::new_v7(timestamp);
