@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout_at};
 
@@ -28,6 +28,7 @@ use crate::{
 
 /// Half an answer longer than this is charged as reserved instead of being counted.
 const COUNTED_BYTES_MAX: usize = 1 << 20;
+const TOKENS_USED: HeaderName = HeaderName::from_static("x-ai-gateway-tokens-used");
 
 /// Reads, settles and answers. An error status costs nothing.
 ///
@@ -75,7 +76,7 @@ pub(crate) async fn relay(
     }
     if let Some(usage) = usage {
         let tokens = usage.total.saturating_add(attempt.wasted);
-        headers.insert("x-ai-gateway-tokens-used", HeaderValue::from(tokens));
+        headers.insert(TOKENS_USED, HeaderValue::from(tokens));
     }
     Ok(respond(parts.status.as_u16(), headers, whole.body))
 }

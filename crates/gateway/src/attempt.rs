@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use quorate_ledger::{Settlement, TimestampMs};
 use tokio::time::Instant;
 
@@ -32,6 +32,13 @@ use crate::{
     tokenizer::Tokenizer,
     upstream::{SendError, UpstreamBody},
 };
+
+/// Names made here: a text would be checked and lowered for every answer.
+const AI_PROVIDER: HeaderName = HeaderName::from_static("x-ai-provider");
+const BACKEND: HeaderName = HeaderName::from_static("x-quorate-backend");
+const ATTEMPTS: HeaderName = HeaderName::from_static("x-quorate-attempts");
+const DROPPED: HeaderName = HeaderName::from_static("x-quorate-dropped");
+const DOWNGRADED: HeaderName = HeaderName::from_static("x-quorate-model-downgraded");
 
 #[derive(Debug)]
 pub(crate) struct Attempt<'c> {
@@ -327,19 +334,19 @@ impl Attempt<'_> {
 
     /// Says who served the request, and with which model if it is not the one that was asked for.
     pub(crate) fn sign(&self, headers: &mut HeaderMap) {
-        let mut set = |name: &'static str, value: &str| {
+        let mut set = |name: HeaderName, value: &str| {
             if let Ok(value) = HeaderValue::from_str(value) {
                 headers.insert(name, value);
             }
         };
-        set("x-ai-provider", &self.backend.name);
-        set("x-quorate-backend", self.name());
-        set("x-quorate-attempts", &self.number.to_string());
+        set(AI_PROVIDER, &self.backend.name);
+        set(BACKEND, self.name());
+        set(ATTEMPTS, &self.number.to_string());
         if !self.dropped.is_empty() {
-            set("x-quorate-dropped", &self.dropped.join(", "));
+            set(DROPPED, &self.dropped.join(", "));
         }
         if self.plan.model != self.call.model {
-            set("x-quorate-model-downgraded", &format!("{} -> {}", self.call.model, self.plan.model));
+            set(DOWNGRADED, &format!("{} -> {}", self.call.model, self.plan.model));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The first stage: whose request this is. An API key of Quorate, else a token, else headers from a trusted source, else
 //! nobody. Whoever proves who they are cannot claim to be another.
 
-use std::{borrow::Cow, net::IpAddr};
+use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
 use http::{HeaderMap, header};
 use quorate_ledger::TimestampMs;
@@ -28,7 +28,7 @@ pub(crate) struct Who {
     pub(crate) models: Vec<String>,
     /// The `authorization` header was for this gateway: it goes no further.
     pub(crate) consumed: bool,
-    names: [String; 3],
+    names: Arc<[String; 3]>,
 }
 
 /// What is known of one part of an identity.
@@ -63,8 +63,7 @@ pub(crate) fn identify(
     source: IpAddr,
 ) -> Result<Who, Refusal> {
     let rules = active.policy.identity();
-    let names = rules.headers();
-    let claimed = Claimed { headers, names: &names, trusted: trusts(rules, source) };
+    let claimed = Claimed { headers, names: &active.identity_headers, trusted: trusts(rules, source) };
     // Only one would be looked at here, and all could go on to a backend.
     if headers.get_all(header::AUTHORIZATION).iter().nth(1).is_some() {
         return Err(Refusal::WrongKey("there are several `authorization` headers; send one".to_owned()));
@@ -183,7 +182,7 @@ enum Proof {
 /// What the headers say, and whether they are believed.
 struct Claimed<'a> {
     headers: &'a HeaderMap,
-    names: &'a [String; 3],
+    names: &'a Arc<[String; 3]>,
     trusted: bool,
 }
 
@@ -199,7 +198,7 @@ impl<'a> Claimed<'a> {
     /// Puts verified parts, believed headers and defaults together.
     fn complete(&self, rules: &IdentityRules, parts: [Part; 3], proof: Proof) -> Result<Who, Refusal> {
         let proven = !matches!(proof, Proof::None);
-        let [tenant_name, team_name, user_name] = self.names;
+        let [tenant_name, team_name, user_name] = &**self.names;
         let [tenant, team, user] = parts;
         let of = |part: Part, name: &str, default: &Option<String>| self.one(part, name, default, proven);
         let tenant = of(tenant, tenant_name, &rules.tenant.default)?
@@ -218,7 +217,7 @@ impl<'a> Claimed<'a> {
             Proof::Token => (Vec::new(), true),
             Proof::Key { models, consumed, .. } => (models, consumed),
         };
-        Ok(Who { identity, models, consumed, names: self.names.clone() })
+        Ok(Who { identity, models, consumed, names: Arc::clone(self.names) })
     }
 
     fn one(

@@ -39,6 +39,8 @@ mod metrics;
 mod models;
 mod ops;
 mod passing;
+mod piece_counts;
+mod pieces;
 mod pipeline;
 mod plan;
 mod policy;

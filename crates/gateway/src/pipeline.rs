@@ -110,10 +110,11 @@ async fn spend(
     let deadline = Instant::now() + Duration::from_millis(timeouts.total_ms);
     let call = Call { core: Arc::clone(core), asked, facts, body, model, choosing, began, deadline };
     let (reply, answer) = oneshot::channel();
-    core.tasks.spawn(async move {
+    // Boxed: it is large, and a task is moved several times before it runs.
+    core.tasks.spawn(Box::pin(async move {
         call.run(plan, reply).await;
         drop((permit, share));
-    });
+    }));
     // An end without an answer is a defect in the task; what it held expires.
     answer.await.map_err(|_| Refusal::Internal)
 }

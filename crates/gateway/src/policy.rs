@@ -43,6 +43,8 @@ pub(crate) struct ActivePolicy {
     pub(crate) policy: CompiledPolicy,
     pub(crate) sources: Arc<Sources>,
     backends: Backends,
+    /// Headers that carry tenant, team and user.
+    pub(crate) identity_headers: Arc<[String; 3]>,
     /// Some budgets are of one backend, or have an account for each.
     pub(crate) has_budgets_of_backends: bool,
     /// The keys of tokens; `None`: the policy has no rules for tokens. The error is for the log, not for clients.
@@ -62,7 +64,9 @@ impl ActivePolicy {
             );
         }
         let has_budgets_of_backends = policy.all_budgets().iter().any(|budget| budget.is_of_backend());
-        Self { version, policy, sources: Arc::clone(sources), backends, has_budgets_of_backends, jwks }
+        let identity_headers = Arc::new(policy.identity().headers());
+        let sources = Arc::clone(sources);
+        Self { version, policy, sources, backends, identity_headers, has_budgets_of_backends, jwks }
     }
 
     fn has_jwks_file(&self) -> bool {

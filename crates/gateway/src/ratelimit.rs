@@ -1,9 +1,14 @@
 //! The `x-ratelimit-*` headers, in Envoy's format, and the words of a denial.
 
+use std::fmt::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use quorate_ledger::{Amount, Balance, Denial, TimestampMs, Unit, Window};
+
+const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
 /// Waiting longer than this is not what an SDK should do on its own.
 const RETRY_WORTH_MS: u64 = 60_000;
@@ -20,23 +25,24 @@ pub(crate) fn insert(headers: &mut HeaderMap, balances: &[Balance], window: impl
     let Some(tightest) = tightest(balances) else { return };
     let mut limit = number(tightest.unit, tightest.limit);
     for balance in balances {
-        limit.push_str(&format!(", {}", number(balance.unit, balance.limit)));
+        // Writing into a String cannot fail.
+        let _ = write!(limit, ", {}", number(balance.unit, balance.limit));
         if let Some(seconds) = window(&balance.budget).and_then(seconds) {
-            limit.push_str(&format!(";w={seconds}"));
+            let _ = write!(limit, ";w={seconds}");
         }
-        limit.push_str(&format!(";name=\"{}\"", quoted(&balance.budget)));
+        let _ = write!(limit, ";name=\"{}\"", quoted(&balance.budget));
         if balance.unit != Unit::Tokens {
             limit.push_str(&format!(";unit=\"{}\"", balance.unit.name()));
         }
     }
     if let Ok(value) = HeaderValue::from_str(&limit) {
-        headers.insert("x-ratelimit-limit", value);
+        headers.insert(LIMIT, value);
     }
     if let Ok(value) = HeaderValue::from_str(&number(tightest.unit, left(tightest))) {
-        headers.insert("x-ratelimit-remaining", value);
+        headers.insert(REMAINING, value);
     }
     if let Some(resets_at) = tightest.resets_at {
-        headers.insert("x-ratelimit-reset", HeaderValue::from(resets_at.since(now()).div_ceil(1000)));
+        headers.insert(RESET, HeaderValue::from(resets_at.since(now()).div_ceil(1000)));
     }
 }
 

@@ -79,7 +79,8 @@ async fn connection(
     );
     let service = service_fn(|request| {
         let core = Arc::clone(core);
-        async move { Ok::<_, Infallible>(pipeline::handle(core, source, request).await) }
+        // Boxed: hyper moves it around, and clears its place after each request.
+        Box::pin(async move { Ok::<_, Infallible>(pipeline::handle(core, source, request).await) })
     });
     if let Err(error) = watcher.watch(builder.serve_connection(TokioIo::new(io), service)).await {
         tracing::debug!(%error, "connection ended");

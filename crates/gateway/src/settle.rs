@@ -57,11 +57,12 @@ async fn end_reserved(core: &Arc<Core>, held: Held, ending: Ending) -> Option<Se
     }
     let (done, waiting) = oneshot::channel();
     let task_core = Arc::clone(core);
-    core.tasks.spawn(async move {
+    // Boxed, as tasks are moved several times before they run.
+    core.tasks.spawn(Box::pin(async move {
         let settlement = run(&task_core, &held, ending).await;
         // Nobody waits any more: fine.
         let _ = done.send(settlement);
-    });
+    }));
     let wait = Duration::from_millis(core.config.timeouts.settle_wait_ms);
     match tokio::time::timeout(wait, waiting).await {
         Ok(Ok(settlement)) => settlement,

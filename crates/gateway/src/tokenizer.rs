@@ -4,7 +4,11 @@
 //! Models of other houses have tokenizers of their own: for them only the bytes of the text are a safe bound (a byte-pair
 //! token covers at least one byte), unless the backend's config names a tokenizer.
 
-use crate::provider::{Api, Endpoint, tally::Input};
+use crate::{
+    piece_counts,
+    pieces::Rules,
+    provider::{Api, Endpoint, tally::Input},
+};
 
 /// How the text of a model is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
@@ -33,6 +37,9 @@ const O200K: &[&str] = &[
     "o3",
     "o4",
 ];
+
+/// Words of the schema that stand in every message: one token each, in every vocabulary here.
+const ONE_TOKEN: [&str; 5] = ["user", "assistant", "system", "tool", "text"];
 
 /// Fine-tuned models count like the model they are made of.
 fn base_name(model: &str) -> &str {
@@ -71,8 +78,9 @@ impl Tokenizer {
 
     pub(crate) fn count(self, text: &str) -> u64 {
         match self {
-            Self::O200k => bpe_openai::o200k_base().count(text) as u64,
-            Self::Cl100k => bpe_openai::cl100k_base().count(text) as u64,
+            Self::O200k | Self::Cl100k if ONE_TOKEN.contains(&text) => 1,
+            Self::O200k => piece_counts::count(bpe_openai::o200k_base(), Rules::O200k, text),
+            Self::Cl100k => piece_counts::count(bpe_openai::cl100k_base(), Rules::Cl100k, text),
             Self::Bytes => text.len() as u64,
         }
     }
@@ -191,6 +199,15 @@ mod tests {
         let bound = |model: &str| Overheads::for_model(model).bound(Endpoint::Transcriptions, &input);
         assert_eq!(bound("gpt-4o-mini-transcribe"), 20_000 + SPOKEN);
         assert_eq!((bound("whisper-1"), transcript_max("whisper-1")), (300_000 + SPOKEN, u64::MAX));
+    }
+
+    #[test]
+    fn words_of_the_schema_are_one_token_each() {
+        for word in ONE_TOKEN {
+            for tokenizer in [bpe_openai::o200k_base(), bpe_openai::cl100k_base()] {
+                assert_eq!(tokenizer.count(word), 1, "{word}");
+            }
+        }
     }
 
     #[test]

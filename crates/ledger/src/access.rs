@@ -114,10 +114,7 @@ impl Ledger {
 }
 
 fn made<'a>(tenants: &'a mut CowMap<Arc<str>, Arc<Tenant>>, name: &str) -> (Arc<str>, &'a mut Tenant) {
-    if !tenants.contains_key(name) {
-        tenants.insert(name.into(), Arc::default());
-    }
-    match tenants.get_key_value_mut(name) {
+    match tenants.get_or_insert_with(name, || (name.into(), Arc::default())) {
         Some((name, tenant)) => (name.clone(), Arc::make_mut(tenant)),
         None => unreachable!("the tenant was inserted above"),
     }

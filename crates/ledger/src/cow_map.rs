@@ -3,6 +3,7 @@
 //! This is what makes a snapshot of millions of records cheap. It is not a general container: only what the ledger needs.
 
 use std::borrow::Borrow;
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -31,8 +32,13 @@ impl<K, V> Default for CowMap<K, V> {
     }
 }
 
+/// Most keys begin with a time: what is new stands at the end, or behind it.
 fn find<K: Borrow<Q>, V, Q: Ord + ?Sized>(chunk: &Chunk<K, V>, key: &Q) -> Result<usize, usize> {
-    chunk.binary_search_by(|(other, _)| other.borrow().cmp(key))
+    match chunk.back().map(|(last, _)| last.borrow().cmp(key)) {
+        Some(Ordering::Greater) => chunk.binary_search_by(|(other, _)| other.borrow().cmp(key)),
+        Some(Ordering::Equal) => Ok(chunk.len() - 1),
+        Some(Ordering::Less) | None => Err(chunk.len()),
+    }
 }
 
 impl<K: Ord + Clone, V: Clone> CowMap<K, V> {
@@ -49,7 +55,11 @@ impl<K: Ord + Clone, V: Clone> CowMap<K, V> {
     where
         K: Borrow<Q>,
     {
-        self.chunks.partition_point(|(first, _)| first.borrow() <= key).checked_sub(1)
+        match self.chunks.back() {
+            // As in `find`.
+            Some((first, _)) if first.borrow() <= key => Some(self.chunks.len() - 1),
+            _ => self.chunks.partition_point(|(first, _)| first.borrow() <= key).checked_sub(1),
+        }
     }
 
     pub fn get<Q: Ord + ?Sized>(&self, key: &Q) -> Option<&V>
@@ -87,9 +97,42 @@ impl<K: Ord + Clone, V: Clone> CowMap<K, V> {
     where
         K: Borrow<Q>,
     {
+        let place = self.place(key)?;
+        self.at_mut(place)
+    }
+
+    /// The same, with what `make` gives for this key where it is absent.
+    pub fn get_or_insert_with<Q: Ord + ?Sized>(
+        &mut self,
+        key: &Q,
+        make: impl FnOnce() -> (K, V),
+    ) -> Option<(&K, &mut V)>
+    where
+        K: Borrow<Q>,
+    {
+        let place = match self.place(key) {
+            Some(place) => place,
+            None => {
+                let (new, value) = make();
+                self.insert(new, value);
+                self.place(key)?
+            }
+        };
+        self.at_mut(place)
+    }
+
+    /// Its chunk, and where it is in that.
+    fn place<Q: Ord + ?Sized>(&self, key: &Q) -> Option<(usize, usize)>
+    where
+        K: Borrow<Q>,
+    {
         let index = self.locate(key)?;
+        let (_, chunk) = self.chunks.get(index)?;
+        Some((index, find(chunk, key).ok()?))
+    }
+
+    fn at_mut(&mut self, (index, at): (usize, usize)) -> Option<(&K, &mut V)> {
         let (_, chunk) = self.chunks.get_mut(index)?;
-        let at = find(chunk, key).ok()?;
         let (key, value) = Arc::make_mut(chunk).get_mut(at)?;
         Some((key, value))
     }

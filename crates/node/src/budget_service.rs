@@ -36,7 +36,9 @@ impl BudgetService {
                 return Undecided::NotLeader(self.forwarder.leader()).into();
             }
             self.metrics.forwarded.inc();
-            return self.forwarder.execute(operation, patience.timeout).await.unwrap_or_else(Into::into);
+            // Boxed: all that a session has in flight is as large as the rarest way that one may take.
+            let forwarded = Box::pin(self.forwarder.execute(operation, patience.timeout));
+            return forwarded.await.unwrap_or_else(Into::into);
         }
         self.decisions.decide(operation, patience).await
     }

@@ -86,10 +86,14 @@ impl<G: Group> Tenants<G> {
             | Command::ClaimProbe { .. }
             | Command::DrainProvider { .. }
             | Command::RecordChange { .. } => {
-                return in_time(timeout, self.proposer.propose(command)).await;
+                return in_time(timeout, Box::pin(self.proposer.propose(command))).await;
             }
         };
-        let handle = self.handle(tenant).await?;
+        let handle = match self.known(tenant) {
+            Some(handle) => handle,
+            // Boxed: seldom, and large.
+            None => Box::pin(self.make(tenant)).await?,
+        };
         let Some(place) = handle.turnstile.enter() else {
             return Err(Undecided::Overloaded("the tenant has too many operations in flight"));
         };
@@ -103,13 +107,15 @@ impl<G: Group> Tenants<G> {
         in_time(timeout, async { decided.await.unwrap_or(Err(Undecided::NotLeader(None))) }).await
     }
 
-    async fn handle(self: &Arc<Self>, tenant: &str) -> Result<Arc<Handle>, Undecided> {
-        if let Some(handle) = self.known.lock().get(tenant) {
-            return Ok(handle.clone());
-        }
+    fn known(&self, tenant: &str) -> Option<Arc<Handle>> {
+        self.known.lock().get(tenant).cloned()
+    }
+
+    /// The tenant's actor, unless somebody else has made it meanwhile.
+    async fn make(self: &Arc<Self>, tenant: &str) -> Result<Arc<Handle>, Undecided> {
         let _making = self.making.lock().await;
-        if let Some(handle) = self.known.lock().get(tenant) {
-            return Ok(handle.clone());
+        if let Some(handle) = self.known(tenant) {
+            return Ok(handle);
         }
         let turnstile = Turnstile::new(self.in_flight_max);
         let registry = Arc::downgrade(self);
@@ -182,7 +188,11 @@ impl<G: Group> Tenants<G> {
     /// Also to actors that were made for early operations: they have seen only what was applied by then.
     async fn announce_deadlines(self: &Arc<Self>) {
         for (tenant, deadline) in self.replica.read(|ledger, _| ledger.deadlines()) {
-            match self.handle(&tenant).await {
+            let handle = match self.known(&tenant) {
+                Some(handle) => Ok(handle),
+                None => self.make(&tenant).await,
+            };
+            match handle {
                 // One that is gone meanwhile is made anew from the ledger.
                 Ok(handle) => drop(handle.actor.cast(Message::Deadline(deadline))),
                 Err(error) => {

@@ -101,10 +101,10 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 if let EntryPayload::Membership(membership) = entry.payload {
                     applied.membership = Membership::new(Some(entry.log_id), membership);
                 }
-                let apply = |batch: Arc<Commands>| {
+                let apply = |batch: &Commands| {
                     batch.commands.iter().map(|command| applied.ledger.apply(batch.at, command)).collect()
                 };
-                Outcomes(batch.map(apply).unwrap_or_default())
+                Outcomes(batch.as_ref().map(apply).unwrap_or_default())
             };
             if let Some(responder) = responder {
                 responder.send(outcomes);

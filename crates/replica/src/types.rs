@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use openraft::alias::{LogIdOf, SnapshotMetaOf, SnapshotOf, StoredMembershipOf, VoteOf};
+use parking_lot::Mutex;
 use quorate_ledger::{Command, Outcome, TimestampMs};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -16,9 +17,10 @@ use crate::snapshot::SnapshotFile;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Batch {
     encoded: Bytes,
-    /// Saves the proposing node the decoding.
+    /// Saves the proposing node the decoding. Taken when it is applied: the entry itself stays in memory for a while after
+    /// that, and this is several times as large. A lock, because the entry's copies share it; nobody ever waits for it.
     #[serde(skip)]
-    decoded: Option<Arc<Commands>>,
+    decoded: Option<Arc<Mutex<Option<Commands>>>>,
 }
 
 /// What a batch says.
@@ -31,19 +33,21 @@ pub(crate) struct Commands {
 impl Batch {
     pub(crate) fn new(at: TimestampMs, commands: Vec<Command>) -> io::Result<Self> {
         let commands = Commands { at, commands };
-        Ok(Self { encoded: encode(&commands)?.into(), decoded: Some(Arc::new(commands)) })
+        Ok(Self { encoded: encode(&commands)?.into(), decoded: Some(Arc::new(Mutex::new(Some(commands)))) })
     }
 
     pub(crate) fn encoded_bytes(&self) -> usize {
         self.encoded.len()
     }
 
+    /// What it says, to be applied; asked again, it is decoded.
+    ///
     /// # Errors
     /// `InvalidData`: the bytes are none of this version's.
-    pub(crate) fn commands(&self) -> io::Result<Arc<Commands>> {
-        match &self.decoded {
-            Some(commands) => Ok(commands.clone()),
-            None => decode(&self.encoded).map(Arc::new),
+    pub(crate) fn commands(&self) -> io::Result<Commands> {
+        match self.decoded.as_ref().and_then(|decoded| decoded.lock().take()) {
+            Some(commands) => Ok(commands),
+            None => decode(&self.encoded),
         }
     }
 }

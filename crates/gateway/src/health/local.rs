@@ -73,7 +73,12 @@ enum Hold {
 
 impl Locals {
     pub(crate) fn get(&self, backend: &str, model: &str) -> Option<&LocalCircuit> {
-        self.circuits.get(backend)?.get(model)
+        self.of(backend)?.get(model)
+    }
+
+    /// By model.
+    pub(crate) fn of(&self, backend: &str) -> Option<&HashMap<String, LocalCircuit>> {
+        self.circuits.get(backend)
     }
 
     pub(crate) fn get_mut(&mut self, backend: &str, model: &str) -> Option<&mut LocalCircuit> {

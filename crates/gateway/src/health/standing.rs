@@ -22,9 +22,17 @@ pub(super) fn levels(model: &str) -> impl Iterator<Item = &str> {
 impl Health {
     /// Without asking anybody.
     pub(crate) fn standing(&self, backend: &str, model: &str) -> Standing {
+        let providers = self.providers.borrow();
+        if is_drained(&providers, backend) {
+            return Standing::Rests(Resting::drained());
+        }
+        let locals = self.locals.lock();
+        let (known, own) = (providers.get(backend), locals.of(backend));
         let mut standing = Standing::Ready;
         for level in levels(model) {
-            match self.standing_of(backend, level) {
+            let view = known.and_then(|models| models.get(level));
+            let local = own.and_then(|models| models.get(level));
+            match of(view, local, || self.keeper.now()) {
                 Standing::Ready => {}
                 Standing::MayProbe => standing = Standing::MayProbe,
                 rests => return rests,
@@ -36,16 +44,21 @@ impl Health {
     /// One circuit.
     pub(super) fn standing_of(&self, backend: &str, model: &str) -> Standing {
         let providers = self.providers.borrow();
-        let whole = |name: &str| quorate_rpc::circuit(&providers, name, WHOLE);
-        let bare = backend.rsplit_once('/').map(|(_, bare)| bare);
-        let drained = |view: &ProviderView| view.drained_since.is_some();
-        if whole(backend).into_iter().chain(bare.and_then(whole)).any(drained) {
+        if is_drained(&providers, backend) {
             return Standing::Rests(Resting::drained());
         }
         let locals = self.locals.lock();
         let view = quorate_rpc::circuit(&providers, backend, model);
         of(view, locals.get(backend, model), || self.keeper.now())
     }
+}
+
+/// By an operator, under its name with or without the namespace.
+fn is_drained(providers: &quorate_rpc::Providers, backend: &str) -> bool {
+    let whole = |name: &str| quorate_rpc::circuit(providers, name, WHOLE);
+    let bare = backend.rsplit_once('/').map(|(_, bare)| bare);
+    let drained = |view: &ProviderView| view.drained_since.is_some();
+    whole(backend).into_iter().chain(bare.and_then(whole)).any(drained)
 }
 
 fn of(view: Option<&ProviderView>, local: Option<&LocalCircuit>, now: impl Fn() -> TimestampMs) -> Standing {

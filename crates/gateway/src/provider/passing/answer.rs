@@ -47,7 +47,9 @@ impl<'de> Visitor<'de> for AnswerVisitor {
                 "usage" => {
                     let raw: &RawValue = entries.next_value()?;
                     answer.usage = serde_json::from_str(raw.get()).ok();
-                    answer.seconds = seconds(raw).or(answer.seconds);
+                    if answer.usage.is_none() {
+                        answer.seconds = seconds(raw).or(answer.seconds);
+                    }
                 }
                 // Of transcripts.
                 "duration" => {
