@@ -67,6 +67,7 @@ impl Case {
             backends: examples.backends().to_vec(),
             prices: examples.prices().clone(),
             identity: examples.identity().clone(),
+            ..PolicyParts::default()
         });
         let policy = policy.unwrap_or_else(|error| panic!("{error}"));
         scan::agrees(&policy, &self.asked);
