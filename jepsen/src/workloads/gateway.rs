@@ -49,7 +49,7 @@ pub const PLAIN: Variant = Variant {
 pub const LEASES: Variant = Variant {
     name: "leases",
     life: "leases-life",
-    budgets: &[("leases-minute", "user", 60_000, "Minute"), ("leases-second", "", 6_000, "Second")],
+    budgets: &[("leases-minute", "user", 60_000, "Minute"), ("leases-second", "", 2_500, "Second")],
     leases: true,
     users: 2,
     pause_ms: 40,
