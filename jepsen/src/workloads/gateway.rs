@@ -29,6 +29,8 @@ pub struct Variant {
     budgets: &'static [(&'static str, &'static str, u64, &'static str)],
     pub leases: bool,
     users: u64,
+    /// Between two requests of a client, on average.
+    pause_ms: u64,
 }
 
 pub const PLAIN: Variant = Variant {
@@ -41,18 +43,18 @@ pub const PLAIN: Variant = Variant {
     ],
     leases: false,
     users: 6,
+    pause_ms: 120,
 };
-/// Few users, so that each is asked for often enough; windows that end while slices are held.
+/// Few users and short pauses, so that each account is asked for often enough; windows that end while slices are held.
 pub const LEASES: Variant = Variant {
     name: "leases",
     life: "leases-life",
-    budgets: &[("leases-minute", "user", 20_000, "Minute"), ("leases-second", "", 3_000, "Second")],
+    budgets: &[("leases-minute", "user", 60_000, "Minute"), ("leases-second", "", 2_500, "Second")],
     leases: true,
     users: 2,
+    pause_ms: 40,
 };
 const BACKEND: &str = "steady";
-/// Between two requests of a client, on average.
-const PAUSE_MS: u64 = 120;
 const ACCOUNTS_EVERY: Duration = Duration::from_secs(1);
 /// Reservations of killed gateways end by their deadlines: `total_ms` and `settle_ms` of the gateways together.
 const RESOLVED_WITHIN: Duration = Duration::from_secs(60);
@@ -141,7 +143,8 @@ impl Client {
             if !self.ask(&context.deployment, &context.recorder, process, turn).await {
                 process = context.recorder.process();
             }
-            let pause = Duration::from_millis(self.random.random_range(PAUSE_MS / 2..PAUSE_MS * 3 / 2));
+            let pause_ms = self.variant.pause_ms;
+            let pause = Duration::from_millis(self.random.random_range(pause_ms / 2..pause_ms * 3 / 2));
             tokio::time::sleep(pause).await;
         }
     }
