@@ -48,7 +48,7 @@ def start_redis(settings, replicas=0):
         ports = free_ports(1 + replicas)
         servers = [launch(processes, port, ports[0]) for port in ports]
         if replicas:
-            processes.wait_until(servers[0], lambda: f"connected_slaves:{replicas}" in ask(ports[0], "INFO replication"))
+            processes.wait_until(servers[0], lambda: ask(ports[0], "INFO replication").count("state=online") == replicas)
 
         def run(case):
             target = ["redis", "--target", f"127.0.0.1:{ports[0]}", "--users", USERS]
@@ -61,7 +61,7 @@ def launch(processes, port, leader):
     folder = processes.folder / f"data-{port}"
     folder.mkdir()
     options = {"port": port, "bind": "127.0.0.1", "appendonly": "yes", "appendfsync": "always", "save": ""}
-    options |= {"dir": folder, "maxclients": 10_000}
+    options |= {"dir": folder, "maxclients": 10_000, "repl-diskless-sync-delay": 0}
     argv = [server()]
     for name, value in options.items():
         argv += [f"--{name}", value]
