@@ -64,7 +64,7 @@ pub struct Accounts {
     to: To,
 }
 
-/// Throughput, latency and CPU time with more gateways, tenants, nodes, and budgets of a request. Takes five minutes
+/// Throughput, latency and CPU time with more gateways, tenants, nodes, and budgets of a request. Takes four minutes
 #[derive(Debug, Args)]
 pub struct Growth {
     /// Seconds of each measurement

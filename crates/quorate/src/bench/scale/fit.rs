@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn judges_growth_against_noise_and_size() {
         for (slope, verdict) in
-            [(0.0, Verdict::Flat), (5.0, Verdict::Flat), (50.0, Verdict::Grows), (-50.0, Verdict::Shrinks)]
+            [(0.0, Verdict::Flat), (1.5, Verdict::Flat), (50.0, Verdict::Grows), (-50.0, Verdict::Shrinks)]
         {
             let line = Line::through(&noisy(slope)).unwrap();
             assert_eq!(Verdict::of(line, 200.0, 1.0), verdict, "{slope}: {line:?}");
