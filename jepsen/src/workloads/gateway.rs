@@ -1,5 +1,6 @@
 //! Workload `gateway`: whole HTTP requests of several users, whole answers and streams, some of which are left half-way.
-//! What must hold of them is in `gateway_check`.
+//! Workload `leases`: the same of few users, whose budgets the gateways spend from slices. What must hold of them is in
+//! `gateway_check`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::json;
 
-use super::gateway_check::{self, Call, LIFE, MODEL};
+use super::gateway_check::{self, Call, MODEL};
 use super::http::Http;
 use super::provider_record::ProviderRecord;
 use super::{Context, Workload, account_reads};
@@ -18,55 +19,85 @@ use crate::check::Verdict;
 use crate::deploy::Deployment;
 use crate::history::{History, Recorder};
 
-pub const NAME: &str = "gateway";
+/// Which budgets requests meet, and who makes them.
+#[derive(Debug, Clone, Copy)]
+pub struct Variant {
+    pub name: &'static str,
+    /// The budget of each user that never starts again: everything is in it.
+    pub life: &'static str,
+    /// Name, subject, tokens and window of the others.
+    budgets: &'static [(&'static str, &'static str, u64, &'static str)],
+    pub leases: bool,
+    users: u64,
+    /// Between two requests of a client, on average.
+    pause_ms: u64,
+}
+
+pub const PLAIN: Variant = Variant {
+    name: "gateway",
+    life: "gateway-life",
+    budgets: &[
+        ("gateway-minute", "user", 6_000, "Minute"),
+        ("gateway-sliding", "user", 600, "{sliding: 5s}"),
+        ("gateway-second", "", 1_500, "Second"),
+    ],
+    leases: false,
+    users: 6,
+    pause_ms: 120,
+};
+/// Few users and short pauses, so that each account is asked for often enough; windows that end while slices are held.
+pub const LEASES: Variant = Variant {
+    name: "leases",
+    life: "leases-life",
+    budgets: &[("leases-minute", "user", 60_000, "Minute"), ("leases-second", "", 2_500, "Second")],
+    leases: true,
+    users: 2,
+    pause_ms: 40,
+};
 const BACKEND: &str = "steady";
-const USERS: u64 = 6;
-/// Between two requests of a client, on average.
-const PAUSE_MS: u64 = 120;
 const ACCOUNTS_EVERY: Duration = Duration::from_secs(1);
 /// Reservations of killed gateways end by their deadlines: `total_ms` and `settle_ms` of the gateways together.
 const RESOLVED_WITHIN: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 pub struct Gateway {
+    variant: &'static Variant,
     http: Http,
     record: ProviderRecord,
 }
 
 impl Gateway {
-    pub fn new() -> Self {
+    pub fn new(variant: &'static Variant) -> Self {
         let http = Http::new();
-        Self { record: ProviderRecord::new(NAME, BACKEND, http.clone()), http }
+        Self { variant, record: ProviderRecord::new(variant.name, BACKEND, http.clone()), http }
     }
 }
 
 impl Workload for Gateway {
     fn name(&self) -> &'static str {
-        NAME
+        self.variant.name
     }
 
     fn policy(&self, _deployment: &Deployment) -> String {
-        let budget = |name: &str, subject: &str, tokens: u64, window: &str| {
+        let Variant { name: tenant, life, budgets, leases, .. } = *self.variant;
+        let enforcement = if leases { "  enforcement: Lease\n" } else { "" };
+        let budget = |(name, subject, tokens, window): &(&str, &str, u64, &str)| {
             format!(
-                "apiVersion: quorate.dev/v1alpha1\nkind: Budget\nmetadata: {{name: {name}}}\nspec:\n  tenant: {NAME}\n  \
-                 subject: [{subject}]\n  limit: {{tokens: {tokens}}}\n  window: {window}\n"
+                "apiVersion: quorate.dev/v1alpha1\nkind: Budget\nmetadata: {{name: {name}}}\nspec:\n  tenant: {tenant}\n  \
+                 subject: [{subject}]\n  limit: {{tokens: {tokens}}}\n  window: {window}\n{enforcement}"
             )
         };
-        [
-            budget(LIFE, "user", 100_000_000, "Lifetime"),
-            budget("gateway-minute", "user", 6_000, "Minute"),
-            budget("gateway-sliding", "user", 600, "{sliding: 5s}"),
-            budget("gateway-second", "", 1_500, "Second"),
-        ]
-        .join("---\n")
+        let all = [(life, "user", 100_000_000, "Lifetime")];
+        all.iter().chain(budgets).map(budget).collect::<Vec<_>>().join("---\n")
     }
 
     fn drive(&self, context: Context) -> BoxFuture<'static, Result<()>> {
-        let (http, record) = (self.http.clone(), self.record.clone());
+        let (http, record, variant) = (self.http.clone(), self.record.clone(), self.variant);
         Box::pin(async move {
             let provider = provider(&context.deployment)?;
             let clients = (0..context.clients.max(1)).map(|number| {
                 let client = Client {
+                    variant,
                     number: number as u64,
                     random: StdRng::seed_from_u64(context.seed ^ (0x6a7e << 32) ^ number as u64),
                     http: http.clone(),
@@ -76,27 +107,28 @@ impl Workload for Gateway {
             tokio::join!(
                 futures_util::future::join_all(clients),
                 record.follow(&context.recorder, &provider, &context.stop),
-                account_reads::watch(&context, NAME, ACCOUNTS_EVERY),
+                account_reads::watch(&context, variant.name, ACCOUNTS_EVERY),
             );
             Ok(())
         })
     }
 
     fn finish(&self, context: Context) -> BoxFuture<'static, Result<()>> {
-        let record = self.record.clone();
+        let (record, name) = (self.record.clone(), self.variant.name);
         Box::pin(async move {
-            account_reads::wait_until_resolved(&context.deployment, NAME, RESOLVED_WITHIN).await?;
+            account_reads::wait_until_resolved(&context.deployment, name, RESOLVED_WITHIN).await?;
             record.drain(&context.recorder, &provider(&context.deployment)?).await?;
-            account_reads::last(&context, NAME).await
+            account_reads::last(&context, name).await
         })
     }
 
     fn check(&self, history: &History) -> Verdict {
-        gateway_check::check(history)
+        gateway_check::check(history, self.variant)
     }
 }
 
 struct Client {
+    variant: &'static Variant,
     number: u64,
     random: StdRng,
     http: Http,
@@ -111,7 +143,8 @@ impl Client {
             if !self.ask(&context.deployment, &context.recorder, process, turn).await {
                 process = context.recorder.process();
             }
-            let pause = Duration::from_millis(self.random.random_range(PAUSE_MS / 2..PAUSE_MS * 3 / 2));
+            let pause_ms = self.variant.pause_ms;
+            let pause = Duration::from_millis(self.random.random_range(pause_ms / 2..pause_ms * 3 / 2));
             tokio::time::sleep(pause).await;
         }
     }
@@ -129,9 +162,10 @@ impl Client {
             .then(|| self.random.random_range(1..=max_tokens.min(tokens)));
         let slow = self.random.random_bool(0.3) || leave_after.is_some();
         let text = format!("mock:tokens={tokens} mock:chunk-ms={} say it", if slow { 10 } else { 0 });
+        let Variant { name, users, .. } = *self.variant;
         let call = Call {
-            marker: format!("{NAME}-{}-{turn}", self.number),
-            user: format!("{NAME}-{}", self.random.random_range(0..USERS)),
+            marker: format!("{name}-{}-{turn}", self.number),
+            user: format!("{name}-{}", self.random.random_range(0..users)),
             gateway: number as u64,
             stream,
             prompt_bytes: text.len() as u64,
@@ -146,11 +180,11 @@ impl Client {
             body["stream_options"] = json!({"include_usage": true});
         }
         let headers = [
-            ("x-tenant-id", NAME),
+            ("x-tenant-id", name),
             ("x-user-id", call.user.as_str()),
             ("x-request-id", call.marker.as_str()),
         ];
-        let pending = recorder.invoke(NAME, process, gateway_check::CHAT, &call);
+        let pending = recorder.invoke(name, process, gateway_check::CHAT, &call);
         self.http.chat(gateway, &headers, &body, leave_after).await.record(pending)
     }
 }

@@ -5,17 +5,18 @@ use std::collections::{BTreeMap, HashMap};
 use serde::{Deserialize, Serialize};
 
 use super::account_reads::{ACCOUNTS, FINAL, WindowSnapshot};
-use super::gateway::NAME;
+use super::gateway::Variant;
 use super::provider_record::{COMPLETE, LOST, SERVED, Served};
 use super::sse::{Answer, End};
 use super::tally::Tally;
 use crate::check::Verdict;
+use crate::check::faults::spells;
 pub use crate::check::words::CHAT;
 use crate::history::{History, Operation, Outcome};
 
 pub const MODEL: &str = "gpt-4o";
-/// Each user's account that never starts again: everything is in it.
-pub const LIFE: &str = "gateway-life";
+/// What ends a gateway without a word.
+const KILLS: [&str; 2] = ["kill-gateway", "kill-gateways"];
 /// What the gateway adds to the bytes of one short message: docs/gateway.md, "What is charged".
 const OVERHEAD_TOKENS: u64 = 64;
 const MICROS: u64 = 1_000_000;
@@ -45,9 +46,9 @@ struct Range {
     most: u64,
 }
 
-pub fn check(history: &History) -> Verdict {
+pub fn check(history: &History, variant: &Variant) -> Verdict {
     let mut tally = Tally::new([EXACT, ONCE, FREE, COVERED, OVERSPENT, RESOLVED]);
-    let events = || history.events.iter().filter(|event| event.workload == NAME);
+    let events = || history.events.iter().filter(|event| event.workload == variant.name);
     if events().any(|event| event.f == LOST) {
         tally.undecided("the provider's record lost requests before they were seen");
     }
@@ -60,7 +61,7 @@ pub fn check(history: &History) -> Verdict {
             served.entry(call.marker.clone()).or_default().push((event.index, call));
         }
     }
-    let operations = history.operations(NAME);
+    let operations = history.operations(variant.name);
     let mut users: BTreeMap<String, Vec<(u64, Range)>> = BTreeMap::new();
     for operation in operations.iter().filter(|operation| operation.f == CHAT) {
         let Some(call) = tally.read::<Call>(&operation.call, operation.index) else { continue };
@@ -72,7 +73,9 @@ pub fn check(history: &History) -> Verdict {
         let events = calls.into_iter().map(|(index, _)| index).collect();
         tally.violation(ONCE, format!("{marker} was served, and nobody had asked for it"), events);
     }
-    accounts(&mut tally, &operations, &users);
+    // The slices of a killed gateway are charged whole.
+    let open_ended = variant.leases && spells(history).iter().any(|spell| KILLS.contains(&&*spell.fault));
+    accounts(&mut tally, &operations, &users, variant, open_ended);
     tally.verdict()
 }
 
@@ -128,7 +131,13 @@ fn request(tally: &mut Tally, operation: &Operation, call: &Call, calls: &[(u64,
     }
 }
 
-fn accounts(tally: &mut Tally, operations: &[Operation], users: &BTreeMap<String, Vec<(u64, Range)>>) {
+fn accounts(
+    tally: &mut Tally,
+    operations: &[Operation],
+    users: &BTreeMap<String, Vec<(u64, Range)>>,
+    variant: &Variant,
+    open_ended: bool,
+) {
     let mut last = None;
     for operation in operations.iter().filter(|operation| operation.f == ACCOUNTS || operation.f == FINAL) {
         let Outcome::Ok(value) = &operation.outcome else { continue };
@@ -160,10 +169,11 @@ fn accounts(tally: &mut Tally, operations: &[Operation], users: &BTreeMap<String
         }
     }
     for (user, ranges) in users {
-        let account = last.accounts.iter().find(|seen| seen.budget == LIFE && &seen.subject == user);
+        let account = last.accounts.iter().find(|seen| seen.budget == variant.life && &seen.subject == user);
         let spent = account.map_or(0, |seen| seen.present.spent);
         let sum = |part: fn(&Range) -> u64| ranges.iter().map(|(_, range)| part(range)).sum::<u64>() * MICROS;
         let (least, most) = (sum(|range| range.least), sum(|range| range.most));
+        let most = if open_ended { u64::MAX } else { most };
         tally.checked(COVERED);
         if !(least..=most).contains(&spent) {
             let unclear =

@@ -3,6 +3,7 @@
 use super::*;
 use crate::history::Kind;
 use crate::workloads::account_reads::{Seen, Span};
+use crate::workloads::gateway::{LEASES, PLAIN};
 use crate::workloads::script::{Script, violated};
 
 fn call(marker: &str) -> Call {
@@ -32,13 +33,13 @@ fn last(spent: u64, reserved: u64, overdraft: u64) -> WindowSnapshot {
     let present =
         Span { start_ms: 0, end_ms: 0, limit: 100 * MICROS, spent: spent * MICROS, reserved, overdraft };
     let account =
-        Seen { budget: LIFE.to_owned(), subject: "gateway-0".to_owned(), present, closed: Vec::new() };
+        Seen { budget: PLAIN.life.to_owned(), subject: "gateway-0".to_owned(), present, closed: Vec::new() };
     WindowSnapshot { log_index: 9, time_ms: 9, accounts: vec![account] }
 }
 
 /// A whole answer of 14, a stream that was left after 3 pieces, a refusal, and one that nobody knows the end of.
 fn script() -> Script {
-    let mut script = Script::new(NAME);
+    let mut script = Script::new(PLAIN.name);
     script.ok(CHAT, &call("a"), &answer(200, End::Whole, 14));
     script.info(SERVED, &served("a", 4, 10));
     script.ok(CHAT, &call("b"), &answer(200, End::Left, 0));
@@ -55,7 +56,7 @@ fn script() -> Script {
 fn finished(mut script: Script, last: &WindowSnapshot) -> Verdict {
     script.info(COMPLETE, &"steady");
     script.ok(FINAL, &1, last);
-    check(&script.history())
+    check(&script.history(), &PLAIN)
 }
 
 #[test]
@@ -103,9 +104,35 @@ fn each_property_has_a_history_that_breaks_it() {
 
 #[test]
 fn without_the_record_or_the_last_read_nothing_is_decided() {
-    let verdict = check(&script().history());
+    let verdict = check(&script().history(), &PLAIN);
     assert_eq!(verdict.undecided.len(), 2, "{verdict:?}");
     let mut lost = script();
     lost.info(LOST, &"steady");
     assert!(!finished(lost, &last(60, 0, 0)).undecided.is_empty());
+}
+
+/// A killed gateway's slices are charged whole; nothing else excuses a charge.
+#[test]
+fn with_leases_more_is_charged_only_where_a_gateway_was_killed() {
+    let history = |fault: Option<&str>, spent: u64| {
+        let mut script = Script::new(LEASES.name);
+        script.ok(CHAT, &call("a"), &answer(200, End::Whole, 14));
+        script.info(SERVED, &served("a", 4, 10));
+        script.info(COMPLETE, &"steady");
+        let mut last = last(spent, 0, 0);
+        last.accounts[0].budget = LEASES.life.to_owned();
+        script.ok(FINAL, &1, &last);
+        let mut history = script.history();
+        if let Some(fault) = fault {
+            let mut event = history.events[0].clone();
+            (event.workload, event.f) = (crate::history::NEMESIS.to_owned(), format!("inject:{fault}"));
+            history.events.push(event);
+        }
+        check(&history, &LEASES)
+    };
+    assert!(history(None, 14).passed());
+    for (fault, spent) in [(None, 15), (Some("kill-leader"), 15), (Some("kill-gateway"), 13), (None, 13)] {
+        assert_eq!(violated(&history(fault, spent)), [COVERED], "{fault:?} {spent}");
+    }
+    assert!(history(Some("kill-gateway"), 60).passed());
 }

@@ -65,9 +65,10 @@ pub fn all() -> Vec<Arc<dyn Workload>> {
     vec![
         Arc::new(account::Account::default()),
         Arc::new(hierarchy::Hierarchy::default()),
-        Arc::new(gateway::Gateway::new()),
+        Arc::new(gateway::Gateway::new(&gateway::PLAIN)),
         Arc::new(health::Health::new()),
         Arc::new(policy::Policy::new()),
         Arc::new(windows::Windows),
+        Arc::new(gateway::Gateway::new(&gateway::LEASES)),
     ]
 }

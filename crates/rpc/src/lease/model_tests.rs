@@ -233,9 +233,7 @@ impl World {
             if asked_before || !denial.held_by_reservations {
                 return None;
             }
-            let Some((_, returns)) = book.make_room(TENANT, &denial.account.budget, "", now) else {
-                return None;
-            };
+            let (_, returns) = book.make_room(TENANT, &denial.account.budget, "", now)?;
             self.seen.room += returns.len() as u64;
             for back in returns {
                 self.give_back(gateway, &back);
