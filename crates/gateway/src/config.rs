@@ -296,6 +296,30 @@ backends: [{name: openai, provider: OpenAI, base_url: 'https://api.openai.com/v1
     }
 
     #[test]
+    fn the_rate_limit_service_may_be_the_only_door() {
+        let only = "name: g1\nhttp_listen: 127.0.0.1:0\nnodes: ['127.0.0.1:1']\n";
+        let error = parse(only).unwrap_err();
+        assert!(error.contains("section `rate_limit`"), "{error}");
+        let config = parse(&format!("{only}rate_limit: {{listen: '0.0.0.0:0'}}\n")).unwrap();
+        let section = config.rate_limit.clone().unwrap();
+        assert_eq!((section.tenant.as_str(), section.decision_ms), ("default", 1_000));
+        let error = config.listen_on("rate_limit.listen", &section.listen).unwrap_err().to_string();
+        assert!(error.contains("section `rate_limit.tls`"), "{error}");
+        for (more, said) in [
+            ("decision_ms: 0", "rate_limit.decision_ms"),
+            ("tenant: ''", "rate_limit.tenant"),
+            ("reservation_ms: 0", "rate_limit.reservation_ms"),
+            ("in_flight_max: 0", "rate_limit.in_flight_max"),
+            ("lisen: x", "unknown field `lisen`"),
+        ] {
+            let text = format!("{only}rate_limit: {{listen: '127.0.0.1:0', {more}}}\n");
+            assert!(parse(&text).unwrap_err().contains(said), "{more}");
+        }
+        let example = parse(include_str!("../../../deploy/envoy/gateway.yaml")).unwrap();
+        assert!(example.listen.is_empty() && example.backends.is_empty());
+    }
+
+    #[test]
     fn mistakes_are_named() {
         for (from, to, said) in [
             ("name: g1", "nmae: g1", "unknown field `nmae`"),

@@ -22,6 +22,9 @@ pub(crate) fn enforcement(enforcement: Enforcement) -> &'static str {
 
 /// What an answer costs, and what a request costs besides: `total tokens`, `1 a request`.
 pub(crate) fn cost(budget: &Budget) -> String {
+    if budget.is_of_descriptors() {
+        return "hits".to_owned();
+    }
     let mut words: Vec<String> = Vec::new();
     if budget.cost != Cost::Number(Amount::ZERO) {
         words.push(answer_cost(&budget.cost));
@@ -51,6 +54,9 @@ fn answer_cost(cost: &Cost) -> String {
 
 /// Empty: every request.
 pub(crate) fn applies_to(budget: &Budget) -> String {
+    if budget.is_of_descriptors() {
+        return "descriptors of Envoy".to_owned();
+    }
     let mut words: Vec<String> = budget.selector.conditions.iter().map(ToString::to_string).collect();
     for (kind, names) in [("route", &budget.routes), ("backend", &budget.backends)] {
         let Some(names) = names else { continue };

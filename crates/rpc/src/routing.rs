@@ -100,7 +100,12 @@ pub fn channel(address: &str, security: &Security) -> Result<Channel, ClientErro
     let endpoint = endpoint(address)?;
     Ok(match security {
         Security::Plain => endpoint.connect_lazy(),
-        Security::Mutual(tls) => endpoint.connect_with_connector_lazy(Connector(tls.clone())),
+        Security::Mutual(tls) => {
+            endpoint.connect_with_connector_lazy(Connector { tls: tls.clone(), to_node: true })
+        }
+        Security::WithOthers(tls) => {
+            endpoint.connect_with_connector_lazy(Connector { tls: tls.clone(), to_node: false })
+        }
     })
 }
 

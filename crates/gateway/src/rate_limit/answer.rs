@@ -12,11 +12,11 @@ use quorate_rpc::rls::{RateLimitRequest, RateLimitResponse};
 
 use super::bodies;
 use super::config::RateLimitConfig;
+use super::group::Standing;
 use super::metadata;
 use super::metrics::{Hits, RateLimitMetrics};
 use super::question::{Limit, Meaning, Question};
 use super::reservation::{self, Reservation};
-use super::spend::Standing;
 
 /// The verdict over one descriptor.
 struct Verdict {

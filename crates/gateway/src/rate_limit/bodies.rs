@@ -4,7 +4,7 @@ use bytes::Bytes;
 use quorate_ledger::{Amount, TimestampMs};
 use serde_json::json;
 
-use super::spend::Standing;
+use super::group::Standing;
 
 /// `budget`: which limit was short.
 pub(super) fn over(budget: &str, asked: Amount, standing: &Standing, now: TimestampMs) -> Bytes {

@@ -75,7 +75,7 @@ pub(crate) fn follow(
 ) -> Result<impl Future<Output = ()> + Send, GatewayError> {
     let security = match &stream.tls {
         None => Security::Plain,
-        Some(files) => Security::mutual(files.named(SERVER_NAMES))?,
+        Some(files) => Security::with_others(files.named(SERVER_NAMES))?,
     };
     let channel = quorate_rpc::channel(&stream.server, &security)
         .map_err(|error| GatewayError::Config(format!("rate_limit.config_stream.server: {error}")))?;

@@ -8,7 +8,7 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::{counter::Counter, family::Family, histogram::Histogram};
 use prometheus_client::registry::{Registry, Unit};
 
-use super::spend::Standing;
+use super::group::Standing;
 
 /// Limits that get a label of their own; names may hold values of requests.
 const LIMITS_MAX: usize = 2_000;
@@ -45,7 +45,7 @@ impl Hits {
     }
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Counters {
     total: Counter,
     within: Counter,
@@ -59,7 +59,7 @@ pub(crate) struct RateLimitMetrics {
     calls: Family<CodeLabel, Counter>,
     families: [Family<LimitLabel, Counter>; 5],
     /// Looked up for every hit; written for a limit that is new.
-    known: RwLock<HashMap<Arc<str>, Counters>>,
+    known: RwLock<HashMap<Arc<str>, Arc<Counters>>>,
     pub(super) global_shadow: Counter,
     pub(super) settled: Counter,
     pub(super) unsettled: Counter,
@@ -114,8 +114,7 @@ impl RateLimitMetrics {
     }
 
     pub(super) fn hits(&self, limit: &Arc<str>, hits: Hits) {
-        let known = self.known.read().get(limit).cloned();
-        let counters = known.unwrap_or_else(|| self.learn(limit));
+        let counters = self.counters(limit);
         counters.total.inc_by(hits.total);
         counters.within.inc_by(hits.total - hits.over);
         counters.near.inc_by(hits.near);
@@ -125,17 +124,27 @@ impl RateLimitMetrics {
         }
     }
 
-    fn learn(&self, limit: &Arc<str>) -> Counters {
+    fn counters(&self, limit: &Arc<str>) -> Arc<Counters> {
+        let known = self.known.read();
+        let others = || known.get(OTHER).filter(|_| known.len() > LIMITS_MAX);
+        if let Some(counters) = known.get(limit).or_else(others) {
+            return Arc::clone(counters);
+        }
+        drop(known);
+        self.learn(limit)
+    }
+
+    fn learn(&self, limit: &Arc<str>) -> Arc<Counters> {
         let mut known = self.known.write();
         let limit: Arc<str> = if known.len() < LIMITS_MAX { Arc::clone(limit) } else { OTHER.into() };
         if let Some(counters) = known.get(&limit) {
-            return counters.clone();
+            return Arc::clone(counters);
         }
         let label = LimitLabel { limit: limit.to_string() };
         let [total, within, near, over, shadow] =
             self.families.each_ref().map(|family| family.get_or_create(&label).clone());
-        let counters = Counters { total, within, near, over, shadow };
-        known.insert(limit, counters.clone());
+        let counters = Arc::new(Counters { total, within, near, over, shadow });
+        known.insert(limit, Arc::clone(&counters));
         counters
     }
 }

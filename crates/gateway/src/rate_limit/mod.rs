@@ -11,6 +11,7 @@ mod bodies;
 mod config;
 mod config_stream;
 mod descriptors;
+mod group;
 mod metadata;
 mod metrics;
 mod question;

@@ -17,6 +17,7 @@ use super::question::{Mistake, Question, Settle};
 use super::reservation::Reservation;
 use super::spend::{Asking, Spent, Unspent, spend};
 use crate::core::Core;
+use crate::policy::ActivePolicy;
 use crate::settle;
 
 /// Settlements are tried longer than a proxy waits for an answer: what was used is known nowhere else.
@@ -68,13 +69,13 @@ impl Service {
             self.settle(settle.clone());
         }
         if !question.lines.iter().any(|line| line.spending == Spending::Held) {
-            return self.finish(&request, &question).await.map(|(response, _)| response);
+            return self.finish(&request, question).await.map(|(response, _)| response);
         }
         // To its end whether the proxy waits or not: what is held for a request that nobody hears of is given back.
         let (reply, answer) = oneshot::channel();
         let service = self.clone();
         core.tasks.spawn(async move {
-            let finished = service.finish(&request, &question).await;
+            let finished = service.finish(&request, question).await;
             let held = finished.as_ref().ok().and_then(|(_, held)| held.clone());
             let unheard = reply.send(finished.map(|(response, _)| response)).is_err();
             if let Some(Reservation { id, tenant, .. }) = held.filter(|_| unheard) {
@@ -84,28 +85,59 @@ impl Service {
         answer.await.unwrap_or_else(|_| Err(Status::internal("the call ended without an answer")))
     }
 
+    /// Asks once more where the policy has changed under the question.
+    async fn spend(&self, request: &RateLimitRequest, question: &mut Question) -> Result<Spent, Status> {
+        let mut asked = 0;
+        loop {
+            if question.lines.is_empty() {
+                return Ok(Spent { standings: Vec::new(), held: None });
+            }
+            let asking = Asking {
+                core: &self.core,
+                tenant: &question.tenant,
+                version: question.version,
+                within: Duration::from_millis(self.config.decision_ms),
+                reservation_ms: self.config.reservation_ms,
+            };
+            match spend(asking, &question.lines).await {
+                Ok(spent) => return Ok(spent),
+                Err(Unspent::Wrong(mistake)) => return Err(wrong(mistake)),
+                Err(Unspent::Outdated(message)) if asked == 0 => {
+                    let Some(newer) = self.newer_than(question.version).await else {
+                        return Err(Status::unavailable(message));
+                    };
+                    *question = Question::read(request, &self.config, &newer).map_err(wrong)?;
+                    asked += 1;
+                }
+                Err(Unspent::Unavailable(message) | Unspent::Outdated(message)) => {
+                    return Err(Status::unavailable(message));
+                }
+            }
+        }
+    }
+
+    /// The policy that the nodes already have.
+    async fn newer_than(&self, version: u64) -> Option<Arc<ActivePolicy>> {
+        let mut policies = self.core.policy.clone();
+        let is_newer = |policy: &Option<Arc<ActivePolicy>>| {
+            policy.as_ref().is_some_and(|policy| policy.version != version)
+        };
+        let within = Duration::from_millis(self.config.decision_ms);
+        let newer = tokio::time::timeout(within, policies.wait_for(is_newer)).await.ok()?.ok()?;
+        newer.clone()
+    }
+
     /// Besides the answer: what is held for the request that goes on.
     async fn finish(
         &self,
         request: &RateLimitRequest,
-        question: &Question,
+        mut question: Question,
     ) -> Result<(RateLimitResponse, Option<Reservation>), Status> {
         let core = &self.core;
-        let asking = Asking {
-            core,
-            tenant: &question.tenant,
-            version: question.version,
-            within: Duration::from_millis(self.config.decision_ms),
-            reservation_ms: self.config.reservation_ms,
-        };
-        let Spent { standings, held } = if question.lines.is_empty() {
-            Spent { standings: Vec::new(), held: None }
-        } else {
-            spend(asking, &question.lines).await.map_err(unspent)?
-        };
+        let Spent { standings, held } = self.spend(request, &mut question).await?;
         let answering =
             Answering { config: &self.config, metrics: &core.metrics.rate_limit, now: core.keeper.now() };
-        let Answer { mut response, passes } = answering.answer(request, question, &standings);
+        let Answer { mut response, passes } = answering.answer(request, &question, &standings);
         match held {
             Some(reservation) if passes => {
                 hand_over(&mut response, &reservation);
@@ -142,11 +174,4 @@ impl Service {
 
 fn wrong(mistake: Mistake) -> Status {
     Status::invalid_argument(mistake.0)
-}
-
-fn unspent(unspent: Unspent) -> Status {
-    match unspent {
-        Unspent::Unavailable(message) => Status::unavailable(message),
-        Unspent::Wrong(mistake) => wrong(mistake),
-    }
 }

@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_ledger::{
-    Amount, Balance, CHARGES_MAX, Charge, Command, Denial, Enforcement, Outcome, Refusal, ReservationId,
-    TimestampMs,
+    Amount, CHARGES_MAX, Charge, Command, Denial, Enforcement, Outcome, Refusal, ReservationId,
 };
 use quorate_policy::runtime::Spending;
 use quorate_rpc::lease::Want;
 
+use super::group::{Group, Standing};
 use super::question::{Line, Mistake};
 use super::reservation::{Reservation, mark};
 use crate::budget::KeeperError;
@@ -30,30 +30,13 @@ const LEAST: Amount = match Amount::from_micros(1) {
     Err(_) => Amount::ZERO,
 };
 
-/// Where one account stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Standing {
-    pub over: bool,
-    /// In force for this account: top-ups and overrides included.
-    pub limit: Amount,
-    /// After this call.
-    pub left: Amount,
-    pub resets_at: Option<TimestampMs>,
-}
-
-impl Standing {
-    /// In millionths of the limit: what is left of tokens and of dollars can be compared.
-    pub(super) fn share_left(&self) -> u64 {
-        let share = u128::from(self.left.micros()) * 1_000_000 / u128::from(self.limit.micros().max(1));
-        u64::try_from(share).unwrap_or(u64::MAX)
-    }
-}
-
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Unspent {
     /// The proxy's own rule for a service that is away decides.
     Unavailable(String),
+    /// The cluster has another policy by now, and nothing was charged.
+    Outdated(String),
     Wrong(Mistake),
 }
 
@@ -68,72 +51,6 @@ pub(super) struct Asking<'a> {
     pub reservation_ms: u64,
 }
 
-/// Lines of one operation, by their numbers, and the charges that they make: lines of one account share a charge.
-struct Group<'a> {
-    lines: Vec<(usize, &'a Line)>,
-    charges: Vec<Charge>,
-    /// The charge of each line.
-    of_line: Vec<usize>,
-}
-
-impl<'a> Group<'a> {
-    fn new(lines: Vec<(usize, &'a Line)>, whole: bool) -> Self {
-        let mut charges: Vec<Charge> = Vec::with_capacity(lines.len());
-        let mut of_line = Vec::with_capacity(lines.len());
-        for (_, line) in &lines {
-            let name = &line.budget.rule.name;
-            let known =
-                charges.iter().position(|charge| charge.budget == *name && charge.subject == line.subject);
-            let at = known.unwrap_or_else(|| {
-                charges.push(Charge {
-                    budget: name.clone(),
-                    subject: line.subject.clone(),
-                    amount: Amount::ZERO,
-                    at_least: Amount::ZERO,
-                });
-                charges.len() - 1
-            });
-            let charge = &mut charges[at];
-            charge.amount = charge.amount.checked_add(line.amount).unwrap_or(Amount::MAX);
-            // A budget that never denies counts there what it would have denied.
-            if whole || (line.budget.rule.enforcement == Enforcement::Shadow && line.limit.is_none()) {
-                charge.at_least = charge.amount;
-            }
-            of_line.push(at);
-        }
-        Self { lines, charges, of_line }
-    }
-
-    /// Where the lines stand, in their order, from what a Reserve saw.
-    fn standings(&self, balances: &[Balance], standings: &mut [Option<Standing>]) {
-        let mut used = vec![Amount::ZERO; self.charges.len()];
-        for ((number, line), at) in self.lines.iter().zip(&self.of_line) {
-            let Some(balance) = balances.get(*at) else { continue };
-            let limit = line.limit.unwrap_or(balance.limit);
-            let others = balance.reserved.saturating_sub(balance.amount);
-            let room = limit.saturating_sub(balance.spent).saturating_sub(others).saturating_sub(used[*at]);
-            let over = if line.amount.is_zero() { room.is_zero() } else { line.amount > room };
-            used[*at] = used[*at].checked_add(line.amount).unwrap_or(Amount::MAX);
-            standings[*number] = Some(Standing {
-                over,
-                limit,
-                left: room.saturating_sub(line.amount),
-                resets_at: balance.resets_at,
-            });
-        }
-    }
-
-    fn denied(&self, account: &Balance, standings: &mut [Option<Standing>]) {
-        for (number, line) in &self.lines {
-            if line.budget.rule.name == account.budget && line.subject == account.subject {
-                let left = account.limit.saturating_sub(account.spent).saturating_sub(account.reserved);
-                standings[*number] =
-                    Some(Standing { over: true, limit: account.limit, left, resets_at: account.resets_at });
-            }
-        }
-    }
-}
-
 /// What came of all lines.
 #[derive(Debug)]
 pub(super) struct Spent {
@@ -146,10 +63,24 @@ pub(super) struct Spent {
 /// Asks for all lines. One that is over its limit does not keep the others from being counted.
 pub(super) async fn spend(asking: Asking<'_>, lines: &[Line]) -> Result<Spent, Unspent> {
     let mut standings = vec![None; lines.len()];
+    match spend_into(asking, lines, &mut standings).await {
+        // What was charged must not be charged again.
+        Err(Unspent::Outdated(message)) if standings.iter().any(Option::is_some) => {
+            Err(Unspent::Unavailable(message))
+        }
+        spent => spent,
+    }
+}
+
+async fn spend_into(
+    asking: Asking<'_>,
+    lines: &[Line],
+    standings: &mut [Option<Standing>],
+) -> Result<Spent, Unspent> {
     let (mut counted, mut whole, mut held) = (Vec::new(), Vec::new(), Vec::new());
     // A budget that denies by itself would take the others with it.
     let mut alone = Vec::new();
-    local(asking, lines, &mut standings);
+    local(asking, lines, standings);
     for (number, line) in lines.iter().enumerate() {
         match line.spending {
             _ if standings[number].is_some() => {}
@@ -164,9 +95,9 @@ pub(super) async fn spend(asking: Asking<'_>, lines: &[Line]) -> Result<Spent, U
     }
     let mut reservation = None;
     if !held.is_empty() {
-        reservation = hold(asking, held, &mut standings).await?;
+        reservation = hold(asking, held, standings).await?;
     }
-    let charged = charge(asking, counted, whole, alone, &mut standings).await;
+    let charged = charge(asking, counted, whole, alone, standings).await;
     if let (Err(_), Some(made)) = (&charged, &reservation) {
         let Reservation { id, tenant, .. } = made.clone();
         settle::abandon(asking.core, tenant, id);
@@ -179,8 +110,7 @@ pub(super) async fn spend(asking: Asking<'_>, lines: &[Line]) -> Result<Spent, U
         left: Amount::ZERO,
         resets_at: None,
     };
-    let standings =
-        standings.into_iter().zip(lines).map(|(known, line)| known.unwrap_or_else(|| unknown(line)));
+    let standings = standings.iter().zip(lines).map(|(known, line)| known.unwrap_or_else(|| unknown(line)));
     Ok(Spent { standings: standings.collect(), held: reservation })
 }
 
@@ -347,13 +277,14 @@ fn without<'a>(
     mut lines: Vec<(usize, &'a Line)>,
     refusal: Refusal,
 ) -> Result<Vec<(usize, &'a Line)>, Unspent> {
-    match refusal {
+    match &refusal {
         Refusal::TooManyAccounts { budget, .. } => {
-            asking.core.metrics.accounts_capped(&budget);
-            lines.retain(|(_, line)| line.budget.rule.name != budget);
+            asking.core.metrics.accounts_capped(budget);
+            lines.retain(|(_, line)| line.budget.rule.name != *budget);
             Ok(lines)
         }
-        Refusal::Invalid(message) => Err(Unspent::Wrong(Mistake(message))),
+        Refusal::Invalid(message) => Err(Unspent::Wrong(Mistake(message.clone()))),
+        Refusal::UnknownBudget { .. } => Err(Unspent::Outdated(refusal.to_string())),
         other => Err(Unspent::Unavailable(other.to_string())),
     }
 }

@@ -251,3 +251,25 @@ async fn files_that_cannot_be_used_are_named_at_the_start() {
     let error = crate::Gateway::start(config, listeners).unwrap_err().to_string();
     assert!(error.contains("http_tls.key_file") && error.contains("none.key"), "{error}");
 }
+
+#[tokio::test]
+async fn the_rate_limit_service_asks_callers_for_a_certificate() {
+    use quorate_rpc::rls::{RateLimitRequest, rate_limit_service_client::RateLimitServiceClient};
+    use quorate_rpc::tls::{Names, Security, TlsFiles};
+    let certificates = Certificates::new();
+    let (ca_file, cert_file, key_file) =
+        (certificates.file("ca.pem"), certificates.file("own.pem"), certificates.file("own.key"));
+    let tls = certificates.section("tls", &format!(", client_ca_file: '{}'", ca_file.display()));
+    let world = World::with(HOURLY, &format!("rate_limit:\n  listen: '127.0.0.1:0'\n  {tls}")).await;
+    let address = world.gateway.rate_limit_address().unwrap().to_string();
+    let files = TlsFiles { ca_file, cert_file, key_file }.named(Names::CLUSTER_TLS);
+    let mut codes = Vec::new();
+    for security in [Security::with_others(files).unwrap(), Security::Plain] {
+        let channel = quorate_rpc::channel(&address, &security).unwrap();
+        let asked = RateLimitServiceClient::new(channel).should_rate_limit(RateLimitRequest::default()).await;
+        codes.push(asked.unwrap_err().code());
+    }
+    // Heard, and found empty; not heard at all.
+    assert_eq!(codes[0], tonic::Code::InvalidArgument);
+    assert_ne!(codes[1], tonic::Code::InvalidArgument);
+}

@@ -12,10 +12,11 @@ const ROUTES: [&str; 1] = ["AIGatewayRoute"];
 const BACKENDS: [&str; 5] =
     ["AIBackend", "AIServiceBackend", "Backend", "BackendTLSPolicy", "BackendSecurityPolicy"];
 /// And those that say what is counted and limited.
-const POLICIES: [&str; 7] = [
+const POLICIES: [&str; 8] = [
     "Budget",
     "BackendTrafficPolicy",
     "QuotaPolicy",
+    "RateLimitConfig",
     "LLMRequestCost",
     "GatewayConfig",
     "ModelPrice",

@@ -27,13 +27,15 @@ use crate::tls::identity::{Identity, Role};
 use crate::tls::material::{Material, provider};
 use crate::tls::reload::Reloading;
 
-/// How the nodes are spoken to.
+/// How the nodes are spoken to, or a server that is none of the cluster.
 #[derive(Debug, Clone, Default)]
 pub enum Security {
     #[default]
     Plain,
-    /// Both sides show certificates.
+    /// Both sides show certificates, and the other is a node.
     Mutual(Arc<ClientTls>),
+    /// Both sides show certificates; the other's is from an authority of the files, and says nothing of roles.
+    WithOthers(Arc<ClientTls>),
 }
 
 impl Security {
@@ -41,6 +43,12 @@ impl Security {
     /// The files cannot be used.
     pub fn mutual(source: TlsSource) -> Result<Self, TlsError> {
         Ok(Self::Mutual(Arc::new(ClientTls::new(source)?)))
+    }
+
+    /// # Errors
+    /// The files cannot be used.
+    pub fn with_others(source: TlsSource) -> Result<Self, TlsError> {
+        Ok(Self::WithOthers(Arc::new(ClientTls::new(source)?)))
     }
 }
 
@@ -85,7 +93,11 @@ impl ClientTls {
 
 /// For `Endpoint::connect_with_connector_lazy`.
 #[derive(Debug, Clone)]
-pub(crate) struct Connector(pub Arc<ClientTls>);
+pub(crate) struct Connector {
+    pub tls: Arc<ClientTls>,
+    /// Nobody but a node will do.
+    pub to_node: bool,
+}
 
 impl Service<Uri> for Connector {
     type Response = TokioIo<TlsStream<TcpStream>>;
@@ -97,10 +109,13 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let tls = self.0.clone();
+        let (tls, to_node) = (self.tls.clone(), self.to_node);
         Box::pin(async move {
             let host = uri.host().unwrap_or_default();
             let mut stream = tls.connect(host, uri.port_u16().unwrap_or(443)).await?;
+            if !to_node {
+                return Ok(TokioIo::new(stream));
+            }
             // A server of HTTP/2 speaks first, but not before it has looked at our certificate: TLS 1.3 itself does not
             // say here that it was refused.
             if stream.fill_buf().await?.is_empty() {
