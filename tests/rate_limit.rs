@@ -171,7 +171,7 @@ fn answer(version: &str, domain: &str, limit: u32) -> DiscoveryResponse {
         vec![RateLimitDescriptor { key: "user".to_owned(), rate_limit: Some(policy), ..Default::default() }];
     let config = RateLimitConfig { name: domain.to_owned(), domain: domain.to_owned(), descriptors };
     let type_url = "type.googleapis.com/ratelimit.config.ratelimit.v3.RateLimitConfig".to_owned();
-    let resource = prost_types::Any { type_url: type_url.clone(), value: config.encode_to_vec().into() };
+    let resource = prost_types::Any { type_url: type_url.clone(), value: config.encode_to_vec() };
     DiscoveryResponse {
         version_info: version.to_owned(),
         resources: vec![resource],

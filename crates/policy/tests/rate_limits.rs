@@ -272,7 +272,7 @@ fn any_level(depth: u32) -> BoxedStrategy<Vec<Spec>> {
         .boxed()
 }
 
-fn written(level: &[Spec], way: &str, indent: usize) -> String {
+fn written(level: &[Spec], indent: usize) -> String {
     let mut text = String::new();
     for one in level {
         let pad = " ".repeat(indent);
@@ -281,7 +281,7 @@ fn written(level: &[Spec], way: &str, indent: usize) -> String {
             text.push_str(&format!("{pad}  rate_limit: {{unit: day, requests_per_unit: 1}}\n"));
         }
         if !one.below.is_empty() {
-            text.push_str(&format!("{pad}  descriptors:\n{}", written(&one.below, way, indent + 2)));
+            text.push_str(&format!("{pad}  descriptors:\n{}", written(&one.below, indent + 2)));
         }
     }
     text
@@ -296,7 +296,7 @@ proptest! {
         asked in proptest::collection::vec(
             proptest::collection::vec(("[ab]", "[12]{0,3}"), 1..4), 1..8),
     ) {
-        let descriptors = written(&level, "", 2);
+        let descriptors = written(&level, 2);
         let head = if level.is_empty() { "descriptors: []\n".to_owned() } else { format!("descriptors:\n{descriptors}") };
         let (policy, _) = compile(&format!("domain: d\n{head}"));
         let domain = policy.domain("d").unwrap();

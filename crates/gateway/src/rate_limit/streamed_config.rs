@@ -133,7 +133,7 @@ mod tests {
             domain: "ns/eg/http".to_owned(),
             descriptors: vec![top, free],
         };
-        let resource = Any { type_url: TYPE_URL.to_owned(), value: config.encode_to_vec().into() };
+        let resource = Any { type_url: TYPE_URL.to_owned(), value: config.encode_to_vec() };
         let text = manifests(std::slice::from_ref(&resource)).unwrap();
         let source = Source { name: "stream", text: &text };
         let (set, _) = ManifestSet::parse(&[source], Mode::Strict).unwrap();
