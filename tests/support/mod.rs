@@ -17,7 +17,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use quorate_rpc::admin::{Account, Consistency, ListAccountsRequest};
 use quorate_rpc::tls::Security;
-use quorate_rpc::{Client, ClientConfig};
+use quorate_rpc::{Client, ClientConfig, ClientError};
 use serde_json::Value;
 
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -299,6 +299,16 @@ impl Deployment {
         subject: &str,
         consistency: Consistency,
     ) -> Option<Account> {
+        self.try_account(node, budget, subject, consistency).await.unwrap()
+    }
+
+    async fn try_account(
+        &self,
+        node: usize,
+        budget: &str,
+        subject: &str,
+        consistency: Consistency,
+    ) -> Result<Option<Account>, ClientError> {
         let nodes = vec![self.node_addresses[node].clone()];
         let admin = Client::connect(ClientConfig {
             name: "test".to_owned(),
@@ -313,15 +323,15 @@ impl Deployment {
             subject: subject.to_owned(),
             ..Default::default()
         };
-        admin.list_accounts(request).await.unwrap().accounts.into_iter().next()
+        Ok(admin.list_accounts(request).await?.accounts.into_iter().next())
     }
 
-    /// The account, as soon as it is as wanted.
+    /// The account, as soon as it is as wanted; there may be no leader meanwhile.
     pub async fn until_account(&self, budget: &str, subject: &str, wanted: fn(&Account) -> bool) -> Account {
         let deadline = Instant::now() + READY_WITHIN;
         loop {
-            let account = self.account(0, budget, subject, Consistency::Linearizable).await;
-            if let Some(account) = account.filter(wanted) {
+            let account = self.try_account(0, budget, subject, Consistency::Linearizable).await;
+            if let Some(account) = account.ok().flatten().filter(wanted) {
                 return account;
             }
             assert!(Instant::now() < deadline, "account {budget} {subject} does not become as wanted");
