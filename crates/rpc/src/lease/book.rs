@@ -29,7 +29,6 @@ pub(super) struct Book {
 }
 
 impl Book {
-    /// `settings.accounts_max` is this book's own.
     pub fn new(settings: LeaseSettings) -> Self {
         Self {
             settings,

@@ -159,12 +159,12 @@ fn a_slice_gives_as_long_as_it_has_room_and_what_was_not_used_is_given_again() {
         desk.book.end(hold, &[tokens(1)], false);
     }
     desk.book.actions();
-    desk.book.tick(at(1_300));
+    desk.book.tick(at(3_300));
     let returns = desk.returns();
     let expected = (slice, tokens(1_000), tokens(30 + 150 + 8), true);
     let seen: Vec<_> =
         returns.iter().map(|back| (back.id, back.amount, back.spent, back.estimated)).collect();
-    assert_eq!(seen, [expected], "idle for a second");
+    assert_eq!(seen, [expected], "idle for three seconds");
 }
 
 #[test]

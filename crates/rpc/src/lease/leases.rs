@@ -66,8 +66,7 @@ impl Leases {
     /// Must be called inside a tokio runtime.
     pub fn start(lender: Arc<dyn Lender>, settings: LeaseSettings) -> Self {
         let asking_max = u32::try_from(settings.asking_max.clamp(1, 4_096)).unwrap_or(1);
-        let accounts_max = settings.accounts_max.div_ceil(SHARDS);
-        let book = || Mutex::new(Book::new(LeaseSettings { accounts_max, ..settings }));
+        let book = || Mutex::new(Book::new(settings));
         let shared = Arc::new(Shared {
             books: std::iter::repeat_with(book).take(SHARDS).collect(),
             hasher: RandomState::new(),

@@ -109,8 +109,8 @@ mod tests {
         let settings = LeaseSettings::new(30_000);
         let rows = [
             // rate, available, left of the window, slice in tokens: about a second's worth
-            (2, 1_000_000, 3_600_000, None),
-            (6, 1_000_000, 3_600_000, Some(800..=800)),
+            (0, 1_000_000, 3_600_000, None),
+            (2, 1_000_000, 3_600_000, Some(800..=800)),
             (100, 1_000_000, 3_600_000, Some(9_000..=10_000)),
             (100, 1_000_000, 500, Some(4_500..=5_000)),
             (100, 1_000_000, 49, None),

@@ -104,7 +104,7 @@ pub struct LeaseSettings {
     pub idle_ms: u64,
     /// Requests a second on one account from which a slice is worth its price.
     pub rate_min: f64,
-    /// Accounts that a process keeps a look at; the others go the exact way.
+    /// Accounts that a process keeps a look at, of one tenant (and those that share its book); the others go the exact way.
     pub accounts_max: usize,
     /// Slices of one account, those that wait for their last hold to end included.
     pub slices_max: usize,
@@ -118,9 +118,10 @@ impl LeaseSettings {
         Self {
             hold_ms,
             age_max_ms: 5_000,
-            idle_ms: 1_000,
-            rate_min: 4.0,
-            accounts_max: 10_000,
+            idle_ms: 3_000,
+            // A slice costs as much as one request, and serves what comes until it is too old.
+            rate_min: 0.5,
+            accounts_max: 32_768,
             slices_max: 1_024,
             asking_max: 256,
         }
