@@ -145,9 +145,11 @@ impl Account {
         let window = rule.span_at(now.ledger);
         let left = window.end.map_or(u64::MAX, |end| end.since(now.ledger));
         let (amount, at_least) = self.pace.slice(seen.available(), left, settings)?;
-        let young = self.giving.iter().filter(|slice| slice.is_young(version, now, settings.age_max_ms));
+        // One that is about to be too old is followed by the next in time.
+        let age_ms = settings.age_max_ms - settings.age_max_ms / 5;
+        let young = self.giving.iter().filter(|slice| slice.is_young(version, now, age_ms));
         let free = young.map(Slice::free).fold(Amount::ZERO, plus);
-        if free.micros() > amount.micros() / 2 {
+        if free.micros() > amount.micros() / 4 {
             return None;
         }
         let number = self.next_number;

@@ -19,6 +19,8 @@ use super::types::{Action, Ask, Hold, LeaseSettings, Now, Return, Want};
 
 const SHARDS: usize = 16;
 const TICK: Duration = Duration::from_millis(100);
+/// What is to be done waits so long for more of it: what is sent together is committed together.
+const GATHER: Duration = Duration::from_millis(50);
 /// A slice that takes longer to come is not needed any more.
 const ASK_WITHIN: Duration = Duration::from_secs(2);
 /// One try to return a slice; the lender repeats the operation inside of it.
@@ -46,6 +48,8 @@ struct Shared {
     began: Instant,
     asking: Arc<Semaphore>,
     asking_max: u32,
+    /// What is sent next, and of which book.
+    gathered: Mutex<Vec<(usize, Action)>>,
     /// Something came back from the cluster.
     changed: Notify,
     phase: watch::Sender<Phase>,
@@ -74,6 +78,7 @@ impl Leases {
             began: Instant::now(),
             asking: Arc::new(Semaphore::new(asking_max as usize)),
             asking_max,
+            gathered: Mutex::default(),
             changed: Notify::new(),
             phase: watch::Sender::new(Phase::Runs),
             stats: LeaseStats::default(),
@@ -117,7 +122,7 @@ impl Leases {
         let shard = shared.shard(tenant);
         let made = shared.with(shard, |book, now| book.make_room(tenant, budget, subject, now));
         let Some((account, returns)) = made else { return false };
-        shared.carry_out(shard, returns.into_iter().map(Action::Return).collect());
+        returns.into_iter().for_each(|back| shared.carry_out(shard, Action::Return(back)));
         let is_over = || !shared.with(shard, |book, _| book.is_returning(account));
         timeout(ROOM_WITHIN, shared.until(is_over)).await.is_ok()
     }
@@ -196,8 +201,26 @@ impl Shared {
             let mut book = book.lock();
             (look(&mut book, now), book.actions())
         };
-        self.carry_out(shard, actions);
+        self.gather(shard, actions);
         told
+    }
+
+    fn gather(self: &Arc<Self>, shard: usize, actions: Vec<Action>) {
+        if actions.is_empty() {
+            return;
+        }
+        let mut gathered = self.gathered.lock();
+        let is_first = gathered.is_empty();
+        gathered.extend(actions.into_iter().map(|action| (shard, action)));
+        drop(gathered);
+        if is_first {
+            let shared = Arc::clone(self);
+            self.runtime.spawn(async move {
+                sleep(GATHER).await;
+                let gathered = std::mem::take(&mut *shared.gathered.lock());
+                gathered.into_iter().for_each(|(shard, action)| shared.carry_out(shard, action));
+            });
+        }
     }
 
     /// Waits until something holds that only answers of the cluster, and ticks, can make true.
@@ -213,15 +236,13 @@ impl Shared {
         }
     }
 
-    fn carry_out(self: &Arc<Self>, shard: usize, actions: Vec<Action>) {
-        for action in actions {
-            match action {
-                Action::Return(back) => drop(self.runtime.spawn(Arc::clone(self).give_back(shard, back))),
-                Action::Ask(ask) => match Arc::clone(&self.asking).try_acquire_owned() {
-                    Ok(permit) => drop(self.runtime.spawn(Arc::clone(self).ask(shard, ask, permit))),
-                    Err(_) => self.with(shard, |book, now| book.failed(ask.ticket, now)),
-                },
-            }
+    fn carry_out(self: &Arc<Self>, shard: usize, action: Action) {
+        match action {
+            Action::Return(back) => drop(self.runtime.spawn(Arc::clone(self).give_back(shard, back))),
+            Action::Ask(ask) => match Arc::clone(&self.asking).try_acquire_owned() {
+                Ok(permit) => drop(self.runtime.spawn(Arc::clone(self).ask(shard, ask, permit))),
+                Err(_) => self.with(shard, |book, now| book.failed(ask.ticket, now)),
+            },
         }
     }
 

@@ -444,7 +444,7 @@ fn no_limit_is_passed_and_what_is_charged_was_served() {
     }
     let Seen { local, direct, denied, slices, crashes, room } = all;
     let each = [local, direct, denied, slices, crashes, room];
-    assert!(each.iter().all(|count| *count > 50), "something did not happen often enough: {all:?}");
+    assert!(each.iter().all(|count| *count > 15), "something did not happen often enough: {all:?}");
 }
 
 /// Balances are shown to a book by whoever asked the cluster; those of accounts that nobody leases change nothing.

@@ -8,8 +8,10 @@ use super::types::LeaseSettings;
 const STEP_MS: u64 = 100;
 /// What is older weighs less than a third.
 const MEMORY_MS: f64 = 1_000.0;
-/// A slice lasts for so long, where there is enough.
+/// A slice lasts for so long, where there is enough,
 const HORIZON_MS: u64 = 1_000;
+/// and as long as it may get old, where that is not more than this part of what is left.
+const SMALL: u64 = 64;
 /// A slice has room for so many requests, where there is enough.
 const REQUESTS: f64 = 8.0;
 /// With room for fewer it is not worth its two operations.
@@ -71,8 +73,9 @@ impl Pace {
             return None;
         }
         let typical = self.typical().micros() as f64;
-        let horizon = window_left_ms.min(HORIZON_MS) as f64 / 1_000.0;
-        let wanted = amount((self.micros_rate * horizon).max(typical * REQUESTS));
+        let lasting = |ms: u64| self.micros_rate * window_left_ms.min(ms) as f64 / 1_000.0;
+        let long = lasting(settings.age_max_ms).min((available.micros() / SMALL) as f64);
+        let wanted = amount(lasting(HORIZON_MS).max(long).max(typical * REQUESTS));
         let least = amount(typical * REQUESTS_MIN);
         let size = wanted.micros().min(available.micros() / SHARE);
         let size = Amount::from_micros(size).unwrap_or(Amount::MAX);
@@ -110,8 +113,10 @@ mod tests {
         let rows = [
             // rate, available, left of the window, slice in tokens: about a second's worth
             (0, 1_000_000, 3_600_000, None),
-            (2, 1_000_000, 3_600_000, Some(800..=800)),
-            (100, 1_000_000, 3_600_000, Some(9_000..=10_000)),
+            (2, 1_000_000, 3_600_000, Some(900..=1_000)),
+            (100, 10_000_000, 3_600_000, Some(45_000..=50_000)),
+            (100, 1_280_000, 3_600_000, Some(20_000..=20_000)),
+            (100, 500_000, 3_600_000, Some(9_000..=10_000)),
             (100, 1_000_000, 500, Some(4_500..=5_000)),
             (100, 1_000_000, 49, None),
             (100, 8_000, 3_600_000, Some(2_000..=2_000)),

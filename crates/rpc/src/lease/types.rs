@@ -123,7 +123,7 @@ impl LeaseSettings {
             rate_min: 0.5,
             accounts_max: 32_768,
             slices_max: 1_024,
-            asking_max: 256,
+            asking_max: 2_048,
         }
     }
 
