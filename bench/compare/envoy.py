@@ -17,6 +17,7 @@ CLASSIC = "Envoy, Limitador"
 COUNTING = "Envoy, Quorate counting"
 RESERVING = "Envoy, Quorate reserving"
 QUORATE = "Quorate's gateway"
+LEASE = "Quorate's gateway, Lease"
 # All that the format of Envoy's service can say.
 PLENTY = 4_000_000_000
 # The ports of deploy/envoy/*.yaml.
@@ -43,12 +44,14 @@ def systems(settings):
         COUNTING: "the same calls to a gateway of Quorate as the agent of three nodes; deploy/envoy/counting.yaml",
         RESERVING: "the worst case is held before a request and settled afterwards; deploy/envoy/reserving.yaml",
         QUORATE: "no Envoy: one gateway and three nodes; enforcement: Reserve",
+        LEASE: "the same with enforcement: Lease",
     }
     starts = {
         CLASSIC: lambda tokens: with_limitador(settings, tokens),
         COUNTING: lambda tokens: with_agent(settings, "counting.yaml", tokens),
         RESERVING: lambda tokens: with_agent(settings, "reserving.yaml", tokens),
-        QUORATE: lambda tokens: without_envoy(settings, tokens),
+        QUORATE: lambda tokens: without_envoy(settings, tokens, "Reserve"),
+        LEASE: lambda tokens: without_envoy(settings, tokens, "Lease"),
     }
     loads = [{"clients": clients} for clients in settings.either([1, 64, 256], [1, 64])]
     full = [System(name, lambda start=start: throughput(settings, start), loads, notes[name]) for name, start in starts.items()]
@@ -89,8 +92,8 @@ def with_agent(settings, recipe, tokens):
 
 
 @contextmanager
-def without_envoy(settings, tokens):
-    with quorate.cluster(settings, quorate.budget(tokens=tokens)) as cluster:
+def without_envoy(settings, tokens, enforcement):
+    with quorate.cluster(settings, quorate.budget(enforcement, tokens)) as cluster:
         provider, port = quorate.start_provider(settings, cluster.processes)
         cluster.start_gateway(port)
         yield cluster.gateway, {**cluster.watch(), "provider": [provider]}, port
@@ -162,11 +165,11 @@ def shortages(rows):
 def verdicts(rows):
     theirs = rows.most(CLASSIC, "per_second")
     told = []
-    for system in (COUNTING, RESERVING, QUORATE):
+    for system in (COUNTING, RESERVING, QUORATE, LEASE):
         ratio = results.times(rows.most(system, "per_second"), theirs)
         goal = f"{system}: at least the throughput of {CLASSIC}"
         told.append(tables.goal(goal, f"{ratio or 0:.2f} times, each at its best", ratio and ratio >= 1))
-    for system in (RESERVING, QUORATE):
+    for system in (RESERVING, QUORATE, LEASE):
         tokens = rows.value(system, "tokens", **overshoot.CASE)
         reached = None if tokens is None else tokens <= overshoot.CASE["allowed"]
         told.append(tables.goal(f"{system}: nothing beyond the limit", f"{tokens or 0:,.0f} tokens of 250", reached))

@@ -129,7 +129,7 @@ class Pages(unittest.TestCase):
                     for system in (envoy.CLASSIC, envoy.RESERVING)
                 ),
             ],
-            litellm: [row(system, case, rate) for system, rate in ((litellm.name(1), 20), (litellm.QUORATE, 900)) for case in clients],
+            litellm: [row(system, case, rate) for system, rate in ((litellm.name(1), 20), (litellm.RESERVE, 900)) for case in clients],
         }
         for module, rows in made.items():
             with self.subTest(module.__name__):
