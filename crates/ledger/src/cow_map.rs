@@ -9,6 +9,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering as Memory};
 
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, ser::SerializeSeq};
@@ -24,11 +25,34 @@ type Chunk<K, V> = VecDeque<(K, V)>;
 pub(crate) struct CowMap<K, V> {
     chunks: VecDeque<(K, Arc<Chunk<K, V>>)>,
     len: usize,
+    found: LastFound,
 }
 
 impl<K, V> Default for CowMap<K, V> {
     fn default() -> Self {
-        Self { chunks: VecDeque::new(), len: 0 }
+        Self { chunks: VecDeque::new(), len: 0, found: LastFound::default() }
+    }
+}
+
+/// Where a key was found last, chunk and place in it: a command asks for the same tenant and the same account several
+/// times. A guess, that is looked at before the search and may be wrong; it says nothing about the content.
+#[derive(Debug, Default)]
+struct LastFound(AtomicU64);
+
+impl LastFound {
+    fn get(&self) -> (usize, usize) {
+        let both = self.0.load(Memory::Relaxed);
+        ((both >> 16) as usize, (both & 0xffff) as usize)
+    }
+
+    fn set(&self, (index, at): (usize, usize)) {
+        self.0.store((index as u64) << 16 | at as u64, Memory::Relaxed);
+    }
+}
+
+impl Clone for LastFound {
+    fn clone(&self) -> Self {
+        Self(AtomicU64::new(self.0.load(Memory::Relaxed)))
     }
 }
 
@@ -73,9 +97,13 @@ impl<K: Ord + Clone, V: Clone> CowMap<K, V> {
     where
         K: Borrow<Q>,
     {
-        let (_, chunk) = self.chunks.get(self.locate(key)?)?;
-        let (key, value) = chunk.get(find(chunk, key).ok()?)?;
+        let (index, at) = self.place(key)?;
+        let (key, value) = self.at(index, at)?;
         Some((key, value))
+    }
+
+    fn at(&self, index: usize, at: usize) -> Option<&(K, V)> {
+        self.chunks.get(index)?.1.get(at)
     }
 
     pub fn contains_key<Q: Ord + ?Sized>(&self, key: &Q) -> bool
@@ -126,9 +154,15 @@ impl<K: Ord + Clone, V: Clone> CowMap<K, V> {
     where
         K: Borrow<Q>,
     {
+        let guess = self.found.get();
+        if self.at(guess.0, guess.1).is_some_and(|(found, _)| found.borrow() == key) {
+            return Some(guess);
+        }
         let index = self.locate(key)?;
         let (_, chunk) = self.chunks.get(index)?;
-        Some((index, find(chunk, key).ok()?))
+        let place = (index, find(chunk, key).ok()?);
+        self.found.set(place);
+        Some(place)
     }
 
     fn at_mut(&mut self, (index, at): (usize, usize)) -> Option<(&K, &mut V)> {
@@ -187,10 +221,8 @@ impl<K: Ord + Clone, V: Clone> CowMap<K, V> {
     where
         K: Borrow<Q>,
     {
-        let index = self.locate(key)?;
-        let (_, chunk) = self.chunks.get_mut(index)?;
-        let at = find(chunk, key).ok()?;
-        let chunk = Arc::make_mut(chunk);
+        let (index, at) = self.place(key)?;
+        let chunk = Arc::make_mut(&mut self.chunks[index].1);
         let (_, value) = chunk.remove(at)?;
         self.len -= 1;
         let (left, room) = (chunk.len(), chunk.capacity());
