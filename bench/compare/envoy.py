@@ -42,7 +42,8 @@ def systems(settings):
     notes = {
         CLASSIC: "Envoy asks Limitador, in memory, whether the user is within the limit, and tells it at the end",
         COUNTING: "the same calls to a gateway of Quorate as the agent of three nodes; deploy/envoy/counting.yaml",
-        RESERVING: "the worst case is held before a request and settled afterwards; deploy/envoy/reserving.yaml",
+        RESERVING: "the worst case is held before a request and settled afterwards; deploy/envoy/reserving.yaml. Envoy knows of the"
+        f" input only its bytes, so that one of these requests of 100 tokens is held as {overshoot.WORST_CASE}",
         QUORATE: "no Envoy: one gateway and three nodes; enforcement: Reserve",
         LEASE: "the same with enforcement: Lease",
     }

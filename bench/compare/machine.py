@@ -50,9 +50,10 @@ def commit():
 
 
 def first_line(command):
+    """That says something."""
     try:
         done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    lines = (done.stdout or done.stderr).splitlines()
-    return lines[0].strip() if lines else ""
+    lines = [line.strip() for line in (done.stdout or done.stderr).splitlines()]
+    return next((line for line in lines if line), "")

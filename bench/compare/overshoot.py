@@ -9,9 +9,12 @@ from urllib.parse import urlsplit
 CASE = {"parallel": 20, "tokens": 100, "allowed": 250}
 # 100 tokens, as the simulated provider counts them; slow enough that all are under way together.
 TEXT = "mock:latency-ms=50 mock:input-tokens=30 mock:tokens=70"
+MAX_TOKENS = 70
 BODY = json.dumps(
-    {"model": "gpt-4o", "max_tokens": 70, "messages": [{"role": "user", "content": TEXT}]}, separators=(",", ":")
+    {"model": "gpt-4o", "max_tokens": MAX_TOKENS, "messages": [{"role": "user", "content": TEXT}]}, separators=(",", ":")
 )
+# For who does not count tokens: at most one in a byte.
+WORST_CASE = len(BODY) + MAX_TOKENS
 TIMEOUT_S = 20
 
 
