@@ -87,6 +87,40 @@ impl WaitingCommitted {
     }
 }
 
+/// What is to be written together, whole or not at all.
+#[derive(Default)]
+struct Changes(Vec<(sled::IVec, Option<sled::IVec>)>);
+
+impl Changes {
+    fn insert(&mut self, key: &[u8], value: Vec<u8>) {
+        self.0.push((key.into(), Some(value.into())));
+    }
+
+    fn remove(&mut self, key: sled::IVec) {
+        self.0.push((key, None));
+    }
+
+    /// A batch of sled begins with a record of its own, which goes to disk in a write of its own, and each of sled's writes
+    /// wakes all threads of its pool. One change, which is what most groups are, is whole without that.
+    fn write(mut self, db: &sled::Db) -> sled::Result<()> {
+        if self.0.len() <= 1 {
+            return match self.0.pop() {
+                Some((key, Some(value))) => db.insert(key, value).map(drop),
+                Some((key, None)) => db.remove(key).map(drop),
+                None => Ok(()),
+            };
+        }
+        let mut batch = sled::Batch::default();
+        for (key, value) in self.0 {
+            match value {
+                Some(value) => batch.insert(key, value),
+                None => batch.remove(key),
+            }
+        }
+        db.apply_batch(batch)
+    }
+}
+
 enum Ack {
     Flushed(IOFlushed<TypeConfig>),
     Done(oneshot::Sender<io::Result<()>>),
@@ -119,7 +153,7 @@ pub(crate) struct Writer {
     stats: Arc<DiskStats>,
     /// The last entry written.
     last: Option<LogId>,
-    batch: sled::Batch,
+    changes: Changes,
     frame: Option<FrameBuilder>,
     committed: Arc<WaitingCommitted>,
     /// When the waiting committed id is to be written.
@@ -147,7 +181,7 @@ impl Writer {
             files,
             stats,
             last,
-            batch: sled::Batch::default(),
+            changes: Changes::default(),
             frame: None,
             committed,
             committed_due: None,
@@ -199,7 +233,7 @@ impl Writer {
                 Job::Vote { vote, done } => {
                     acks.push(Ack::Done(done));
                     self.vote = Some(vote);
-                    encode(&vote).map(|bytes| self.batch.insert(&self.keys.vote(), bytes))
+                    encode(&vote).map(|bytes| self.changes.insert(&self.keys.vote(), bytes))
                 }
                 Job::Committed => {
                     self.committed_due = Some(Instant::now() + COMMITTED_WAIT);
@@ -255,7 +289,7 @@ impl Writer {
         if self.committed_due.is_some_and(|due| due <= Instant::now()) {
             self.committed_due = None;
             if let Some(committed) = self.committed.take() {
-                self.batch.insert(&self.keys.committed(), encode(&committed)?);
+                self.changes.insert(&self.keys.committed(), encode(&committed)?);
             }
         }
         Ok(())
@@ -264,14 +298,14 @@ impl Writer {
     fn close_frame(&mut self) {
         if let Some(frame) = self.frame.take() {
             let (first_index, bytes) = frame.finish();
-            self.batch.insert(&self.keys.frame(first_index), bytes);
+            self.changes.insert(&self.keys.frame(first_index), bytes);
             self.stats.frames.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     fn apply(&mut self) -> io::Result<()> {
         self.close_frame();
-        self.db.apply_batch(std::mem::take(&mut self.batch)).map_err(sled_error)
+        std::mem::take(&mut self.changes).write(&self.db).map_err(sled_error)
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -295,11 +329,11 @@ impl Writer {
                 let mut kept = FrameBuilder::new(frame.first_index);
                 let count = usize::try_from(keep - frame.first_index).unwrap_or(usize::MAX);
                 frame.encoded()?.into_iter().take(count).for_each(|entry| kept.push(entry));
-                self.batch.insert(&key, kept.finish().1);
+                self.changes.insert(&key, kept.finish().1);
             }
         }
         for item in self.db.range(self.keys.frame(keep)..=self.keys.frame(u64::MAX)) {
-            self.batch.remove(item.map_err(sled_error)?.0);
+            self.changes.remove(item.map_err(sled_error)?.0);
         }
         self.last = self.last.min(last);
         Ok(())
@@ -307,13 +341,13 @@ impl Writer {
 
     /// Makes frames up to the bound removable. To remove them all at once would hold up the log: there may be thousands.
     fn purge(&mut self, log_id: &LogId) -> io::Result<()> {
-        self.batch.insert(&self.keys.purged(), encode(log_id)?);
+        self.changes.insert(&self.keys.purged(), encode(log_id)?);
         self.purge_below = self.purge_below.max(log_id.index + 1);
         self.purging = true;
         if self.end() <= log_id.index {
             // A snapshot has overtaken the log. What comes next leaves a gap, so nothing of it may be left.
             for item in self.db.range(self.keys.frame(0)..=self.keys.frame(log_id.index)) {
-                self.batch.remove(item.map_err(sled_error)?.0);
+                self.changes.remove(item.map_err(sled_error)?.0);
             }
             self.last = Some(*log_id);
         }
@@ -332,7 +366,7 @@ impl Writer {
         for item in self.db.range(self.keys.frame(0)..=self.keys.frame(self.purge_below)) {
             let (key, _) = item.map_err(sled_error)?;
             if let Some(wholly_below) = candidate.replace(key) {
-                self.batch.remove(wholly_below);
+                self.changes.remove(wholly_below);
                 removed += 1;
             }
             if removed == REMOVED_MAX {
