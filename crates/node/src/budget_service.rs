@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use futures_util::{Stream, StreamExt as _};
+use futures_util::{Stream, StreamExt as _, stream};
 use quorate_rpc::FORWARDED_HEADER;
 use quorate_rpc::budget::budget_server::Budget;
 use quorate_rpc::budget::{
@@ -43,13 +43,14 @@ impl BudgetService {
         self.decisions.decide(operation, patience).await
     }
 
-    /// `waits`: those of the session that may wait. They must leave room for the settlements that they wait for.
+    /// `waits`: those of the session that may wait. They must leave room for the settlements that they wait for. Boxed:
+    /// an answer is passed on several times before it is written.
     async fn respond(
         self: Arc<Self>,
         request: SessionRequest,
         may_forward: bool,
         waits: Arc<Semaphore>,
-    ) -> SessionResponse {
+    ) -> Box<SessionResponse> {
         let result = match request.operation {
             Some(mut operation) => {
                 let may_wait = match operation.wait_ms {
@@ -61,7 +62,7 @@ impl BudgetService {
             }
             None => invalid("operation is missing".to_owned()),
         };
-        SessionResponse { sequence: request.sequence, result: Some(result) }
+        Box::new(SessionResponse { sequence: request.sequence, result: Some(result) })
     }
 }
 
@@ -80,16 +81,16 @@ impl Budget for BudgetService {
         let service = Arc::new(self.clone());
         let counted = Counted::new(&self.metrics.sessions);
         let waits = Arc::new(Semaphore::new(self.session_in_flight / 2));
-        let responses = request
-            .into_inner()
-            // The caller broke off: nobody is there to hear of it.
-            .take_while(|request| std::future::ready(request.is_ok()))
-            .filter_map(|request| std::future::ready(request.ok()))
+        let mut requests = request.into_inner();
+        // Ends with the first error: the caller broke off, and nobody is there to hear of it.
+        let requests =
+            stream::poll_fn(move |context| requests.poll_next_unpin(context).map(|next| next?.ok()));
+        let responses = requests
             .map(move |request| service.clone().respond(request, may_forward, waits.clone()))
             .buffer_unordered(self.session_in_flight)
             .map(move |response| {
                 let _ = &counted;
-                Ok(response)
+                Ok(*response)
             });
         let mut response = Response::new(Box::pin(responses) as Self::SessionStream);
         self.forwarder.add_leader(response.metadata_mut());
