@@ -133,7 +133,8 @@ mod tests {
 
     #[test]
     fn every_value_is_in_the_bucket_whose_bounds_hold_it() {
-        let near = |power: u32| (0..3).map(move |more| (1_u64 << power).saturating_add(more).saturating_sub(1));
+        let near =
+            |power: u32| (0..3).map(move |more| (1_u64 << power).saturating_add(more).saturating_sub(1));
         for value in (0..u64::BITS).flat_map(near).chain([u64::MAX]) {
             let bucket = bucket_of(value);
             assert!(bucket < BUCKETS, "{value}");
