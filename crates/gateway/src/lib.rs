@@ -35,6 +35,7 @@ mod latency;
 mod lease_metrics;
 mod leased;
 mod link;
+mod long_pieces;
 mod lower;
 mod memory;
 mod metrics;

@@ -1,8 +1,16 @@
 //! How the tables of a vocabulary lie in the program: what `build.rs` writes and `vocabulary.rs` reads. Both compile this
 //! file.
 //!
-//! Three tables of little-endian numbers: the bytes of all tokens, one after the other; where each begins; and a hash
-//! table of them, open, with linear probing. A token's number is its rank: what merges first has the lower one.
+//! All numbers are little-endian. A token's number is its rank: what merges first has the lower one.
+//!
+//! | table | what is in it |
+//! | --- | --- |
+//! | `bytes` | the bytes of all tokens, one after the other |
+//! | `starts` | where each begins in `bytes`, and the end of the last |
+//! | `slots` | a hash table of tokens: open, with linear probing, at most half full |
+//! | `splits` | of each token the two that it is merged from; itself twice, if it is none of a merge |
+//! | `prefixes` | a hash table like `slots`, of everything that a token begins with (or is), named by a token that does |
+//! | `longest` | of each place in `prefixes` the longest token that this begins with |
 
 /// Of a slot's 32 bits, those of the token's number; the rest are bits of its hash.
 pub(crate) const ID_BITS: u32 = 18;
@@ -30,38 +38,4 @@ fn mixed(hash: u64, word: u64) -> u64 {
 
 pub(crate) fn fingerprint(hash: u64) -> u32 {
     (hash >> (32 + ID_BITS)) as u32
-}
-
-/// Made when the gateway is built.
-#[allow(dead_code, reason = "the gateway itself only reads them")]
-pub(crate) struct Tables {
-    pub bytes: Vec<u8>,
-    pub starts: Vec<u8>,
-    pub slots: Vec<u8>,
-}
-
-#[allow(dead_code, reason = "the gateway itself only reads them")]
-impl Tables {
-    pub fn of(tokens: &[&[u8]]) -> Result<Self, String> {
-        if tokens.len() >= ID_MASK as usize {
-            return Err(format!("{} tokens are more than {ID_BITS} bits can number", tokens.len()));
-        }
-        let mut slots = vec![EMPTY; (2 * tokens.len()).next_power_of_two()];
-        let (mut bytes, mut starts) = (Vec::new(), vec![0_u32]);
-        for (id, token) in (0_u32..).zip(tokens) {
-            if token.is_empty() || token.len() > TOKEN_BYTES_MAX {
-                return Err(format!("token {id} has {} bytes, not 1 to {TOKEN_BYTES_MAX}", token.len()));
-            }
-            bytes.extend_from_slice(token);
-            starts.push(u32::try_from(bytes.len()).map_err(|error| error.to_string())?);
-            let hash = hash(token);
-            let mut at = hash as usize & (slots.len() - 1);
-            while slots[at] != EMPTY {
-                at = (at + 1) & (slots.len() - 1);
-            }
-            slots[at] = (fingerprint(hash) << ID_BITS) | id;
-        }
-        let little_endian = |numbers: Vec<u32>| numbers.into_iter().flat_map(u32::to_le_bytes).collect();
-        Ok(Self { bytes, starts: little_endian(starts), slots: little_endian(slots) })
-    }
 }

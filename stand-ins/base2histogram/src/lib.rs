@@ -108,7 +108,6 @@ impl AsciiChart {
     }
 
     #[must_use]
-    #[expect(clippy::should_implement_trait, reason = "the name that openraft calls")]
     pub fn add(mut self, name: &str, histogram: Histogram) -> Self {
         self.lines.push((name.to_owned(), histogram.percentile_stats()));
         self

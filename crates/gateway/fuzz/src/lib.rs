@@ -16,6 +16,8 @@ pub mod sse;
 mod byte_pairs;
 #[path = "../../src/foreign_pieces.rs"]
 mod foreign_pieces;
+#[path = "../../src/long_pieces.rs"]
+mod long_pieces;
 #[path = "../../src/piece_counts.rs"]
 mod piece_counts;
 #[path = "../../src/pieces.rs"]
