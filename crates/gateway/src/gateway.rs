@@ -135,7 +135,7 @@ impl Gateway {
             _ => None,
         };
         let rate_limit_address = rate_limit.as_ref().map(|listening| listening.address);
-        // Loading takes a moment and nobody waits for it.
+        // Takes a moment and nobody waits for it.
         drop(tokio::task::spawn_blocking(Tokenizer::warm_up));
         tracing::info!(name = core.config.name, ?proxy_address, %http_address, ?rate_limit_address, "gateway serves");
         Ok(Self {

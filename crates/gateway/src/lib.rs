@@ -12,6 +12,7 @@ mod backend_config;
 mod backends;
 mod body;
 mod budget;
+mod byte_pairs;
 mod call;
 mod choosing;
 mod config;
@@ -21,6 +22,7 @@ mod cost;
 mod counts;
 mod error;
 mod estimate;
+mod foreign_pieces;
 mod gateway;
 mod headers;
 mod health;
@@ -33,6 +35,7 @@ mod latency;
 mod lease_metrics;
 mod leased;
 mod link;
+mod long_pieces;
 mod lower;
 mod memory;
 mod metrics;
@@ -65,6 +68,8 @@ mod tier;
 mod tls;
 mod tokenizer;
 mod upstream;
+mod vocabulary;
+mod vocabulary_format;
 
 pub use config::{
     AwsConfig, BackendConfig, BackendLimits, BackendTimeouts, EntraConfig, GatewayConfig, Limits, Provider,

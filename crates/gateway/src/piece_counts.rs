@@ -1,8 +1,8 @@
 //! Counts the tokens of a text piece by piece, and each short piece of a long text once: words come again and again.
 
-use bpe_openai::Tokenizer;
-
 use crate::pieces::{self, Rules};
+use crate::vocabulary::{CL100K, O200K};
+use crate::{byte_pairs, foreign_pieces};
 
 /// Shorter texts hold too few pieces twice for a table to be worth its making.
 const TABLE_FROM_BYTES: usize = 4 << 10;
@@ -10,17 +10,20 @@ const TABLE_FROM_BYTES: usize = 4 << 10;
 const PLACES: usize = 1 << 12;
 const PIECE_MAX: usize = 15;
 
-/// The same number as the vocabulary's own `count`.
-pub(crate) fn count(vocabulary: &Tokenizer, rules: Rules, text: &str) -> u64 {
+/// The same number as tiktoken's.
+pub(crate) fn count(rules: Rules, text: &str) -> u64 {
+    let vocabulary = match rules {
+        Rules::O200k => &O200K,
+        Rules::Cl100k => &CL100K,
+    };
     let mut table = (text.len() >= TABLE_FROM_BYTES).then(Table::new);
     let (mut rest, mut tokens) = (text, 0_u64);
     while !rest.is_empty() {
-        let length = pieces::first(rest.as_bytes(), rules)
-            .or_else(|| vocabulary.split(rest).next().map(str::len))
-            .unwrap_or(rest.len());
+        let length =
+            pieces::first(rest.as_bytes(), rules).unwrap_or_else(|| foreign_pieces::first(rest, rules));
         // Where there were no such place, the rest as one piece is an upper bound still.
         let (piece, after) = rest.split_at_checked(length).unwrap_or((rest, ""));
-        let count = || vocabulary.bpe.count(piece.as_bytes()) as u64;
+        let count = || byte_pairs::count(vocabulary, piece.as_bytes());
         tokens += match &mut table {
             Some(table) => table.get_or(piece.as_bytes(), count),
             None => count(),
@@ -72,10 +75,10 @@ mod tests {
     use super::*;
 
     fn agrees(text: &str) {
-        for (vocabulary, rules) in
+        for (tokenizer, rules) in
             [(bpe_openai::o200k_base(), Rules::O200k), (bpe_openai::cl100k_base(), Rules::Cl100k)]
         {
-            assert_eq!(count(vocabulary, rules, text), vocabulary.count(text) as u64, "{rules:?} {text:?}");
+            assert_eq!(count(rules, text), tokenizer.count(text) as u64, "{rules:?} {text:?}");
         }
     }
 

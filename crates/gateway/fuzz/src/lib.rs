@@ -12,9 +12,23 @@ mod order;
 pub mod sse;
 
 // The gateway keeps its codecs to itself: here are the same files, with all that they lean on.
+#[path = "../../src/byte_pairs.rs"]
+mod byte_pairs;
+#[path = "../../src/foreign_pieces.rs"]
+mod foreign_pieces;
+#[path = "../../src/long_pieces.rs"]
+mod long_pieces;
+#[path = "../../src/piece_counts.rs"]
+mod piece_counts;
+#[path = "../../src/pieces.rs"]
+mod pieces;
 #[allow(dead_code, unused_imports, reason = "what the gateway needs of it is more than what is fuzzed")]
 #[path = "../../src/provider/mod.rs"]
 mod provider;
 #[allow(dead_code, reason = "what the gateway needs of it is more than what is fuzzed")]
 #[path = "../../src/tokenizer.rs"]
 mod tokenizer;
+#[path = "../../src/vocabulary.rs"]
+mod vocabulary;
+#[path = "../../src/vocabulary_format.rs"]
+mod vocabulary_format;

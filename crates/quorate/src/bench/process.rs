@@ -11,6 +11,16 @@ pub struct Process {
     pub id: u32,
 }
 
+/// Memory of a process that is in RAM.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Resident {
+    pub all_bytes: u64,
+    /// Heap, stacks, and what it has changed of its files.
+    pub own_bytes: u64,
+    /// Of files, above all of the program: processes share them, and the kernel takes them back when it must.
+    pub file_bytes: u64,
+}
+
 impl Process {
     pub fn this() -> Self {
         Self { id: std::process::id() }
@@ -24,7 +34,16 @@ impl Process {
 
     pub fn resident_bytes(self) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id)).ok()?;
-        resident_of(&status)
+        bytes_of(&status, "VmRSS:")
+    }
+
+    pub fn resident(self) -> Option<Resident> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id)).ok()?;
+        Some(Resident {
+            all_bytes: bytes_of(&status, "VmRSS:")?,
+            own_bytes: bytes_of(&status, "RssAnon:")?,
+            file_bytes: bytes_of(&status, "RssFile:")?,
+        })
     }
 
     pub fn open_files(self) -> Option<usize> {
@@ -59,8 +78,8 @@ fn cpu_of(stat: &str) -> Option<Duration> {
     Some(Duration::from_millis(total * 1_000 / TICKS_PER_SECOND))
 }
 
-fn resident_of(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+fn bytes_of(status: &str, name: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1_024)
 }
 
@@ -80,13 +99,17 @@ mod tests {
     fn this_process_is_known() {
         let this = Process::this();
         assert!(this.resident_bytes().is_some_and(|bytes| bytes > 1 << 16));
+        let resident = this.resident().unwrap();
+        assert!(resident.own_bytes > 0 && resident.own_bytes + resident.file_bytes <= resident.all_bytes);
         assert!(this.open_files().is_some_and(|files| files > 0));
         assert!(this.open_files_max().is_some_and(|files| files > 0));
     }
 
     #[test]
     fn resident_memory_is_in_bytes() {
-        assert_eq!(resident_of("Name:\tx\nVmRSS:\t  2048 kB\n"), Some(2 << 20));
-        assert_eq!(resident_of("Name:\tx\n"), None);
+        let status = "Name:\tx\nVmRSS:\t  2048 kB\nRssAnon:\t 1024 kB\n";
+        assert_eq!(bytes_of(status, "VmRSS:"), Some(2 << 20));
+        assert_eq!(bytes_of(status, "RssAnon:"), Some(1 << 20));
+        assert_eq!(bytes_of(status, "RssFile:"), None);
     }
 }

@@ -1,4 +1,4 @@
-//! `quorate bench memory`, `soak`, `accounts`, `growth`: how cost grows, and whether it stays.
+//! `quorate bench idle`, `memory`, `soak`, `accounts`, `growth`: how cost grows, and whether it stays.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,10 +13,24 @@ use crate::output::OutputOptions;
 /// Each on clusters of its own, on loopback, with data in a temporary folder
 #[derive(Debug, Subcommand)]
 pub enum Scale {
+    Idle(Idle),
     Memory(Memory),
     Soak(Soak),
     Accounts(Accounts),
     Growth(Growth),
+}
+
+/// Memory of processes that do nothing, freshly started and after work. Takes two minutes
+#[derive(Debug, Args)]
+pub struct Idle {
+    /// Seconds of chat requests
+    #[arg(long, default_value_t = 5, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=600))]
+    duration: u32,
+    /// Reservations to make, and to wait for until they are forgotten
+    #[arg(long, default_value_t = 200_000, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(100..=2_000_000))]
+    reservations: u64,
+    #[command(flatten)]
+    to: To,
 }
 
 /// Bytes of an open reservation, an idle tenant, an account, an open stream. Takes under three minutes
@@ -99,6 +113,11 @@ impl Scale {
     /// What the program says; or it was interrupted.
     pub async fn run(self) -> Result<()> {
         match self {
+            Self::Idle(idle) => {
+                let duration = Duration::from_secs(idle.duration.into());
+                let program = scale::Idle { duration, reservations: idle.reservations };
+                idle.to.show(program.run(progress)).await
+            }
             Self::Memory(memory) => {
                 let streams = usize::try_from(memory.streams)?;
                 let program = scale::Memory { items: memory.items, streams };

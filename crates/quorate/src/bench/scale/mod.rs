@@ -7,6 +7,7 @@
 mod accounts;
 mod fit;
 mod growth;
+mod idle;
 mod memory;
 mod plot;
 mod snapshots;
@@ -23,6 +24,7 @@ use serde::Serialize;
 
 pub use self::accounts::Accounts;
 pub use self::growth::Growth;
+pub use self::idle::Idle;
 pub use self::memory::Memory;
 pub use self::plot::Plot;
 pub use self::soak::Soak;
