@@ -22,6 +22,7 @@ metadata: {name: bench}
 spec:
   limit: {tokens: 900000000000}
   window: Year
+  enforcement: ENFORCEMENT
 ---
 apiVersion: quorate.dev/v1alpha1
 kind: Budget
@@ -82,10 +83,12 @@ class Process:
 
 
 class Cluster:
-    """Runs while it is a context. `under`: the command that a process of this name is started with."""
+    """Runs while it is a context. `under`: the command that a process of this name is started with. `lease`: the gateway
+    spends from slices."""
 
-    def __init__(self, binary, under=None):
+    def __init__(self, binary, under=None, lease=False):
         self.binary, self.under = binary.resolve(), under or {}
+        self.policy = POLICY.replace("ENFORCEMENT", "Lease" if lease else "Reserve")
         self.folder = Path(tempfile.mkdtemp(prefix="quorate-profile-"))
         self.started = []
 
@@ -142,7 +145,7 @@ class Cluster:
 
     def apply(self):
         policy = self.folder / "policy.yaml"
-        policy.write_text(POLICY)
+        policy.write_text(self.policy)
         command = [self.binary, "apply", "--nodes", self.node_addresses[0], "-f", policy]
         until = time.monotonic() + READY_WITHIN_S
         while True:

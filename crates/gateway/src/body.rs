@@ -22,8 +22,13 @@ pub(crate) enum ResponseBody {
     Stream(mpsc::Receiver<Piece>),
 }
 
-/// What comes of a stream.
-pub(crate) type Piece = Result<Frame<Bytes>, BrokenOff>;
+/// What comes of a stream. Small: a channel makes room for 32 of them.
+#[derive(Debug)]
+pub(crate) enum Piece {
+    Data(Bytes),
+    Trailers(Box<HeaderMap>),
+    BrokenOff,
+}
 
 /// The connection is cut: there is no other way to say that bytes without frames of their own are not all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -40,10 +45,19 @@ impl Body for ResponseBody {
     type Data = Bytes;
     type Error = BrokenOff;
 
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Piece>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         match self.get_mut() {
             Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Stream(frames) => frames.poll_recv(context),
+            Self::Stream(pieces) => pieces.poll_recv(context).map(|piece| {
+                piece.map(|piece| match piece {
+                    Piece::Data(bytes) => Ok(Frame::data(bytes)),
+                    Piece::Trailers(fields) => Ok(Frame::trailers(*fields)),
+                    Piece::BrokenOff => Err(BrokenOff),
+                })
+            }),
         }
     }
 

@@ -4,6 +4,7 @@
 //! restart would lose, and decisions about budgets, which are the ledger's.
 
 mod answered;
+mod arriving;
 mod ask;
 mod attempt;
 mod auth;

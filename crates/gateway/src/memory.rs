@@ -29,10 +29,19 @@ pub(crate) struct Share {
 }
 
 impl Share {
+    /// A body of `bytes` needs no more than there is.
+    pub(crate) fn covers(&self, bytes: usize) -> bool {
+        self.missing(bytes) == 0
+    }
+
+    fn missing(&self, bytes: usize) -> usize {
+        let held = self.held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        (bytes / UNIT_BYTES).saturating_sub(held)
+    }
+
     /// Waits until there is room for a body of `bytes`. The caller bounds the wait.
     pub(crate) async fn cover(&mut self, bytes: usize) {
-        let held = self.held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        let missing = (bytes / UNIT_BYTES).saturating_sub(held);
+        let missing = self.missing(bytes);
         if missing == 0 {
             return;
         }
@@ -60,6 +69,7 @@ mod tests {
         let (mut first, mut second) = (memory.share(), memory.share());
         first.cover(1 << 20).await;
         first.cover(3 << 20).await;
+        assert!(!first.covers(4 << 20) && first.covers((4 << 20) - 1) && second.covers(1000));
         second.cover(1000).await;
         second.cover(1 << 20).await;
         assert!(timeout(Duration::from_millis(20), second.cover(2 << 20)).await.is_err());

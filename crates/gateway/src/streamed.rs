@@ -4,28 +4,28 @@
 //! nothing else. `x-ai-gateway-tokens-used` comes as a trailer to clients that send `te: trailers`, and as a comment
 //! after the last event to all others: SDKs skip it, and the bytes before it are the provider's.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Response, header};
-use http_body::Frame;
-use http_body_util::BodyExt;
 use tokio::{
-    sync::mpsc,
-    time::{Instant, timeout, timeout_at},
+    sync::mpsc::{self, error::TrySendError},
+    time::{sleep, timeout, timeout_at},
 };
 
 use crate::{
     answered,
+    arriving::{Arrived, Arriving},
     attempt::Attempt,
-    body::{self, BrokenOff, ResponseBody},
+    body::{Piece, ResponseBody},
     call::{Reply, Trail},
+    leased::Leased,
     memory::Share,
     provider::{
         Api, Dialect, Endpoint, Usage, Way,
         exchange::Reading,
         reply::{ApiError, Garbage},
-        stream::{Piece, StreamError, StreamReader},
+        stream::{Sink, StreamError, StreamReader},
     },
     ratelimit,
     refusal::Refusal,
@@ -33,8 +33,10 @@ use crate::{
     upstream::UpstreamBody,
 };
 
-/// Frames on their way to one client.
-const FRAMES_MAX: usize = 16;
+/// Pieces on their way to one client.
+const PIECES_MAX: usize = 8;
+/// Events that arrived together are one piece, until it is as long as this.
+const PIECE_BYTES: usize = 32 << 10;
 /// Generated text kept for counting; beyond it, what is there is counted and dropped.
 const TEXT_BYTES_MAX: usize = 64 << 10;
 /// How long the end of the upstream body is waited for, so that its connection can be used again.
@@ -62,29 +64,32 @@ pub(crate) async fn relay(
     mut reply: Reply,
     more: bool,
 ) -> Option<(Refusal, Reply)> {
-    let (parts, mut upstream) = response.into_parts();
-    let (frames, receiver) = mpsc::channel(FRAMES_MAX);
+    let (parts, upstream) = response.into_parts();
+    let (pieces, receiver) = mpsc::channel(PIECES_MAX);
     let reading = attempt.reading();
     let mut pump = Pump {
         attempt,
-        frames,
+        pieces: &pieces,
         reader: reader(attempt, &reading, &parts.headers),
         memory: attempt.core().memory.share(),
         usage: None,
-        text: String::new(),
+        sink: Sink::default(),
         counted: 0,
     };
     // A head alone is no answer yet.
     let patience =
         attempt.stream_idle().min(Duration::from_millis(attempt.core().config.timeouts.first_byte_ms));
+    let (gone, cut, timer) =
+        (pin!(pieces.closed()), pin!(attempt.core().cut.cancelled()), pin!(sleep(patience)));
+    let mut arriving = Arriving::new(upstream, attempt.deadline(), (gone, cut), timer);
     let first = tokio::select! {
-        first = pump.read(&mut upstream, patience) => first,
+        first = pump.read(&mut arriving, patience) => first,
         () = reply.closed() => Err(End::ClientGone),
     };
     let first = match first {
         Ok(first) => first,
         Err(End::ClientGone) => {
-            pump.finish(End::ClientGone, trail.held.take(), upstream, false).await;
+            pump.finish(Bytes::new(), End::ClientGone, trail.held.take(), arriving, false).await;
             return None;
         }
         Err(End::Complete(last)) => Read { out: Bytes::new(), end: Some(End::Complete(last)) },
@@ -95,15 +100,15 @@ pub(crate) async fn relay(
     let mut answer = Response::new(ResponseBody::Stream(receiver));
     *answer.status_mut() = parts.status;
     *answer.headers_mut() = head(attempt, trail.held.as_ref(), parts.headers, &reading, trailers);
-    let end = match reply.send(answer) {
-        Ok(()) => pump.run(first, &mut upstream).await,
-        Err(_) => End::ClientGone,
+    let (unsent, end) = match reply.send(answer) {
+        Ok(()) => pump.run(first, &mut arriving).await,
+        Err(_) => (Bytes::new(), End::ClientGone),
     };
     // Whoever leaves has been served so far.
     if matches!(end, End::Complete(_) | End::ClientGone) {
         attempt.completed();
     }
-    pump.finish(end, trail.held.take(), upstream, trailers).await;
+    pump.finish(unsent, end, trail.held.take(), arriving, trailers).await;
     None
 }
 
@@ -142,14 +147,14 @@ fn reader(attempt: &Attempt<'_>, reading: &Reading, headers: &HeaderMap) -> Stre
 
 struct Pump<'c> {
     attempt: &'c Attempt<'c>,
-    frames: mpsc::Sender<body::Piece>,
+    pieces: &'c mpsc::Sender<Piece>,
     reader: StreamReader,
     /// For events of more than a MiB.
     memory: Share,
     /// The last that the provider said. It holds what was generated until then.
     usage: Option<Usage>,
-    /// Generated since then: not counted yet, and tokens of what was.
-    text: String,
+    /// What is to be sent, and the text that was generated since then: not counted yet, and tokens of what was.
+    sink: Sink,
     counted: u64,
 }
 
@@ -160,68 +165,90 @@ struct Read {
 }
 
 impl Pump<'_> {
-    async fn run(&mut self, first: Read, upstream: &mut UpstreamBody) -> End {
+    /// Until the end: that, and what is not sent yet.
+    async fn run(&mut self, first: Read, arriving: &mut Arriving<'_>) -> (Bytes, End) {
         let mut read = first;
         loop {
-            if !read.out.is_empty() && !self.send(Frame::data(read.out)).await {
-                return End::ClientGone;
-            }
             if let Some(end) = read.end {
-                return end;
+                return (read.out, end);
             }
-            read = match self.read(upstream, self.attempt.stream_idle()).await {
+            if !read.out.is_empty() && !self.send(Piece::Data(read.out)).await {
+                return (Bytes::new(), End::ClientGone);
+            }
+            read = match self.read(arriving, self.attempt.stream_idle()).await {
                 Ok(read) => read,
-                Err(end) => return end,
+                Err(end) => return (Bytes::new(), end),
             };
         }
     }
 
-    /// Reads on until there is something for the client, each time for at most `patience`.
+    /// Reads on until there is something for the client, each time for at most `patience`: all that arrives together.
     ///
     /// # Errors
     /// The stream ended, with nothing more for the client than what the end holds.
-    async fn read(&mut self, upstream: &mut UpstreamBody, patience: Duration) -> Result<Read, End> {
-        let backend = || self.attempt.name().to_owned();
+    async fn read(&mut self, arriving: &mut Arriving<'_>, patience: Duration) -> Result<Read, End> {
         loop {
-            let deadline = self.attempt.deadline().min(Instant::now() + patience);
-            let frame = tokio::select! {
-                frame = timeout_at(deadline, upstream.frame()) => frame,
-                () = self.frames.closed() => return Err(End::ClientGone),
-                () = self.attempt.core().cut.cancelled() => return Err(End::Broken(Refusal::Stopping)),
-            };
-            let data = match frame {
-                Ok(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
-                Ok(None) => return Err(self.ended()),
-                Ok(Some(Err(error))) => {
-                    tracing::warn!(backend = backend(), %error, "backend broke off a stream");
-                    self.attempt.failed("died");
-                    return Err(End::Broken(Refusal::BackendDied { backend: backend() }));
+            let mut data = self.arrived(arriving.next(patience).await)?;
+            let end = loop {
+                self.reader.push(data);
+                let held = self.reader.held();
+                if !self.memory.covers(held)
+                    && timeout_at(self.attempt.deadline(), self.memory.cover(held)).await.is_err()
+                {
+                    return Err(End::Broken(Refusal::Overloaded));
                 }
-                Err(_) => {
-                    self.attempt.failed("timeout");
-                    return Err(End::Broken(Refusal::BackendTimeout { backend: backend() }));
+                let end = self.take().await;
+                if end.is_some() {
+                    break end;
+                }
+                if self.sink.out.len() >= PIECE_BYTES {
+                    arriving.leave_more();
+                    break None;
+                }
+                match arriving.more().await {
+                    Some(more) => data = more,
+                    None => break None,
                 }
             };
-            self.reader.push(&data);
-            if timeout_at(self.attempt.deadline(), self.memory.cover(self.reader.held())).await.is_err() {
-                return Err(End::Broken(Refusal::Overloaded));
+            // Where its end has come too, nothing has to be waited for.
+            if let Some(End::Complete(_)) = end {
+                arriving.drop_more().await;
             }
-            let read = self.take().await;
-            if !read.out.is_empty() {
-                return Ok(read);
-            }
-            if let Some(end) = read.end {
-                return Err(end);
+            let out = Bytes::from(std::mem::take(&mut self.sink.out));
+            match end {
+                Some(end) if out.is_empty() => return Err(end),
+                end if end.is_some() || !out.is_empty() => return Ok(Read { out, end }),
+                _ => {}
             }
         }
+    }
+
+    fn arrived(&mut self, arrived: Arrived) -> Result<Bytes, End> {
+        let backend = || self.attempt.name().to_owned();
+        Err(match arrived {
+            Arrived::Data(data) => return Ok(data),
+            Arrived::End => self.ended(),
+            Arrived::Broken(error) => {
+                tracing::warn!(backend = backend(), %error, "backend broke off a stream");
+                self.attempt.failed("died");
+                End::Broken(Refusal::BackendDied { backend: backend() })
+            }
+            Arrived::TimedOut => {
+                self.attempt.failed("timeout");
+                End::Broken(Refusal::BackendTimeout { backend: backend() })
+            }
+            Arrived::Gone => End::ClientGone,
+            Arrived::Cut => End::Broken(Refusal::Stopping),
+        })
     }
 
     /// The backend's body is at its end.
     fn ended(&mut self) -> End {
-        let last = self.reader.end();
-        self.note(last.usage, &last.text);
+        let last = self.reader.end(&mut self.sink);
+        let out = std::mem::take(&mut self.sink.out);
+        self.note(last.usage);
         if last.done {
-            return End::Complete(last.out);
+            return End::Complete(out.into());
         }
         let backend = self.attempt.name().to_owned();
         tracing::warn!(backend, "backend ended a stream before its answer was complete");
@@ -229,39 +256,34 @@ impl Pump<'_> {
         End::Broken(Refusal::BackendDied { backend })
     }
 
-    /// The events in what arrived: those for the client, and the end if it came.
-    async fn take(&mut self) -> Read {
-        let mut out = Bytes::new();
+    /// The events in what arrived go into the sink; the end, if it came, with the bytes of its own.
+    async fn take(&mut self) -> Option<End> {
         loop {
-            let piece = match self.reader.next_piece() {
-                Ok(Some(piece)) => piece,
-                Ok(None) => return Read { out, end: None },
-                Err(error) => return Read { out, end: Some(self.unreadable(error)) },
+            let before = self.sink.out.len();
+            let piece = match self.reader.read(&mut self.sink) {
+                Ok(piece) => piece?,
+                Err(error) => return Some(self.unreadable(error)),
             };
-            let Piece { out: bytes, usage, text, error, done } = piece;
-            self.note(usage, &text);
-            if self.text.len() > TEXT_BYTES_MAX {
-                self.counted += answered::count(self.attempt, std::mem::take(&mut self.text)).await;
+            self.note(piece.usage);
+            if self.sink.text.len() > TEXT_BYTES_MAX {
+                self.counted += answered::count(self.attempt, std::mem::take(&mut self.sink.text)).await;
             }
-            if let Some(error) = error {
+            if let Some(error) = piece.error {
                 self.attempt.failed("error_inside");
-                return Read { out, end: Some(End::Error(error, bytes)) };
+                return Some(End::Error(error, self.sink.out.split_off(before).into()));
             }
-            if done {
-                return Read { out, end: Some(End::Complete(bytes)) };
+            if piece.done {
+                return Some(End::Complete(self.sink.out.split_off(before).into()));
             }
-            out = joined(out, bytes);
         }
     }
 
-    /// What one piece says of its cost. Its usage is that of all up to its end.
-    fn note(&mut self, usage: Option<Usage>, text: &str) {
+    /// The usage that an event says is that of all up to its end.
+    fn note(&mut self, usage: Option<Usage>) {
         if usage.is_some() {
             self.usage = usage;
             self.counted = 0;
-            self.text.clear();
-        } else {
-            self.text.push_str(text);
+            self.sink.text.clear();
         }
     }
 
@@ -299,51 +321,76 @@ impl Pump<'_> {
     }
 
     /// False if the client is gone, or takes too long.
-    async fn send(&self, frame: Frame<Bytes>) -> bool {
+    async fn send(&self, piece: Piece) -> bool {
+        let piece = match self.pieces.try_send(piece) {
+            Ok(()) => return true,
+            Err(TrySendError::Closed(_)) => return false,
+            Err(TrySendError::Full(piece)) => piece,
+        };
         let within = Duration::from_millis(self.attempt.core().config.timeouts.write_ms);
-        matches!(timeout(within, self.frames.send(Ok(frame))).await, Ok(Ok(())))
+        matches!(timeout(within, self.pieces.send(piece)).await, Ok(Ok(())))
     }
 
-    async fn finish(mut self, end: End, held: Option<Held>, mut upstream: UpstreamBody, trailers: bool) {
+    /// `unsent`: what came before the end.
+    async fn finish(
+        mut self,
+        mut unsent: Bytes,
+        mut end: End,
+        held: Option<Held>,
+        mut arriving: Arriving<'_>,
+        trailers: bool,
+    ) {
+        // All that came has to be paid for, but it need not wait for that.
+        let at_once = matches!(end, End::Complete(_)) && arriving.is_at_end() && self.settles_at_once(&held);
+        if !at_once && !unsent.is_empty() && !self.send(Piece::Data(std::mem::take(&mut unsent))).await {
+            end = End::ClientGone;
+        }
         let why = match &end {
             End::Complete(_) => {
                 // The connection goes back to the pool once its body has been read to the end.
-                let _ = timeout(DRAIN, async { while let Some(Ok(_)) = upstream.frame().await {} }).await;
+                arriving.drain(DRAIN).await;
                 "missing"
             }
             End::ClientGone => "hang_up",
             End::Broken(_) | End::Garbage(_) | End::Error(..) => "upstream_died",
         };
         // Ends the generation at the provider, if it is still going on.
-        drop(upstream);
+        drop(arriving);
         let used = self.used(held.as_ref(), why).await;
         self.attempt.settle(held, used.unwrap_or_default()).await;
         if self.reader.is_raw() {
-            return self.finish_raw(end, used, trailers).await;
+            return self.finish_raw(unsent, end, used, trailers).await;
         }
         let dialect: Dialect = self.attempt.call.facts.endpoint.dialect();
         match end {
             End::ClientGone => drop(self.attempt.core().metrics.hang_ups.inc()),
-            End::Broken(refusal) => drop(self.send(Frame::data(refusal.event(dialect))).await),
+            End::Broken(refusal) => drop(self.send(Piece::Data(refusal.event(dialect))).await),
             End::Garbage(Garbage(problem)) => {
                 let refusal = Refusal::BackendGarbage { backend: self.attempt.name().to_owned(), problem };
-                self.send(Frame::data(refusal.event(dialect))).await;
+                self.send(Piece::Data(refusal.event(dialect))).await;
             }
-            End::Error(_, said) => drop(self.send(Frame::data(said)).await),
-            End::Complete(last) => self.complete(last, used, trailers).await,
+            End::Error(_, said) => drop(self.send(Piece::Data(said)).await),
+            End::Complete(last) => self.complete(joined(unsent, last), used, trailers).await,
         }
     }
 
+    /// Whether nothing has to be asked or counted for it.
+    fn settles_at_once(&self, held: &Option<Held>) -> bool {
+        let is_said = self.usage.is_some() && self.is_whole();
+        let Some(held) = held else { return true };
+        is_said && (held.spare.is_some() || held.leased.as_ref().is_some_and(Leased::is_all))
+    }
+
     /// Bytes without frames: nothing can be put among them.
-    async fn finish_raw(&self, end: End, used: Option<Usage>, trailers: bool) {
+    async fn finish_raw(&self, unsent: Bytes, end: End, used: Option<Usage>, trailers: bool) {
         match end {
             End::ClientGone => drop(self.attempt.core().metrics.hang_ups.inc()),
-            End::Complete(_) if trailers => self.complete(Bytes::new(), used, trailers).await,
-            End::Complete(_) => {}
+            End::Complete(_) if trailers => self.complete(unsent, used, trailers).await,
+            End::Complete(_) if unsent.is_empty() => {}
+            End::Complete(_) => drop(self.send(Piece::Data(unsent)).await),
             End::Broken(_) | End::Garbage(_) | End::Error(..) => {
-                let within = Duration::from_millis(self.attempt.core().config.timeouts.write_ms);
                 // The client may be gone: then nobody has to be told.
-                let _ = timeout(within, self.frames.send(Err(BrokenOff))).await;
+                self.send(Piece::BrokenOff).await;
             }
         }
     }
@@ -351,33 +398,37 @@ impl Pump<'_> {
     async fn complete(&self, last: Bytes, used: Option<Usage>, trailers: bool) {
         let Some(used) = used.map(|used| used.total.saturating_add(self.attempt.wasted)) else {
             if !last.is_empty() {
-                self.send(Frame::data(last)).await;
+                self.send(Piece::Data(last)).await;
             }
             return;
         };
         if trailers {
             let fields =
                 HeaderMap::from_iter([(http::HeaderName::from_static(USED), HeaderValue::from(used))]);
-            let sent = last.is_empty() || self.send(Frame::data(last)).await;
+            let sent = last.is_empty() || self.send(Piece::Data(last)).await;
             if sent {
-                self.send(Frame::trailers(fields)).await;
+                self.send(Piece::Trailers(Box::new(fields))).await;
             }
         } else {
             let comment = Bytes::from(format!(": {USED}={used}\n\n"));
-            self.send(Frame::data(joined(last, comment))).await;
+            self.send(Piece::Data(joined(last, comment))).await;
         }
+    }
+
+    /// All that was generated is in the usage.
+    fn is_whole(&self) -> bool {
+        self.counted == 0 && self.sink.text.is_empty()
     }
 
     /// Tokens of the stream so far: the provider's usage, and what came after it or without it, counted. `None` if nobody
     /// counts them.
     async fn used(&mut self, held: Option<&Held>, why: &'static str) -> Option<Usage> {
-        let is_whole = self.counted == 0 && self.text.is_empty();
-        if let Some(usage) = self.usage.filter(|_| is_whole || held.is_none()) {
+        if let Some(usage) = self.usage.filter(|_| self.is_whole() || held.is_none()) {
             self.attempt.core().metrics.charged(usage);
             return Some(usage);
         }
         let held = held?;
-        let counted = self.counted + answered::count(self.attempt, std::mem::take(&mut self.text)).await;
+        let counted = self.counted + answered::count(self.attempt, std::mem::take(&mut self.sink.text)).await;
         let usage = match self.usage {
             // The first event of Anthropic's streams: the input, and next to nothing of the output.
             Some(said) if said.input > 0 => {

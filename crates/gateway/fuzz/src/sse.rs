@@ -6,13 +6,13 @@ use crate::provider::sse::{Splitter, data};
 
 const EVENT_BYTES_MAX: usize = 1 << 20;
 
-fn split<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<Bytes>, Option<Bytes>) {
+fn split<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<Vec<u8>>, Option<Vec<u8>>) {
     let mut splitter = Splitter::new(EVENT_BYTES_MAX);
     let mut events = Vec::new();
     for piece in pieces {
-        splitter.push(piece);
+        splitter.push(Bytes::copy_from_slice(piece));
         while let Some(event) = splitter.next_event().unwrap() {
-            events.push(event);
+            events.push(event.to_vec());
         }
     }
     (events, splitter.rest())
@@ -35,6 +35,6 @@ pub fn hold(bytes: &[u8]) {
         }
     }
     let mut small = Splitter::new(16);
-    small.push(bytes);
+    small.push(Bytes::copy_from_slice(bytes));
     while let Ok(Some(_)) = small.next_event() {}
 }

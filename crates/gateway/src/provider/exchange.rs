@@ -332,9 +332,9 @@ mod tests {
         let whole = reading.whole(&Bytes::from(choice("message").to_string())).unwrap();
         assert!(String::from_utf8_lossy(&whole.body).contains(&client));
         let mut stream = reading.stream(1 << 16);
-        stream.push(format!("data: {}\n\n", choice("delta")).as_bytes());
-        let piece = stream.next_piece().unwrap().unwrap();
-        assert!(String::from_utf8_lossy(&piece.out).contains(&client));
+        let chunk = format!("data: {}\n\n", choice("delta"));
+        let (sink, _) = stream.read_all(std::iter::once(chunk.as_bytes()));
+        assert!(String::from_utf8_lossy(&sink.out).contains(&client));
     }
 
     #[test]

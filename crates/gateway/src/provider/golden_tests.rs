@@ -11,7 +11,7 @@ use super::{
     exchange::{self, Reading, To},
     reply::Context,
     splice::OutputField,
-    stream::StreamReader,
+    stream::{Piece, StreamReader},
 };
 
 fn folder(name: &str) -> PathBuf {
@@ -136,21 +136,14 @@ fn golden_answers() {
 
 /// Everything that a reader makes of a stream cut into `pieces`.
 fn read<'a>(mut reader: StreamReader, pieces: impl Iterator<Item = &'a [u8]>) -> (String, String) {
-    let (mut out, mut text, mut usage, mut end) = (Vec::new(), String::new(), None, "cut off");
-    for bytes in pieces {
-        reader.push(bytes);
-        while let Some(piece) = reader.next_piece().unwrap() {
-            out.extend_from_slice(&piece.out);
-            text.push_str(&piece.text);
-            usage = piece.usage.or(usage);
-            if piece.done {
-                end = "done";
-            } else if piece.error.is_some() {
-                end = "error";
-            }
-        }
-    }
-    (String::from_utf8(out).unwrap(), format!("{end}, {usage:?}, text {text:?}"))
+    let (sink, piece) = reader.read_all(pieces);
+    let end = match piece {
+        Piece { error: Some(_), .. } => "error",
+        Piece { done: true, .. } => "done",
+        _ => "cut off",
+    };
+    let said = format!("{end}, {:?}, text {:?}", piece.usage, sink.text);
+    (String::from_utf8(sink.out).unwrap(), said)
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! A stream on its way from a backend to a client: bytes in wherever the network cut them, pieces for the client out, and
+//! A stream on its way from a backend to a client: bytes in wherever the network cut them, bytes for the client out, and
 //! what they say of usage and text. One reader for each way.
 
 use std::borrow::Cow;
@@ -12,8 +12,7 @@ use super::{
         self,
         frame::{Kind, Message},
     },
-    chunk,
-    chunk::ChunkKind,
+    chunk::{self, Chunk, ChunkKind},
     endpoint::Api,
     endpoint::Dialect,
     endpoint::Endpoint,
@@ -24,16 +23,21 @@ use super::{
     usage::Usage,
 };
 
-/// What one event of the backend comes to.
+/// Where the events of a stream go: many of them, one behind the other.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sink {
+    /// For the client.
+    pub(crate) out: Vec<u8>,
+    /// Generated text, for counting where usage never comes.
+    pub(crate) text: String,
+}
+
+/// What one event of the backend says, besides what went to the [`Sink`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Piece {
-    /// For the client; may be empty.
-    pub(crate) out: Bytes,
-    /// All usage so far, if it says so.
+    /// All usage so far, that of this event's text too, if it says so.
     pub(crate) usage: Option<Usage>,
-    /// Generated text in it, for counting where usage never comes.
-    pub(crate) text: String,
-    /// The backend's own error: the stream ends, and `out` says it to the client.
+    /// The backend's own error: the stream ends, and what it put out says it to the client.
     pub(crate) error: Option<ApiError>,
     /// The answer is complete; nothing follows.
     pub(crate) done: bool,
@@ -62,7 +66,7 @@ enum Frames {
     /// The same, with Anthropic's events inside.
     AwsInvoke(bedrock::frame::Splitter),
     /// No frames at all: bytes as they come.
-    Raw(Vec<u8>),
+    Raw(Bytes),
 }
 
 #[derive(Debug)]
@@ -71,7 +75,7 @@ enum Events {
     OpenAI {
         hides_usage: bool,
         /// The last event with choices in it: tells a stream that ends in order from half a one.
-        last: Bytes,
+        last: Vec<u8>,
         /// The event with nothing but usage came, which is the last but `[DONE]`.
         usage_came: bool,
     },
@@ -98,9 +102,9 @@ enum Encoder {
 }
 
 /// One event, out of its frame.
-enum Framed {
+enum Framed<'a> {
     /// A server-sent event as it came, or bytes that nothing frames.
-    Sse(Bytes),
+    Sse(&'a [u8]),
     /// One of AWS's messages, as it came.
     Aws(Message),
     /// One of Anthropic's events out of AWS's message.
@@ -110,7 +114,7 @@ enum Framed {
 impl StreamReader {
     /// Of OpenAI's streams, passed on as they are.
     pub(crate) fn passing_openai(hides_usage: bool, event_bytes_max: usize) -> Self {
-        let events = Events::OpenAI { hides_usage, last: Bytes::new(), usage_came: false };
+        let events = Events::OpenAI { hides_usage, last: Vec::new(), usage_came: false };
         Self { frames: Frames::Sse(Splitter::new(event_bytes_max)), events }
     }
 
@@ -122,7 +126,7 @@ impl StreamReader {
 
     /// Of bytes that are no events, such as audio.
     pub(crate) fn passing_bytes() -> Self {
-        Self { frames: Frames::Raw(Vec::new()), events: Events::Raw }
+        Self { frames: Frames::Raw(Bytes::new()), events: Events::Raw }
     }
 
     /// Of Anthropic's streams, passed on as they are, or out of AWS's frames.
@@ -146,11 +150,12 @@ impl StreamReader {
         }
     }
 
-    pub(crate) fn push(&mut self, data: &[u8]) {
+    /// Takes what arrived. Call [`Self::read`] until it returns `None` before the next push.
+    pub(crate) fn push(&mut self, arrived: Bytes) {
         match &mut self.frames {
-            Frames::Sse(splitter) => splitter.push(data),
-            Frames::Aws(splitter) | Frames::AwsInvoke(splitter) => splitter.push(data),
-            Frames::Raw(bytes) => bytes.extend_from_slice(data),
+            Frames::Sse(splitter) => splitter.push(arrived),
+            Frames::Aws(splitter) | Frames::AwsInvoke(splitter) => splitter.push(&arrived),
+            Frames::Raw(bytes) => *bytes = arrived,
         }
     }
 
@@ -167,19 +172,20 @@ impl StreamReader {
         }
     }
 
-    /// The next event in what was pushed.
+    /// Reads the next event in what was pushed.
     ///
     /// # Errors
     /// It is too large, or not what the backend's API promises; nothing more can be read then.
-    pub(crate) fn next_piece(&mut self) -> Result<Option<Piece>, StreamError> {
-        match self.frames.next_event()? {
-            Some(framed) => self.events.piece(framed).map(Some),
+    pub(crate) fn read(&mut self, sink: &mut Sink) -> Result<Option<Piece>, StreamError> {
+        let mut raw = Bytes::new();
+        match self.frames.next_event(&mut raw)? {
+            Some(framed) => Ok(Some(self.events.read(framed, sink)?)),
             None => Ok(None),
         }
     }
 
     /// The backend's body has ended. What is left for the client, and whether the answer was complete.
-    pub(crate) fn end(&mut self) -> Piece {
+    pub(crate) fn end(&mut self, sink: &mut Sink) -> Piece {
         let rest = match &mut self.frames {
             Frames::Sse(splitter) => splitter.rest(),
             // Half a message.
@@ -188,39 +194,42 @@ impl StreamReader {
             }
             Frames::Aws(_) | Frames::AwsInvoke(_) | Frames::Raw(_) => None,
         };
+        let rest = rest.unwrap_or_default();
         match &mut self.events {
             // Some compatible servers send no `[DONE]`.
             Events::OpenAI { last, usage_came, .. } => {
-                let done = *usage_came || chunk::is_finish(last);
-                Piece { out: rest.unwrap_or_default(), done, ..Piece::default() }
+                sink.out.extend(rest);
+                Piece { done: *usage_came || chunk::is_finish(last), ..Piece::default() }
             }
             // What nothing frames is whole when its body is.
             Events::Raw => Piece { done: true, ..Piece::default() },
             // The last event may lack its empty line.
             Events::Typed(reader) => {
-                let out = rest.unwrap_or_default();
-                let said = sse::data(&out).map(|data| reader.read(&data)).unwrap_or_default();
-                Piece { done: said.done || reader.is_whole(), ..typed_piece(out, said) }
+                let said = sse::data(&rest).map(|data| reader.read(&data)).unwrap_or_default();
+                sink.out.extend_from_slice(&rest);
+                let piece = typed_piece(said, sink);
+                Piece { done: piece.done || reader.is_whole(), ..piece }
             }
             Events::Anthropic(decoder) => {
                 // It may lack its empty line, and be the one that tells the usage. Half a one is no event.
-                let raw = rest.unwrap_or_default();
-                let last = decoder.push("", &data(&raw)).ok().filter(|events| !events.is_empty());
-                let out = if last.is_some() { [&raw[..], b"\n\n"].concat().into() } else { Bytes::new() };
+                let last = decoder.push("", &data(&rest)).ok().filter(|events| !events.is_empty());
+                if last.is_some() {
+                    sink.out.extend_from_slice(&rest);
+                    sink.out.extend_from_slice(b"\n\n");
+                }
                 let mut events = last.unwrap_or_default();
                 events.extend(decoder.finish());
-                Piece { out, ..said(&events) }
+                said(&events, sink)
             }
             Events::Translated(both) => {
                 let (decoder, encoder) = both.as_mut();
-                let last = Framed::Sse(rest.unwrap_or_default());
-                let mut events = decoder.events(last).unwrap_or_default();
+                let mut events = decoder.events(Framed::Sse(&rest)).unwrap_or_default();
                 events.extend(match decoder {
                     Decoder::OpenAI(decoder) => decoder.finish(),
                     Decoder::Anthropic(decoder) => decoder.finish(),
                     Decoder::Converse(decoder) => decoder.finish(),
                 });
-                encoder.piece(&events)
+                encoder.write(&events, sink)
             }
         }
     }
@@ -235,13 +244,14 @@ impl Frames {
         }
     }
 
-    fn next_event(&mut self) -> Result<Option<Framed>, StreamError> {
+    /// `raw`: where bytes without frames stay while they are read.
+    fn next_event<'a>(&'a mut self, raw: &'a mut Bytes) -> Result<Option<Framed<'a>>, StreamError> {
         let unwraps = matches!(self, Self::AwsInvoke(_));
         match self {
             Self::Sse(splitter) => Ok(splitter.next_event()?.map(Framed::Sse)),
             Self::Raw(bytes) => {
-                let raw = Some(Bytes::from(std::mem::take(bytes))).filter(|bytes| !bytes.is_empty());
-                Ok(raw.map(Framed::Sse))
+                *raw = std::mem::take(bytes);
+                Ok(Some(Framed::Sse(raw)).filter(|_| !raw.is_empty()))
             }
             Self::Aws(splitter) | Self::AwsInvoke(splitter) => {
                 let Some(message) = splitter.next_message()? else { return Ok(None) };
@@ -256,61 +266,66 @@ impl Frames {
 }
 
 impl Events {
-    fn piece(&mut self, framed: Framed) -> Result<Piece, StreamError> {
+    fn read(&mut self, framed: Framed<'_>, sink: &mut Sink) -> Result<Piece, Garbage> {
         match self {
             Self::OpenAI { hides_usage, last, usage_came } => {
                 let Framed::Sse(raw) = framed else { return Ok(Piece::default()) };
                 // Comments before the first event keep a connection alive; they are nothing of an answer.
-                if last.is_empty() && data(&raw).is_empty() {
+                if last.is_empty() && data(raw).is_empty() {
                     return Ok(Piece::default());
                 }
-                let chunk = chunk::inspect(&raw)?;
-                match chunk.kind {
-                    ChunkKind::Passed => *last = raw.clone(),
+                let Chunk { kind, usage, error } = chunk::inspect(raw, &mut sink.text)?;
+                match kind {
+                    ChunkKind::Passed => {
+                        last.clear();
+                        last.extend_from_slice(raw);
+                    }
                     ChunkKind::UsageOnly => *usage_came = true,
                     ChunkKind::Done => {}
                 }
-                let hidden = chunk.kind == ChunkKind::UsageOnly && *hides_usage;
-                Ok(Piece {
-                    out: if hidden { Bytes::new() } else { raw },
-                    usage: chunk.usage,
-                    text: chunk.text,
-                    error: chunk.error,
-                    done: chunk.kind == ChunkKind::Done,
-                })
+                if kind != ChunkKind::UsageOnly || !*hides_usage {
+                    sink.out.extend_from_slice(raw);
+                }
+                Ok(Piece { usage, error, done: kind == ChunkKind::Done })
             }
-            Self::Raw => match framed {
-                Framed::Sse(out) => Ok(Piece { out, ..Piece::default() }),
-                Framed::Aws(_) | Framed::Unwrapped(_) => Ok(Piece::default()),
-            },
+            Self::Raw => {
+                if let Framed::Sse(raw) = framed {
+                    sink.out.extend_from_slice(raw);
+                }
+                Ok(Piece::default())
+            }
             Self::Typed(reader) => {
                 let Framed::Sse(raw) = framed else { return Ok(Piece::default()) };
-                let said = reader.read(&data(&raw));
-                Ok(typed_piece(raw, said))
+                sink.out.extend_from_slice(raw);
+                Ok(typed_piece(reader.read(&data(raw)), sink))
             }
             Self::Anthropic(decoder) => match framed {
                 Framed::Sse(raw) => {
-                    let said = match data(&raw) {
+                    let piece = match data(raw) {
                         comment if comment.is_empty() => Piece::default(),
-                        data => said(&decoder.read(&data)?),
+                        data => said(&decoder.read(&data)?, sink),
                     };
-                    Ok(Piece { out: raw, ..said })
+                    sink.out.extend_from_slice(raw);
+                    Ok(piece)
                 }
                 Framed::Unwrapped(data) => {
-                    let out = as_sse(&data).into();
-                    Ok(Piece { out, ..said(&decoder.read(&data)?) })
+                    let piece = said(&decoder.read(&data)?, sink);
+                    as_sse(&data, &mut sink.out);
+                    Ok(piece)
                 }
                 Framed::Aws(message) => {
                     let events = bedrock::stream::Decoder::default().message(&message)?;
-                    let piece = said(&events);
-                    let out = piece.error.as_ref().map(anthropic::error::encode_event).unwrap_or_default();
-                    Ok(Piece { out: out.into(), ..piece })
+                    let piece = said(&events, sink);
+                    if let Some(error) = &piece.error {
+                        sink.out.extend(anthropic::error::encode_event(error));
+                    }
+                    Ok(piece)
                 }
             },
             Self::Translated(both) => {
                 let (decoder, encoder) = both.as_mut();
                 let before = decoder.usage();
-                let piece = encoder.piece(&decoder.events(framed)?);
+                let piece = encoder.write(&decoder.events(framed)?, sink);
                 let news = decoder.usage().filter(|usage| before != Some(*usage));
                 Ok(Piece { usage: piece.usage.or(news), ..piece })
             }
@@ -327,10 +342,10 @@ impl Decoder {
         }
     }
 
-    fn events(&mut self, framed: Framed) -> Result<Vec<Event>, Garbage> {
+    fn events(&mut self, framed: Framed<'_>) -> Result<Vec<Event>, Garbage> {
         match (self, framed) {
             // A comment keeps the connection alive.
-            (decoder, Framed::Sse(raw)) => match (decoder, data(&raw)) {
+            (decoder, Framed::Sse(raw)) => match (decoder, data(raw)) {
                 (_, comment) if comment.is_empty() => Ok(Vec::new()),
                 (Self::OpenAI(decoder), data) => decoder.push("", &data),
                 (Self::Anthropic(decoder), data) => decoder.push("", &data),
@@ -349,15 +364,14 @@ impl Decoder {
 }
 
 impl Encoder {
-    fn piece(&mut self, events: &[Event]) -> Piece {
-        let mut out = Vec::new();
+    fn write(&mut self, events: &[Event], sink: &mut Sink) -> Piece {
         for event in events {
             match self {
-                Self::OpenAI(encoder) => encoder.encode(event, &mut out),
-                Self::Anthropic(encoder) => encoder.encode(event, &mut out),
+                Self::OpenAI(encoder) => encoder.encode(event, &mut sink.out),
+                Self::Anthropic(encoder) => encoder.encode(event, &mut sink.out),
             }
         }
-        Piece { out: out.into(), ..said(events) }
+        said(events, sink)
     }
 }
 
@@ -367,13 +381,13 @@ fn data(event: &[u8]) -> Cow<'_, [u8]> {
 }
 
 /// One of Anthropic's events as it sends it itself: its type is the event's name too.
-fn as_sse(data: &[u8]) -> Vec<u8> {
+fn as_sse(data: &[u8], out: &mut Vec<u8>) {
     #[derive(serde::Deserialize)]
     struct Typed<'a> {
         #[serde(borrow, rename = "type")]
         kind: Cow<'a, str>,
     }
-    let mut out = Vec::with_capacity(data.len() + 48);
+    out.reserve(data.len() + 48);
     if let Ok(Typed { kind }) = serde_json::from_slice(data) {
         out.extend_from_slice(b"event: ");
         out.extend(kind.bytes().filter(|byte| !byte.is_ascii_control()));
@@ -385,34 +399,48 @@ fn as_sse(data: &[u8]) -> Vec<u8> {
         out.push(b'\n');
     }
     out.push(b'\n');
-    out
 }
 
-fn typed_piece(out: Bytes, said: typed::Said) -> Piece {
+fn typed_piece(said: typed::Said, sink: &mut Sink) -> Piece {
     let typed::Said { usage, text, error, done } = said;
-    Piece { out, usage, text, error, done }
-}
-
-fn is_done(events: &[Event]) -> bool {
-    events.contains(&Event::Done)
+    sink.text.push_str(&text);
+    Piece { usage, error, done }
 }
 
 /// What events say besides what goes to the client.
-fn said(events: &[Event]) -> Piece {
-    let mut piece = Piece { done: is_done(events), ..Piece::default() };
+fn said(events: &[Event], sink: &mut Sink) -> Piece {
+    let mut piece = Piece { done: events.contains(&Event::Done), ..Piece::default() };
     for event in events {
         match event {
             Event::Text { text, .. } | Event::Thinking { text, .. } | Event::Refusal { text, .. } => {
-                piece.text.push_str(text);
+                sink.text.push_str(text);
             }
-            Event::Input { json, .. } => piece.text.push_str(json),
-            Event::Open { block: Opening::ToolUse { name, .. }, .. } => piece.text.push_str(name),
+            Event::Input { json, .. } => sink.text.push_str(json),
+            Event::Open { block: Opening::ToolUse { name, .. }, .. } => sink.text.push_str(name),
             // Nobody can read it: for what it is worth.
-            Event::Open { block: Opening::RedactedThinking(data), .. } => piece.text.push_str(data),
+            Event::Open { block: Opening::RedactedThinking(data), .. } => sink.text.push_str(data),
             Event::Usage(usage) => piece.usage = Some(*usage),
             Event::Error(error) => piece.error = Some(error.clone()),
             _ => {}
         }
     }
     piece
+}
+
+#[cfg(test)]
+impl StreamReader {
+    /// Everything in `pieces`, one arriving after the other: what a client gets, generated text, the last usage, and
+    /// whether the answer was complete.
+    pub(crate) fn read_all<'a>(&mut self, pieces: impl Iterator<Item = &'a [u8]>) -> (Sink, Piece) {
+        let (mut sink, mut all) = (Sink::default(), Piece::default());
+        for bytes in pieces {
+            self.push(Bytes::copy_from_slice(bytes));
+            while let Some(piece) = self.read(&mut sink).expect("a stream that can be read") {
+                let Piece { usage, error, done } = piece;
+                all =
+                    Piece { usage: usage.or(all.usage), error: error.or(all.error), done: all.done || done };
+            }
+        }
+        (sink, all)
+    }
 }

@@ -66,10 +66,10 @@ impl Recording {
     fn usage(&self) -> Option<(u64, u64)> {
         if self.is_stream() {
             let mut splitter = Splitter::new(1 << 20);
-            splitter.push(self.body.as_bytes());
+            splitter.push(self.body.clone().into());
             let mut usage = None;
             while let Some(event) = splitter.next_event().unwrap() {
-                usage = chunk::inspect(&event).unwrap().usage.or(usage);
+                usage = chunk::inspect(event, &mut String::new()).unwrap().usage.or(usage);
             }
             return usage.map(|usage| (usage.input, usage.total));
         }

@@ -18,9 +18,9 @@ fn pieces(pieces: &[&[u8]]) -> Result<Vec<Event>, Garbage> {
     let (mut splitter, mut decoder, mut events) =
         (sse::Splitter::new(1 << 20), Decoder::default(), Vec::new());
     for piece in pieces {
-        splitter.push(piece);
+        splitter.push(bytes::Bytes::copy_from_slice(piece));
         while let Some(event) = splitter.next_event().unwrap() {
-            if let Some(data) = sse::data(&event) {
+            if let Some(data) = sse::data(event) {
                 events.extend(decoder.push("", &data)?);
             }
         }

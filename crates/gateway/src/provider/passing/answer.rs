@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{
+    Deserialize,
+    de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
 use serde_json::value::RawValue;
 
 use crate::provider::usage::Usage;
@@ -23,56 +26,102 @@ pub(crate) struct Answer {
 
 /// `None` if the bytes are no JSON object. `with_text`: collect the generated text too.
 pub(crate) fn decode(body: &[u8], with_text: bool) -> Option<Answer> {
-    let mut json = serde_json::Deserializer::from_slice(body);
-    let answer = json.deserialize_map(AnswerVisitor { with_text }).ok()?;
+    let mut text = String::new();
+    let answer = decode_onto(body, with_text.then_some(&mut text))?;
+    Some(Answer { text, ..answer })
+}
+
+/// The same, with the generated text put behind what is in `text` already; of what is no answer, nothing is.
+pub(crate) fn decode_onto(body: &[u8], text: Option<&mut String>) -> Option<Answer> {
+    let Some(text) = text else { return walk(body, None) };
+    let before = text.len();
+    let answer = walk(body, Some(text));
+    if answer.is_none() {
+        text.truncate(before);
+    }
+    answer
+}
+
+fn walk(body: &[u8], text: Option<&mut String>) -> Option<Answer> {
+    let visitor = AnswerVisitor { text };
+    // Each text in it would be looked at for being UTF-8, one by one. What is none may still be an answer, of which only
+    // what is read must be.
+    match std::str::from_utf8(body) {
+        Ok(body) => whole(serde_json::Deserializer::from_str(body), visitor),
+        Err(_) => whole(serde_json::Deserializer::from_slice(body), visitor),
+    }
+}
+
+fn whole<'de, R: serde_json::de::Read<'de>>(
+    mut json: serde_json::Deserializer<R>,
+    visitor: AnswerVisitor<'_>,
+) -> Option<Answer> {
+    let answer = json.deserialize_map(visitor).ok()?;
     json.end().ok()?;
     Some(answer)
 }
 
-struct AnswerVisitor {
-    with_text: bool,
+/// The members that say something. Not as texts: one that is borrowed where it can be would be copied all the same.
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "snake_case")]
+enum Member {
+    Usage,
+    Duration,
+    Text,
+    Output,
+    Error,
+    Content,
+    Choices,
+    #[serde(other)]
+    Other,
 }
 
-impl<'de> Visitor<'de> for AnswerVisitor {
+struct AnswerVisitor<'t> {
+    text: Option<&'t mut String>,
+}
+
+impl<'de> Visitor<'de> for AnswerVisitor<'_> {
     type Value = Answer;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an answer object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Answer, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(mut self, mut entries: A) -> Result<Answer, A::Error> {
         let mut answer = Answer::default();
-        while let Some(key) = entries.next_key::<std::borrow::Cow<'de, str>>()? {
-            match key.as_ref() {
-                "usage" => {
+        while let Some(member) = entries.next_key::<Member>()? {
+            match (member, self.text.as_deref_mut()) {
+                (Member::Usage, _) => {
                     let raw: &RawValue = entries.next_value()?;
+                    // In most chunks of a stream.
+                    if raw.get() == "null" {
+                        answer.usage = None;
+                        continue;
+                    }
                     answer.usage = serde_json::from_str(raw.get()).ok();
                     if answer.usage.is_none() {
                         answer.seconds = seconds(raw).or(answer.seconds);
                     }
                 }
                 // Of transcripts.
-                "duration" => {
+                (Member::Duration, _) => {
                     let raw: &RawValue = entries.next_value()?;
                     answer.seconds = answer.seconds.or(raw.get().trim_matches('"').parse().ok());
                 }
-                "text" if self.with_text => {
+                (Member::Text, Some(text)) => {
                     let raw: &RawValue = entries.next_value()?;
                     // What Responses call so are settings.
-                    answer.text.push_str(&serde_json::from_str::<String>(raw.get()).unwrap_or_default());
+                    text.push_str(&serde_json::from_str::<String>(raw.get()).unwrap_or_default());
                 }
-                "output" if self.with_text => {
-                    let text = Some(&mut answer.text);
-                    entries.next_value_seed(Generated { text, place: Place::Output })?;
+                (Member::Output, Some(text)) => {
+                    entries.next_value_seed(Generated { text: Some(text), place: Place::Output })?;
                 }
-                "error" => answer.is_error = entries.next_value::<&RawValue>()?.get() != "null",
+                (Member::Error, _) => answer.is_error = entries.next_value::<&RawValue>()?.get() != "null",
                 // Anthropic's.
-                "content" if self.with_text => {
-                    let text = Some(&mut answer.text);
-                    entries.next_value_seed(Generated { text, place: Place::Written })?;
+                (Member::Content, Some(text)) => {
+                    entries.next_value_seed(Generated { text: Some(text), place: Place::Written })?;
                 }
-                "choices" => {
-                    let text = self.with_text.then_some(&mut answer.text);
+                (Member::Choices, text) => {
                     answer.choices_empty =
                         entries.next_value_seed(Generated { text, place: Place::Choices })? == 0;
                 }
@@ -85,7 +134,7 @@ impl<'de> Visitor<'de> for AnswerVisitor {
 
 /// `{"type": "duration", "seconds": 12}`
 fn seconds(usage: &RawValue) -> Option<f64> {
-    #[derive(serde::Deserialize)]
+    #[derive(Deserialize)]
     struct Duration {
         seconds: f64,
     }
@@ -175,23 +224,43 @@ impl<'de> Visitor<'de> for Generated<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut entries: A) -> Result<usize, A::Error> {
-        while let Some(key) = entries.next_key::<std::borrow::Cow<'de, str>>()? {
-            let walked = match self.place {
-                Place::Choice => matches!(key.as_ref(), "message" | "delta" | "text"),
-                Place::Written => {
-                    !matches!(key.as_ref(), "role" | "id" | "type" | "annotations" | "signature")
-                }
-                Place::Output => !ABOUT.contains(&key.as_ref()),
-                Place::Choices => false,
-            };
+        let below = if self.place == Place::Output { Place::Output } else { Place::Written };
+        while let Some(walked) = entries.next_key_seed(Walked(self.place))? {
             if walked && self.text.is_some() {
-                let place = if self.place == Place::Output { Place::Output } else { Place::Written };
-                entries.next_value_seed(Generated { text: self.text.as_deref_mut(), place })?;
+                entries.next_value_seed(Generated { text: self.text.as_deref_mut(), place: below })?;
             } else {
                 entries.next_value::<IgnoredAny>()?;
             }
         }
         Ok(1)
+    }
+}
+
+/// Whether what stands under a name in this place may be generated text.
+struct Walked(Place);
+
+impl<'de> DeserializeSeed<'de> for Walked {
+    type Value = bool;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Walked {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<bool, E> {
+        Ok(match self.0 {
+            Place::Choice => matches!(name, "message" | "delta" | "text"),
+            Place::Written => !matches!(name, "role" | "id" | "type" | "annotations" | "signature"),
+            Place::Output => !ABOUT.contains(&name),
+            Place::Choices => false,
+        })
     }
 }
 

@@ -13,8 +13,6 @@ pub(crate) struct Chunk {
     pub(crate) kind: ChunkKind,
     /// Usage so far: the last one counts.
     pub(crate) usage: Option<Usage>,
-    /// Generated text in it.
-    pub(crate) text: String,
     /// The provider's error, which ends its stream.
     pub(crate) error: Option<ApiError>,
 }
@@ -44,25 +42,26 @@ pub(crate) fn is_finish(event: &[u8]) -> bool {
     last.is_ok_and(|last| last.choices.iter().any(|choice| choice.finish_reason.is_some()))
 }
 
-/// Looks into one event. Whatever is an object or a comment is passed on, understood or not.
+/// Looks into one event. Whatever is an object or a comment is passed on, understood or not. Generated text in it is put
+/// behind `text`.
 ///
 /// # Errors
 /// Its data are no JSON object.
-pub(crate) fn inspect(event: &[u8]) -> Result<Chunk, Garbage> {
-    let passed = Chunk { kind: ChunkKind::Passed, usage: None, text: String::new(), error: None };
+pub(crate) fn inspect(event: &[u8], text: &mut String) -> Result<Chunk, Garbage> {
+    let passed = Chunk { kind: ChunkKind::Passed, usage: None, error: None };
     let Some(data) = sse::data(event) else { return Ok(passed) };
     match data.trim_ascii() {
         b"" => return Ok(passed),
         b"[DONE]" => return Ok(Chunk { kind: ChunkKind::Done, ..passed }),
         _ => {}
     }
-    let Some(answer) = answer::decode(&data, true) else {
+    let Some(answer) = answer::decode_onto(&data, Some(text)) else {
         return Err(Garbage("an event of its stream is no JSON object".to_owned()));
     };
     let usage_only = answer.choices_empty && answer.usage.is_some();
     let kind = if usage_only { ChunkKind::UsageOnly } else { ChunkKind::Passed };
     let error = answer.is_error.then(|| openai::error::decode_inside(&data));
-    Ok(Chunk { kind, usage: answer.usage, text: answer.text, error })
+    Ok(Chunk { kind, usage: answer.usage, error })
 }
 
 #[cfg(test)]
@@ -87,15 +86,16 @@ mod tests {
             ("data: {\"new\":[1]}\n\n".to_owned(), ChunkKind::Passed, None, ""),
             ("event: x\ndata:\n\n".to_owned(), ChunkKind::Passed, None, ""),
         ] {
-            let chunk = inspect(event.as_bytes()).unwrap();
-            assert_eq!(
-                (chunk.kind, chunk.usage.map(|u| u.total), chunk.text.as_str()),
-                (kind, total, text),
-                "{event}"
-            );
+            let mut found = "before".to_owned();
+            let chunk = inspect(event.as_bytes(), &mut found).unwrap();
+            assert_eq!((chunk.kind, chunk.usage.map(|u| u.total)), (kind, total), "{event}");
+            assert_eq!(found.strip_prefix("before"), Some(text), "{event}");
         }
-        for event in ["data: oops\n\n", "data: [1]\n\n", "data: {\"choices\":[\n\n", "data: <html>\n\n"] {
-            assert!(inspect(event.as_bytes()).is_err(), "{event}");
+        let half = "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]\n\n";
+        for event in ["data: oops\n\n", "data: [1]\n\n", half, "data: <html>\n\n"] {
+            let mut found = "before".to_owned();
+            assert!(inspect(event.as_bytes(), &mut found).is_err(), "{event}");
+            assert_eq!(found, "before");
         }
     }
 }

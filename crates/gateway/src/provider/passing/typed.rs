@@ -262,18 +262,9 @@ mod tests {
             .as_bytes();
         for cut in 0..events.len() {
             let mut reader = StreamReader::passing_typed(Endpoint::Responses, 1 << 20);
-            let (mut out, mut text, mut usage, mut done) = (Vec::new(), String::new(), None, false);
-            for half in [&events[..cut], &events[cut..]] {
-                reader.push(half);
-                while let Some(piece) = reader.next_piece().unwrap() {
-                    out.extend_from_slice(&piece.out);
-                    text.push_str(&piece.text);
-                    usage = piece.usage.or(usage);
-                    done |= piece.done;
-                }
-            }
-            assert_eq!((out.as_slice(), text.as_str()), (events, "é"), "{cut}");
-            assert_eq!((usage, done), (Some(Usage::of(3, 4)), true), "{cut}");
+            let (sink, piece) = reader.read_all([&events[..cut], &events[cut..]].into_iter());
+            assert_eq!((sink.out.as_slice(), sink.text.as_str()), (events, "é"), "{cut}");
+            assert_eq!((piece.usage, piece.done), (Some(Usage::of(3, 4)), true), "{cut}");
         }
     }
 
