@@ -18,8 +18,25 @@ const REQUESTS: f64 = 8.0;
 const REQUESTS_MIN: f64 = 2.0;
 /// One slice takes at most this part of what is left: others want some of it.
 const SHARE: u64 = 4;
+/// What is at most this part of what is left is hardly missed by anybody: it may be held for longer.
+const FAR: u64 = 1_024;
 /// Of a window that ends sooner nothing is leased.
 const WINDOW_LEFT_MIN_MS: u64 = 50;
+
+/// The slice to ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Size {
+    pub amount: Amount,
+    /// The least that is worth having.
+    pub at_least: Amount,
+    /// See [`is_far`].
+    pub far: bool,
+}
+
+/// So small a part of what is left that it may be held for longer.
+pub(super) fn is_far(amount: Amount, available: Amount) -> bool {
+    amount.micros() <= available.micros() / FAR
+}
 
 /// Requests and their worst cases a second, weighted exponentially.
 #[derive(Debug, Clone, Copy, Default)]
@@ -61,26 +78,49 @@ impl Pace {
         amount(if self.requests_rate > 0.0 { (self.micros_rate / self.requests_rate).ceil() } else { 1.0 })
     }
 
-    /// The slice to ask for, and the least that is worth having; `None`: the exact way is better. `window_left_ms`: what is
-    /// left of the window by the ledger's clock.
-    pub fn slice(
-        &self,
-        available: Amount,
-        window_left_ms: u64,
-        settings: &LeaseSettings,
-    ) -> Option<(Amount, Amount)> {
+    /// The slice to ask for ahead of need; `None`: the exact way is better. `window_left_ms`: what is left of the window by
+    /// the ledger's clock.
+    pub fn slice(&self, available: Amount, window_left_ms: u64, settings: &LeaseSettings) -> Option<Size> {
         if self.requests_rate < settings.rate_min || window_left_ms < WINDOW_LEFT_MIN_MS {
             return None;
         }
         let typical = self.typical().micros() as f64;
-        let lasting = |ms: u64| self.micros_rate * window_left_ms.min(ms) as f64 / 1_000.0;
-        let long = lasting(settings.age_max_ms).min((available.micros() / SMALL) as f64);
-        let wanted = amount(lasting(HORIZON_MS).max(long).max(typical * REQUESTS));
-        let least = amount(typical * REQUESTS_MIN);
-        let size = wanted.micros().min(available.micros() / SHARE);
-        let size = Amount::from_micros(size).unwrap_or(Amount::MAX);
-        (size >= least).then_some((size, least))
+        let lasting = |ms: u64| self.lasting(window_left_ms.min(ms));
+        let long = lasting(settings.age_max_ms).min(part(available, SMALL));
+        let far = lasting(settings.far_age_max_ms).min(part(available, FAR));
+        let wanted = lasting(HORIZON_MS).max(long).max(far).max(amount(typical * REQUESTS));
+        let size = wanted.min(part(available, SHARE));
+        let at_least = amount(typical * REQUESTS_MIN);
+        (size >= at_least).then_some(Size { amount: size, at_least, far: is_far(size, available) })
     }
+
+    /// The slice that a request asks for itself which no other has room for: with room for the next ones too, which costs no
+    /// more than the request alone would. `None`: the account is not far enough from its limit for that.
+    pub fn first(
+        &self,
+        request: Amount,
+        available: Amount,
+        window_left_ms: u64,
+        settings: &LeaseSettings,
+    ) -> Option<Size> {
+        if request.is_zero() || window_left_ms < WINDOW_LEFT_MIN_MS {
+            return None;
+        }
+        let request_micros = request.micros() as f64;
+        let wanted = self.lasting(window_left_ms.min(settings.far_age_max_ms));
+        let size = wanted.max(amount(request_micros * REQUESTS)).min(part(available, FAR));
+        let is_worth_it = size >= amount(request_micros * REQUESTS_MIN);
+        is_worth_it.then_some(Size { amount: size, at_least: request, far: true })
+    }
+
+    /// What is needed for so long.
+    fn lasting(&self, ms: u64) -> Amount {
+        amount(self.micros_rate * ms as f64 / 1_000.0)
+    }
+}
+
+fn part(of: Amount, divisor: u64) -> Amount {
+    Amount::from_micros(of.micros() / divisor).unwrap_or(Amount::MAX)
 }
 
 /// Cut to what an amount can be, and never nothing.
@@ -115,6 +155,10 @@ mod tests {
             (0, 1_000_000, 3_600_000, None),
             (2, 1_000_000, 3_600_000, Some(900..=1_000)),
             (100, 10_000_000, 3_600_000, Some(45_000..=50_000)),
+            // Of what is plenty, a minute's worth.
+            (100, 100_000_000, 3_600_000, Some(90_000..=98_000)),
+            (100, 10_000_000_000, 3_600_000, Some(540_000..=600_000)),
+            (100, 10_000_000_000, 10_000, Some(90_000..=100_000)),
             (100, 1_280_000, 3_600_000, Some(20_000..=20_000)),
             (100, 500_000, 3_600_000, Some(9_000..=10_000)),
             (100, 1_000_000, 500, Some(4_500..=5_000)),
@@ -126,14 +170,14 @@ mod tests {
         ];
         for (rate, available, left, expected) in rows {
             let slice = paced(rate).slice(tokens(available), left, &settings);
-            let tokens = slice.map(|(amount, _)| amount.units_floor());
+            let tokens = slice.map(|size| size.amount.units_floor());
             let fits = match (&expected, tokens) {
                 (None, None) => true,
                 (Some(range), Some(tokens)) => range.contains(&tokens),
                 _ => false,
             };
             assert!(fits, "{rate}/s, {available} available, {left} ms: {tokens:?}, not {expected:?}");
-            assert!(slice.is_none_or(|(amount, least)| least <= amount && least.units_floor() == 200));
+            assert!(slice.is_none_or(|size| size.at_least <= size.amount && size.at_least.units_floor() == 200));
         }
     }
 
@@ -159,6 +203,8 @@ mod tests {
         pace.advance(u64::MAX);
         pace.advance(0);
         let _ = pace.slice(Amount::MAX, u64::MAX, &LeaseSettings::new(u64::MAX));
+        let first = pace.first(Amount::MAX, Amount::MAX, u64::MAX, &LeaseSettings::new(u64::MAX));
+        assert_eq!(first, None);
         assert!(pace.typical() <= Amount::MAX);
     }
 }
