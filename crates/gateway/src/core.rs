@@ -10,9 +10,20 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    budget::BudgetKeeper, config::GatewayConfig, error::GatewayError, health::Health, latency::Latencies,
-    leased::{self, KeeperLends}, memory::Memory, metrics::Metrics, policy::PolicyReceiver, policy::Sources,
-    repay::Repayer, spare::Spare, tier::Hints, upstream::Upstream,
+    budget::BudgetKeeper,
+    config::GatewayConfig,
+    error::GatewayError,
+    health::Health,
+    latency::Latencies,
+    leased::{self, KeeperLends},
+    memory::Memory,
+    metrics::Metrics,
+    policy::PolicyReceiver,
+    policy::Sources,
+    repay::Repayer,
+    spare::Spare,
+    tier::Hints,
+    upstream::Upstream,
 };
 
 /// What the fleet believes of each backend.

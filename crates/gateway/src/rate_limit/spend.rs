@@ -134,9 +134,8 @@ async fn local(
     lines: &[Line],
     standings: &mut [Option<Standing>],
 ) -> Result<(), Unspent> {
-    let is_leased = |line: &&Line| {
-        line.budget.rule.enforcement == Enforcement::Lease && line.spending != Spending::Held
-    };
+    let is_leased =
+        |line: &&Line| line.budget.rule.enforcement == Enforcement::Lease && line.spending != Spending::Held;
     let leased = || lines.iter().filter(is_leased);
     let twin = |(at, line): (usize, &Line)| {
         let mut before = leased().take(at);

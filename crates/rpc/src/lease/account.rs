@@ -7,7 +7,7 @@ use quorate_ledger::{
 };
 
 use super::pace::{Pace, Size, is_far};
-use super::slice::{Life, Slice};
+use super::slice::{Life, Slice, spread};
 use super::types::{LeaseSettings, Line, Now, Standing};
 
 /// Slices that give at the same time: more are not looked through for one request.
@@ -15,6 +15,8 @@ const GIVING_MAX: usize = 8;
 /// After a slice that was not granted.
 const BACK_OFF_MS: u64 = 500;
 const BACK_OFF_MAX_MS: u64 = 8_000;
+/// Some accounts ask for the next slice so much earlier than others: those that began together.
+const EARLIER_MS: u64 = 2_000;
 /// An account that nobody asks for is forgotten.
 const FORGET_MS: u64 = 10_000;
 
@@ -144,12 +146,18 @@ impl Account {
         // One that is about to be too old is followed by the next in time.
         let fresh = self.giving.iter().filter(|slice| slice.is_fresh(version, now));
         let free = fresh.map(Slice::free).fold(Amount::ZERO, plus);
-        (free.micros() <= size.amount.micros() / 4)
-            .then(|| self.asks(size, window, rule, version, now, settings))
+        let low = self.pace.low(size.amount, spread(self.next_number, EARLIER_MS));
+        (free <= low).then(|| self.asks(size, window, rule, version, now, settings))
     }
 
     /// The slice that a request of this amount asks for itself, having found none. `None`: not worth it, or not now.
-    pub fn first(&self, request: Amount, rule: &BudgetRule, now: Now, settings: &LeaseSettings) -> Option<Size> {
+    pub fn first(
+        &self,
+        request: Amount,
+        rule: &BudgetRule,
+        now: Now,
+        settings: &LeaseSettings,
+    ) -> Option<Size> {
         if !self.may_ask(now, settings) {
             return None;
         }

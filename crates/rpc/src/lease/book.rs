@@ -59,7 +59,14 @@ impl Book {
 
     /// Takes all amounts or none, under the policy of this version. `may_wait`: whoever asks can wait for a slice of its own,
     /// and then asks [`Book::take_after`]. `Wait` only then.
-    pub fn take(&mut self, version: u64, tenant: &str, wants: &[Want<'_>], may_wait: bool, now: Now) -> Taken {
+    pub fn take(
+        &mut self,
+        version: u64,
+        tenant: &str,
+        wants: &[Want<'_>],
+        may_wait: bool,
+        now: Now,
+    ) -> Taken {
         if self.stopping || version < self.version {
             return Taken::Direct;
         }
@@ -118,7 +125,9 @@ impl Book {
             lines.extend(account.and_then(|(index, account)| account.take(index, want.amount, version, now)));
         }
         if lines.len() == wants.len() {
-            self.count(&lines, |counts| (counts.local, counts.waited) = (counts.local + 1, counts.waited + 1));
+            self.count(&lines, |counts| {
+                (counts.local, counts.waited) = (counts.local + 1, counts.waited + 1)
+            });
             return Some(lines);
         }
         self.end(&lines, &[], false);

@@ -444,7 +444,12 @@ fn of_many_accounts_each_is_looked_at_in_turn() {
         let Taken::Wait(asks) = desk.book.take(1, TENANT, &[want], true, at(0)) else { panic!("{subject}") };
         let deadline = at(0).ledger.saturating_add(asks[0].ttl_ms);
         let balance = Balance { subject: subject.clone(), ..desk.balance(0, 8, 8) };
-        desk.book.granted(asks[0].ticket, id(number as u64), &Grant { deadline, balances: vec![balance] }, at(0));
+        desk.book.granted(
+            asks[0].ticket,
+            id(number as u64),
+            &Grant { deadline, balances: vec![balance] },
+            at(0),
+        );
     }
     let mut returned = std::collections::HashSet::new();
     let mut ticks = 0;

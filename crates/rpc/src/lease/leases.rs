@@ -136,7 +136,8 @@ impl Leases {
     ) -> Result<Option<Vec<Left>>, NotDecided> {
         let shard = self.shared.shard(tenant);
         let lines = self.shared.lines(shard, version, tenant, wants, Some(used), within).await?;
-        let left = |lines: Vec<Line>| lines.iter().zip(used).map(|(line, used)| line.left_after(*used)).collect();
+        let left =
+            |lines: Vec<Line>| lines.iter().zip(used).map(|(line, used)| line.left_after(*used)).collect();
         Ok(lines.map(left))
     }
 

@@ -20,6 +20,10 @@ const REQUESTS_MIN: f64 = 2.0;
 const SHARE: u64 = 4;
 /// What is at most this part of what is left is hardly missed by anybody: it may be held for longer.
 const FAR: u64 = 1_024;
+/// What is at most this part of it is missed by nobody: then a first slice has room for more requests,
+const PLENTY: u64 = 65_536;
+/// for so many.
+const REQUESTS_OF_PLENTY: f64 = 64.0;
 /// Of a window that ends sooner nothing is leased.
 const WINDOW_LEFT_MIN_MS: u64 = 50;
 
@@ -107,10 +111,18 @@ impl Pace {
             return None;
         }
         let request_micros = request.micros() as f64;
-        let wanted = self.lasting(window_left_ms.min(settings.far_age_max_ms));
-        let size = wanted.max(amount(request_micros * REQUESTS)).min(part(available, FAR));
+        let paced = self.lasting(window_left_ms.min(settings.far_age_max_ms));
+        let plenty = amount(request_micros * REQUESTS_OF_PLENTY).min(part(available, PLENTY));
+        let wanted = paced.max(plenty).max(amount(request_micros * REQUESTS));
+        let size = wanted.min(part(available, FAR));
         let is_worth_it = size >= amount(request_micros * REQUESTS_MIN);
         is_worth_it.then_some(Size { amount: size, at_least: request, far: true })
+    }
+
+    /// With so much left of a slice the next one is asked for. `spread_ms`: not by all accounts at the same time.
+    pub fn low(&self, next: Amount, spread_ms: u64) -> Amount {
+        let soon = self.lasting(HORIZON_MS.saturating_add(spread_ms));
+        soon.max(amount(self.typical().micros() as f64 * REQUESTS_MIN)).min(part(next, 4))
     }
 
     /// What is needed for so long.
@@ -177,8 +189,45 @@ mod tests {
                 _ => false,
             };
             assert!(fits, "{rate}/s, {available} available, {left} ms: {tokens:?}, not {expected:?}");
-            assert!(slice.is_none_or(|size| size.at_least <= size.amount && size.at_least.units_floor() == 200));
+            assert!(
+                slice.is_none_or(|size| size.at_least <= size.amount && size.at_least.units_floor() == 200)
+            );
         }
+    }
+
+    #[test]
+    fn a_first_slice_has_room_for_more_requests_where_more_is_left() {
+        let settings = LeaseSettings::new(30_000);
+        let rows = [
+            // rate before, available, left of the window, slice in tokens
+            (0, 1_000_000_000, 3_600_000, Some(6_400)),
+            (0, 100_000_000, 3_600_000, Some(1_525)),
+            (0, 10_000_000, 3_600_000, Some(800)),
+            (0, 500_000, 3_600_000, Some(488)),
+            (0, 204_800, 3_600_000, Some(200)),
+            (0, 204_799, 3_600_000, None),
+            (0, 1_000_000_000, 49, None),
+            (100, 100_000_000, 3_600_000, Some(97_656)),
+        ];
+        for (rate, available, left, expected) in rows {
+            let first = paced(rate).first(tokens(100), tokens(available), left, &settings);
+            assert_eq!(
+                first.map(|size| size.amount.units_floor()),
+                expected,
+                "{rate}/s, {available}, {left}"
+            );
+            assert!(first.is_none_or(|size| size.at_least == tokens(100) && size.far));
+        }
+    }
+
+    #[test]
+    fn the_next_slice_is_asked_for_a_second_or_more_before_this_one_is_used_up() {
+        let pace = paced(100);
+        let second = pace.low(tokens(600_000), 0).units_floor();
+        assert!((9_000..=10_000).contains(&second), "{second}");
+        assert!((18_000..=20_000).contains(&pace.low(tokens(600_000), 1_000).units_floor()));
+        assert_eq!(pace.low(tokens(2_000), 1_000), tokens(500), "a quarter of a small one");
+        assert_eq!(paced(0).low(tokens(4), 0).units_floor(), 0);
     }
 
     #[test]

@@ -40,6 +40,12 @@ pub(super) struct Life {
     pub idle_ms: u64,
 }
 
+/// Below `most`, and evenly over it for neighbours (Knuth, TAOCP 3, 6.4). Slices of accounts differ in the upper bits.
+pub(super) fn spread(number: u64, most: u64) -> u64 {
+    let part = number.rotate_left(32).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+    most.saturating_mul(part) >> 32
+}
+
 impl Life {
     /// A slice of a small part of what is left has a long one, and no two end together that were taken together.
     pub fn new(far: bool, number: u64, settings: &LeaseSettings) -> Self {
@@ -47,9 +53,7 @@ impl Life {
         if !far {
             return Self { age_ms: age_max_ms, idle_ms };
         }
-        // Neighbours are spread evenly over the second half (Knuth, TAOCP 3, 6.4); accounts differ in the upper bits.
-        let spread = number.rotate_left(32).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
-        let early = (far_age_max_ms / 2).saturating_mul(spread) >> 32;
+        let early = spread(number, far_age_max_ms / 2);
         Self { age_ms: (far_age_max_ms - early).max(age_max_ms), idle_ms: far_idle_ms.max(idle_ms) }
     }
 
