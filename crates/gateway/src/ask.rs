@@ -15,6 +15,9 @@ use crate::{
     spare::Taken,
 };
 
+/// When somebody who got no slice asks again.
+const SLICE_RETRY_MS: u64 = 1_000;
+
 pub(crate) enum Answer {
     /// What the cluster said, or a grant of slices alone.
     Decided(Decided),
@@ -53,8 +56,18 @@ impl Reserving<'_> {
     async fn ask_once(&mut self, charges: &[Charge], wait: Duration) -> Result<Answer, Refusal> {
         let (call, id) = (self.call, self.call.core.keeper.new_id());
         let leases = &call.core.leases;
-        let Some(leased) = Leased::take(leases, &self.plan, charges) else {
-            return self.ask_cluster(id, charges, charges.to_vec(), wait).await;
+        // While the cluster is away nobody waits for a slice.
+        let within = match call.core.spare.is_lost() {
+            true => Duration::ZERO,
+            false => Duration::from_millis(call.core.config.timeouts.reserve_ms),
+        };
+        let leased = match Leased::take(leases, &self.plan, charges, within).await {
+            Ok(Some(leased)) => leased,
+            Ok(None) => return self.ask_cluster(id, charges, charges.to_vec(), wait).await,
+            Err(error) => {
+                tracing::warn!(%error, "no decision on a slice");
+                return self.without_cluster(id, charges, SLICE_RETRY_MS);
+            }
         };
         if leased.is_all() {
             return Ok(granted(id, leased, Vec::new()));
@@ -120,6 +133,17 @@ impl Reserving<'_> {
                 1000
             }
         };
+        self.without_cluster(id, charges, retry_after_ms)
+    }
+
+    /// It is away: from the allowance, if the budgets let this gateway.
+    fn without_cluster(
+        &self,
+        id: ReservationId,
+        charges: &[Charge],
+        retry_after_ms: u64,
+    ) -> Result<Answer, Refusal> {
+        let core = &self.call.core;
         core.spare.lost();
         match core.spare.take(&self.plan, charges, core.keeper.now()) {
             Some(taken) => {

@@ -10,9 +10,20 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    budget::BudgetKeeper, config::GatewayConfig, error::GatewayError, health::Health, latency::Latencies,
-    leased::KeeperLends, memory::Memory, metrics::Metrics, policy::PolicyReceiver, policy::Sources,
-    repay::Repayer, spare::Spare, tier::Hints, upstream::Upstream,
+    budget::BudgetKeeper,
+    config::GatewayConfig,
+    error::GatewayError,
+    health::Health,
+    latency::Latencies,
+    leased::{self, KeeperLends},
+    memory::Memory,
+    metrics::Metrics,
+    policy::PolicyReceiver,
+    policy::Sources,
+    repay::Repayer,
+    spare::Spare,
+    tier::Hints,
+    upstream::Upstream,
 };
 
 /// What the fleet believes of each backend.
@@ -83,6 +94,10 @@ impl Core {
         let lender = Arc::new(KeeperLends(Arc::clone(&keeper)));
         let leases = Leases::start(lender, LeaseSettings::new(hold_ms));
         let Followed { policy, keys, providers } = followed;
+        // Ends with the policies' sender, or with the core.
+        let following = leased::follow_policy(policy.clone(), leases.clone());
+        let until = stop.clone();
+        tasks.spawn(async move { until.run_until_cancelled(following).await });
         Ok(Self {
             config,
             sources,

@@ -18,6 +18,7 @@ pub(crate) struct LeaseMetrics {
     leased: Family<BudgetLabel, Gauge<f64, AtomicU64>>,
     slices: Family<BudgetLabel, Gauge<u64, AtomicU64>>,
     local: Family<BudgetLabel, Counter>,
+    waited: Family<BudgetLabel, Counter>,
     direct: Family<BudgetLabel, Counter>,
     granted: Family<BudgetLabel, Counter>,
     denied: Family<BudgetLabel, Counter>,
@@ -34,6 +35,7 @@ impl LeaseMetrics {
         );
         r.register("lease_slices", "Slices held, by budget", self.slices.clone());
         r.register("lease_local", "Requests admitted from slices held here, by budget", self.local.clone());
+        r.register("lease_waited", "Of these, requests that waited for their slice", self.waited.clone());
         r.register("lease_direct", "Requests that no slice had room for, by budget", self.direct.clone());
         r.register("lease_granted", "Slices taken, by budget", self.granted.clone());
         r.register("lease_denied", "Slices asked for in vain, by budget", self.denied.clone());
@@ -51,6 +53,7 @@ impl LeaseMetrics {
             self.leased.get_or_create(&label).set(counts.leased_micros as f64 / 1e6);
             self.slices.get_or_create(&label).set(counts.slices);
             set(&self.local.get_or_create(&label), counts.local);
+            set(&self.waited.get_or_create(&label), counts.waited);
             set(&self.direct.get_or_create(&label), counts.direct);
             set(&self.granted.get_or_create(&label), counts.granted);
             set(&self.denied.get_or_create(&label), counts.denied);

@@ -13,6 +13,7 @@ use quorate_rpc::lease::{Hold, Leases, Lender, NotDecided, Want};
 use crate::{
     budget::{BudgetKeeper, KeeperError},
     plan::Plan,
+    policy::PolicyReceiver,
 };
 
 pub(crate) fn is_leased(found: &BudgetMatch) -> bool {
@@ -29,16 +30,29 @@ pub(crate) struct Leased {
 }
 
 impl Leased {
-    /// The whole worst case of every leased budget, or nothing.
-    pub(crate) fn take(leases: &Leases, plan: &Arc<Plan>, charges: &[Charge]) -> Option<Self> {
+    /// The whole worst case of every leased budget, or nothing. Waits for slices where nothing else is asked of the cluster.
+    ///
+    /// # Errors
+    /// The cluster did not decide on slices within `within`. Nothing is held.
+    pub(crate) async fn take(
+        leases: &Leases,
+        plan: &Arc<Plan>,
+        charges: &[Charge],
+        within: Duration,
+    ) -> Result<Option<Self>, NotDecided> {
         if !plan.matches.iter().any(is_leased) {
-            return None;
+            return Ok(None);
         }
         let places = plan.matches.iter().zip(charges);
         let amounts: Vec<_> =
             places.map(|(found, charge)| is_leased(found).then_some(charge.amount)).collect();
-        let hold = leases.take(plan.policy.version, &plan.who.identity.tenant, &wants(plan, &amounts))?;
-        Some(Self { hold, amounts, plan: Arc::clone(plan) })
+        let (version, tenant) = (plan.policy.version, &plan.who.identity.tenant);
+        let wants = wants(plan, &amounts);
+        let hold = match amounts.iter().all(Option::is_some) && !within.is_zero() {
+            true => leases.take_or_wait(version, tenant, &wants, within).await?,
+            false => leases.take(version, tenant, &wants),
+        };
+        Ok(hold.map(|hold| Self { hold, amounts, plan: Arc::clone(plan) }))
     }
 
     /// Nothing is left to ask the cluster for.
@@ -107,6 +121,14 @@ impl Settled {
             whole.overdraft.extend(over);
         }
         Some(whole)
+    }
+}
+
+/// Tells slices of every policy that comes into force.
+pub(crate) async fn follow_policy(mut policies: PolicyReceiver, leases: Leases) {
+    while policies.changed().await.is_ok() {
+        let version = policies.borrow_and_update().as_ref().map(|policy| policy.version);
+        version.into_iter().for_each(|version| leases.under(version));
     }
 }
 

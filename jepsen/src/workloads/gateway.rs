@@ -56,8 +56,9 @@ pub const LEASES: Variant = Variant {
 };
 const BACKEND: &str = "steady";
 const ACCOUNTS_EVERY: Duration = Duration::from_secs(1);
-/// Reservations of killed gateways end by their deadlines: `total_ms` and `settle_ms` of the gateways together.
-const RESOLVED_WITHIN: Duration = Duration::from_secs(60);
+/// Reservations of killed gateways end by their deadlines: `total_ms` and `settle_ms` of the gateways together; slices up to a
+/// minute later.
+const RESOLVED_WITHIN: Duration = Duration::from_secs(100);
 
 #[derive(Debug)]
 pub struct Gateway {

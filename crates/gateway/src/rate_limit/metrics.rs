@@ -57,6 +57,10 @@ struct Counters {
 #[derive(Debug)]
 pub(crate) struct RateLimitMetrics {
     calls: Family<CodeLabel, Counter>,
+    /// Of it, looked up once.
+    pub(super) ok: Counter,
+    pub(super) over: Counter,
+    pub(super) errors: Counter,
     families: [Family<LimitLabel, Counter>; 5],
     /// Looked up for every hit; written for a limit that is new.
     known: RwLock<HashMap<Arc<str>, Arc<Counters>>>,
@@ -70,8 +74,14 @@ pub(crate) struct RateLimitMetrics {
 
 impl RateLimitMetrics {
     pub(crate) fn new() -> Self {
+        let calls = Family::<CodeLabel, Counter>::default();
+        let [ok, over, errors] =
+            ["ok", "over_limit", "error"].map(|code| calls.get_or_create(&CodeLabel { code }).clone());
         Self {
-            calls: Family::default(),
+            calls,
+            ok,
+            over,
+            errors,
             families: std::array::from_fn(|_| Family::default()),
             known: RwLock::default(),
             global_shadow: Counter::default(),
@@ -106,11 +116,6 @@ impl RateLimitMetrics {
         );
         r.register("rate_limit_config_refused", "Configurations refused", self.config_refused.clone());
         r.register_with_unit("rate_limit_answer", "Time to an answer", Unit::Seconds, self.seconds.clone());
-    }
-
-    /// `code`: `ok`, `over_limit`, `error`.
-    pub(super) fn call(&self, code: &'static str) {
-        self.calls.get_or_create(&CodeLabel { code }).inc();
     }
 
     pub(super) fn hits(&self, limit: &Arc<str>, hits: Hits) {

@@ -1,15 +1,24 @@
 //! The listener of the service: gRPC, in plaintext or with TLS, until the gateway stops.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{Stream, StreamExt as _};
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
 use quorate_rpc::rls::rate_limit_service_server::RateLimitServiceServer;
 use quorate_rpc::tls::{self, Names, Protocol, ServerTls};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tonic::transport::Server;
+use tokio::time::{sleep, timeout};
 use tonic::transport::server::TcpIncoming;
+use tower_service::Service as _;
 
 use super::config::RateLimitConfig;
 use super::service::Service;
@@ -28,6 +37,8 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 const STREAMS_MAX: u32 = 8_192;
 /// A descriptor is small; this holds all that a question may have.
 const MESSAGE_MAX_BYTES: usize = 256 << 10;
+/// Accepting fails when files run out, and does so again at once.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A bound socket and the certificates for it.
 pub(crate) struct Listening {
@@ -56,26 +67,59 @@ impl Listening {
 /// Serves until the core's `stop`; what is at work is answered.
 pub(crate) async fn serve(listening: Listening, core: Arc<Core>) {
     let Listening { listener, tls, config, .. } = listening;
+    match tls {
+        None => serve_all(TcpIncoming::from(listener).with_nodelay(Some(true)), config, core).await,
+        Some(tls) => serve_all(tls::incoming(listener, tls), config, core).await,
+    }
+}
+
+/// One service and nothing around it: no router, no layers, which all calls would go through.
+async fn serve_all<Io>(
+    incoming: impl Stream<Item = io::Result<Io>>,
+    config: Arc<RateLimitConfig>,
+    core: Arc<Core>,
+) where
+    Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let within = Duration::from_millis(core.config.timeouts.stop_ms);
     let stop = core.stop.clone();
     let places = Arc::new(Semaphore::new(config.in_flight_max.min(Semaphore::MAX_PERMITS)));
     let service = RateLimitServiceServer::new(Service { core, config, places });
     let service = service.max_decoding_message_size(MESSAGE_MAX_BYTES);
-    let server = Server::builder()
-        .tcp_nodelay(true)
-        .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .max_concurrent_streams(Some(STREAMS_MAX))
-        .add_service(service);
-    let served = match tls {
-        None => {
-            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-            server.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await
-        }
-        Some(tls) => {
-            server.serve_with_incoming_shutdown(tls::incoming(listener, tls), stop.cancelled_owned()).await
-        }
-    };
-    if let Err(error) = served {
-        tracing::error!(%error, "the rate limit service ended");
+    let http = builder();
+    let graceful = GracefulShutdown::new();
+    let mut incoming = std::pin::pin!(incoming);
+    while let Some(Some(accepted)) = stop.run_until_cancelled(incoming.next()).await {
+        let io = match accepted {
+            Ok(io) => TokioIo::new(io),
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection of the rate limit service");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let service = service.clone();
+        let answer = service_fn(move |request: http::Request<Incoming>| service.clone().call(request));
+        let connection = graceful.watch(http.serve_connection(io, answer));
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection of the rate limit service ended");
+            }
+        });
     }
+    if timeout(within, graceful.shutdown()).await.is_err() {
+        tracing::warn!("some connections of the rate limit service did not end in time");
+    }
+}
+
+fn builder() -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        // gRPC has no use for it.
+        .auto_date_header(false)
+        .keep_alive_interval(Some(KEEPALIVE_EVERY))
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .max_concurrent_streams(STREAMS_MAX);
+    builder
 }

@@ -44,11 +44,11 @@ impl RateLimitService for Service {
             Err(_) => Err(Status::resource_exhausted("too many calls at work; ask again in a moment")),
         };
         metrics.seconds.observe(started.elapsed().as_secs_f64());
-        metrics.call(match &answered {
-            Ok(response) if response.overall_code == CODE_OVER => "over_limit",
-            Ok(_) => "ok",
-            Err(_) => "error",
-        });
+        match &answered {
+            Ok(response) if response.overall_code == CODE_OVER => metrics.over.inc(),
+            Ok(_) => metrics.ok.inc(),
+            Err(_) => metrics.errors.inc(),
+        };
         answered.map(Response::new)
     }
 }

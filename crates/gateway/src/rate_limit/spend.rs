@@ -12,7 +12,7 @@ use quorate_ledger::{
     Amount, CHARGES_MAX, Charge, Command, Denial, Enforcement, Outcome, Refusal, ReservationId,
 };
 use quorate_policy::runtime::Spending;
-use quorate_rpc::lease::Want;
+use quorate_rpc::lease::{Left, Want};
 
 use super::group::{Group, Standing};
 use super::question::{Line, Mistake};
@@ -77,10 +77,23 @@ async fn spend_into(
     lines: &[Line],
     standings: &mut [Option<Standing>],
 ) -> Result<Spent, Unspent> {
+    local(asking, lines, standings).await?;
+    if standings.iter().all(Option::is_some) {
+        return Ok(Spent { standings: standings.iter().copied().flatten().collect(), held: None });
+    }
+    // The future of the common way stays small.
+    Box::pin(spend_rest(asking, lines, standings)).await
+}
+
+/// What no slice has room for.
+async fn spend_rest(
+    asking: Asking<'_>,
+    lines: &[Line],
+    standings: &mut [Option<Standing>],
+) -> Result<Spent, Unspent> {
     let (mut counted, mut whole, mut held) = (Vec::new(), Vec::new(), Vec::new());
     // A budget that denies by itself would take the others with it.
     let mut alone = Vec::new();
-    local(asking, lines, standings);
     for (number, line) in lines.iter().enumerate() {
         match line.spending {
             _ if standings[number].is_some() => {}
@@ -114,35 +127,37 @@ async fn spend_into(
     Ok(Spent { standings: standings.collect(), held: reservation })
 }
 
-/// What slices that this process holds of leased accounts can bear, all of it or nothing: no round trip, no wait. What is
-/// held for later is not among it, since any process may have to settle that.
-fn local(asking: Asking<'_>, lines: &[Line], standings: &mut [Option<Standing>]) {
+/// What slices of leased accounts can bear, all of it or nothing: of those that this process holds without a round trip,
+/// else of those that this call takes. What is held for later is not among it, since any process may have to settle that.
+async fn local(
+    asking: Asking<'_>,
+    lines: &[Line],
+    standings: &mut [Option<Standing>],
+) -> Result<(), Unspent> {
     let is_leased =
-        |line: &Line| line.budget.rule.enforcement == Enforcement::Lease && line.spending != Spending::Held;
-    let leased: Vec<(usize, &Line)> = lines.iter().enumerate().filter(|(_, line)| is_leased(line)).collect();
-    let twin = |(at, (_, line)): (usize, &(usize, &Line))| {
-        leased[..at]
-            .iter()
-            .any(|(_, other)| other.subject == line.subject && Arc::ptr_eq(&other.budget, &line.budget))
+        |line: &&Line| line.budget.rule.enforcement == Enforcement::Lease && line.spending != Spending::Held;
+    let leased = || lines.iter().filter(is_leased);
+    let twin = |(at, line): (usize, &Line)| {
+        let mut before = leased().take(at);
+        before.any(|other| other.subject == line.subject && Arc::ptr_eq(&other.budget, &line.budget))
     };
-    if leased.is_empty() || leased.iter().enumerate().any(twin) {
-        return;
+    if leased().enumerate().any(twin) {
+        return Ok(());
     }
     // Who only looks asks whether there is anything.
-    let want = |(_, line): &(usize, &'_ Line)| if line.amount.is_zero() { LEAST } else { line.amount };
-    let wants: Vec<Want<'_>> = leased
-        .iter()
-        .map(|one| Want { rule: &one.1.budget.rule, subject: &one.1.subject, amount: want(one) })
+    let least = |line: &Line| if line.amount.is_zero() { LEAST } else { line.amount };
+    let wants: Vec<Want<'_>> = leased()
+        .map(|line| Want { rule: &line.budget.rule, subject: &line.subject, amount: least(line) })
         .collect();
-    let Some(hold) = asking.core.leases.take(asking.version, asking.tenant, &wants) else { return };
-    let used: Vec<Amount> = leased.iter().map(|(_, line)| line.amount).collect();
-    let balances = hold.balances_after(&wants, &used);
-    asking.core.leases.settle(hold, &used, false);
-    for ((number, _), balance) in leased.into_iter().zip(balances) {
-        let left = balance.limit.saturating_sub(balance.spent).saturating_sub(balance.reserved);
-        standings[number] =
-            Some(Standing { over: false, limit: balance.limit, left, resets_at: balance.resets_at });
+    let used: Vec<Amount> = leased().map(|line| line.amount).collect();
+    let Asking { version, tenant, within, .. } = asking;
+    let spent = asking.core.leases.spend(version, tenant, &wants, &used, within).await;
+    let spent = spent.map_err(|error| Unspent::Unavailable(error.to_string()))?;
+    let places = standings.iter_mut().zip(lines).filter(|(_, line)| is_leased(line));
+    for ((standing, _), Left { limit, left, resets_at }) in places.zip(spent.into_iter().flatten()) {
+        *standing = Some(Standing { over: false, limit, left, resets_at });
     }
+    Ok(())
 }
 
 async fn charge(

@@ -202,8 +202,10 @@ async fn with_the_cluster_away_what_slices_have_is_spent_and_charged_when_it_is_
     asked += served;
     assert!(served > 0, "a slice was there");
     world.keeper.set_reachable(true);
-    world.resolved().await;
-    assert_eq!(world.alice(), (asked * USED, 0));
+    let World { keeper, gateway, .. } = world;
+    gateway.stop().await;
+    let account = keeper.account("default", "user-hourly", "alice").unwrap();
+    assert_eq!((account.spent.units_floor(), account.reserved.units_floor()), (asked * USED, 0));
 }
 
 #[tokio::test]
@@ -243,4 +245,25 @@ async fn a_stream_holds_its_part_of_a_slice_and_the_slice_goes_back_after_it() {
     world.resolved().await;
     let (spent, reserved) = world.alice();
     assert!(spent > asked * USED && reserved == 0, "the input of whoever left is charged");
+}
+
+#[tokio::test]
+async fn users_who_come_rarely_ask_the_cluster_once_where_limits_are_far() {
+    let world = world(&leased(&hourly(100_000_000))).await;
+    for _ in 0..6 {
+        assert_eq!(world.chat(NAMED).await.status.as_u16(), 200);
+    }
+    let counts = ["local", "waited", "direct", "granted"].map(|name| count(&world, name));
+    assert_eq!((counts, world.keeper.reserves()), ([6, 1, 0, 1], 1));
+
+    // Without the cluster the next user, who has no slice, gets none.
+    world.keeper.set_reachable(false);
+    let other = [("x-user-id", "bob")];
+    let other = world.ask_bare("/v1/chat/completions", &chat_request(NAMED), &other).await;
+    assert_eq!(other.status.as_u16(), 503);
+    assert_eq!(world.chat(NAMED).await.status.as_u16(), 200, "of the slice that is here");
+    world.keeper.set_reachable(true);
+    let World { keeper, gateway, .. } = world;
+    gateway.stop().await;
+    assert_eq!(keeper.spent("default"), [7 * USED]);
 }

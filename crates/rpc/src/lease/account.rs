@@ -6,8 +6,8 @@ use quorate_ledger::{
     Amount, Balance, BudgetRule, Grant, ReservationId, TimestampMs, Unit, Window, WindowSpan,
 };
 
-use super::pace::Pace;
-use super::slice::Slice;
+use super::pace::{Pace, Size, is_far};
+use super::slice::{Life, Slice, spread};
 use super::types::{LeaseSettings, Line, Now, Standing};
 
 /// Slices that give at the same time: more are not looked through for one request.
@@ -15,6 +15,8 @@ const GIVING_MAX: usize = 8;
 /// After a slice that was not granted.
 const BACK_OFF_MS: u64 = 500;
 const BACK_OFF_MAX_MS: u64 = 8_000;
+/// Some accounts ask for the next slice so much earlier than others: those that began together.
+const EARLIER_MS: u64 = 2_000;
 /// An account that nobody asks for is forgotten.
 const FORGET_MS: u64 = 10_000;
 
@@ -48,9 +50,18 @@ pub(super) struct Account {
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Counts {
     pub local: u64,
+    pub waited: u64,
     pub direct: u64,
     pub granted: u64,
     pub denied: u64,
+}
+
+/// A slice to ask the cluster for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    pub number: u64,
+    pub size: Size,
+    pub ttl_ms: u64,
 }
 
 /// A slice that was asked for.
@@ -60,6 +71,7 @@ struct Asking {
     version: u64,
     asked_ms: u64,
     ttl_ms: u64,
+    life: Life,
     unit: Unit,
     /// The ledger counts it in this window, or the slice is of no use.
     window: WindowSpan,
@@ -95,17 +107,9 @@ impl Account {
     }
 
     /// From the oldest slice that has room.
-    pub fn take(
-        &mut self,
-        index: usize,
-        amount: Amount,
-        version: u64,
-        now: Now,
-        settings: &LeaseSettings,
-    ) -> Option<Line> {
+    pub fn take(&mut self, index: usize, amount: Amount, version: u64, now: Now) -> Option<Line> {
         let mut giving = self.giving.iter_mut();
-        let slice = giving
-            .find(|slice| slice.is_young(version, now, settings.age_max_ms) && slice.free() >= amount)?;
+        let slice = giving.find(|slice| slice.is_young(version, now) && slice.free() >= amount)?;
         slice.take(amount, now);
         let slice = slice.number;
         self.held = plus(self.held, amount);
@@ -123,50 +127,86 @@ impl Account {
         self.seen = Some(balance.into());
     }
 
-    /// The next slice: (number, amount, at least). `None`: not needed, not worth it, or not now.
+    /// The next slice, ahead of need. `None`: not needed, not worth it, or not now.
     pub fn ask(
         &mut self,
         rule: &BudgetRule,
         version: u64,
         now: Now,
         settings: &LeaseSettings,
-    ) -> Option<(u64, Amount, Amount)> {
-        let full = self.giving.len() + self.ending.len() >= settings.slices_max;
-        if self.asking.is_some() || full || now.local_ms < self.not_before_ms {
+    ) -> Option<Asked> {
+        if !self.may_ask(now, settings) {
             return None;
         }
-        let seen = self.seen?;
-        // The balance is of a window that is over; the next answer tells of the new one. A sliding one only has more by now.
-        let sliding = matches!(rule.window, Window::Sliding { .. });
-        if !sliding && seen.resets_at.is_some_and(|end| end <= now.ledger) {
-            return None;
-        }
+        // Its balance may be of a window that is over; then the next answer tells of the new one.
+        let seen = self.seen.filter(|seen| is_current(seen, rule, now))?;
         self.pace.advance(now.local_ms);
         let window = rule.span_at(now.ledger);
-        let left = window.end.map_or(u64::MAX, |end| end.since(now.ledger));
-        let (amount, at_least) = self.pace.slice(seen.available(), left, settings)?;
+        let size = self.pace.slice(seen.available(), left_ms(window, now), settings)?;
         // One that is about to be too old is followed by the next in time.
-        let age_ms = settings.age_max_ms - settings.age_max_ms / 5;
-        let young = self.giving.iter().filter(|slice| slice.is_young(version, now, age_ms));
-        let free = young.map(Slice::free).fold(Amount::ZERO, plus);
-        if free.micros() > amount.micros() / 4 {
+        let fresh = self.giving.iter().filter(|slice| slice.is_fresh(version, now));
+        let free = fresh.map(Slice::free).fold(Amount::ZERO, plus);
+        let low = self.pace.low(size.amount, spread(self.next_number, EARLIER_MS));
+        (free <= low).then(|| self.asks(size, window, rule, version, now, settings))
+    }
+
+    /// The slice that a request of this amount asks for itself, having found none. `None`: not worth it, or not now.
+    pub fn first(
+        &self,
+        request: Amount,
+        rule: &BudgetRule,
+        now: Now,
+        settings: &LeaseSettings,
+    ) -> Option<Size> {
+        if !self.may_ask(now, settings) {
             return None;
         }
+        // Of an account, or a window, that is new here all of the limit may be left. The ledger knows.
+        let available = match &self.seen {
+            Some(seen) if is_current(seen, rule, now) => seen.available(),
+            Some(seen) => seen.limit.min(rule.limit),
+            None => rule.limit,
+        };
+        self.pace.first(request, available, left_ms(rule.span_at(now.ledger), now), settings)
+    }
+
+    /// One of this size is asked for now.
+    pub fn ask_first(
+        &mut self,
+        size: Size,
+        rule: &BudgetRule,
+        version: u64,
+        now: Now,
+        settings: &LeaseSettings,
+    ) -> Asked {
+        self.asks(size, rule.span_at(now.ledger), rule, version, now, settings)
+    }
+
+    fn may_ask(&self, now: Now, settings: &LeaseSettings) -> bool {
+        let full = self.giving.len() + self.ending.len() >= settings.slices_max;
+        self.asking.is_none() && !full && now.local_ms >= self.not_before_ms
+    }
+
+    fn asks(
+        &mut self,
+        size: Size,
+        window: WindowSpan,
+        rule: &BudgetRule,
+        version: u64,
+        now: Now,
+        settings: &LeaseSettings,
+    ) -> Asked {
         let number = self.next_number;
         self.next_number += 1;
-        self.asking = Some(Asking {
-            number,
-            version,
-            asked_ms: now.local_ms,
-            ttl_ms: settings.ttl_ms(),
-            unit: rule.unit,
-            window,
-        });
-        Some((number, amount, at_least))
+        let life = Life::new(size.far, number, settings);
+        let ttl_ms = settings.ttl_ms(life.age_ms);
+        let asked_ms = now.local_ms;
+        self.asking = Some(Asking { number, version, asked_ms, ttl_ms, life, unit: rule.unit, window });
+        Asked { number, size, ttl_ms }
     }
 
     /// A slice is here. One that can give nothing retires at the next look.
-    pub fn granted(&mut self, id: ReservationId, grant: &Grant, now: Now) {
+    pub fn granted(&mut self, id: ReservationId, grant: &Grant, now: Now, settings: &LeaseSettings) {
         let (Some(asking), Some(balance)) = (self.asking.take(), grant.balances.first()) else { return };
         self.seen = Some(balance.into());
         self.back_off_ms = BACK_OFF_MS;
@@ -174,6 +214,10 @@ impl Account {
         let in_window = asking.window.start <= granted_at
             && asking.window.end.is_none_or(|end| granted_at < end)
             && balance.unit == asking.unit;
+        // Less may be left than was thought.
+        let available = plus(self.seen.unwrap_or_default().available(), balance.amount);
+        let near = Life::new(false, asking.number, settings);
+        let life = if is_far(balance.amount, available) { asking.life } else { near };
         self.leased = plus(self.leased, balance.amount);
         self.counts.granted += 1;
         self.giving.push_back(Slice {
@@ -189,6 +233,7 @@ impl Account {
             asked_ms: asking.asked_ms,
             used_ms: now.local_ms,
             deadline_ms: asking.asked_ms.saturating_add(asking.ttl_ms),
+            life,
         });
     }
 
@@ -234,7 +279,7 @@ impl Account {
     }
 
     /// Those that have stopped giving. The ones without holds come back, to be returned.
-    pub fn retire(&mut self, version: u64, now: Now, settings: &LeaseSettings, all: bool) -> Vec<Slice> {
+    pub fn retire(&mut self, version: u64, now: Now, all: bool) -> Vec<Slice> {
         let mut over = Vec::new();
         let typical = self.pace.typical();
         let surplus = self.giving.len().saturating_sub(GIVING_MAX);
@@ -242,8 +287,8 @@ impl Account {
             let Some(slice) = self.giving.pop_front() else { break };
             let gives = !all
                 && place >= surplus
-                && slice.is_young(version, now, settings.age_max_ms)
-                && !slice.is_idle(now, settings.idle_ms)
+                && slice.is_young(version, now)
+                && !slice.is_idle(now)
                 && slice.left() >= typical;
             if gives {
                 self.giving.push_back(slice);
@@ -301,6 +346,15 @@ impl Account {
     pub fn leased(&self) -> (usize, Amount) {
         (self.giving.len() + self.ending.len(), self.leased.saturating_sub(self.spent))
     }
+}
+
+/// A balance tells of the window that it was seen in; of a sliding one only more is left by now.
+fn is_current(seen: &Standing, rule: &BudgetRule, now: Now) -> bool {
+    matches!(rule.window, Window::Sliding { .. }) || seen.resets_at.is_none_or(|end| now.ledger < end)
+}
+
+fn left_ms(window: WindowSpan, now: Now) -> u64 {
+    window.end.map_or(u64::MAX, |end| end.since(now.ledger))
 }
 
 pub(super) fn plus(one: Amount, other: Amount) -> Amount {

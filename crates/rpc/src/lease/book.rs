@@ -3,12 +3,18 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use quorate_ledger::{Amount, Balance, Denial, Grant, ReservationId};
+use quorate_ledger::{Amount, Balance, BudgetRule, Denial, Grant, ReservationId};
 
-use super::account::{Account, Counts};
+use super::account::{Account, Asked, Counts};
+use super::pace::Size;
 use super::slice::Slice;
 use super::stats::BudgetLeases;
-use super::types::{Action, Ask, LeaseSettings, Line, Now, Return, Ticket, Want};
+use super::types::{Action, Ask, LeaseSettings, Line, Now, Return, Taken, Ticket, Want};
+
+/// A tick looks at this part of all accounts, each being looked at every second or so,
+const LOOKS: usize = 8;
+/// and at no fewer than these: nobody waits long behind it.
+const LOOK_MIN: usize = 512;
 
 #[derive(Debug)]
 pub(super) struct Book {
@@ -24,6 +30,8 @@ pub(super) struct Book {
     /// Accounts that were ever here.
     known: u64,
     actions: Vec<Action>,
+    /// The account that a tick begins with.
+    next: usize,
     /// Of accounts, by budget.
     counts: BTreeMap<String, BudgetLeases>,
 }
@@ -39,6 +47,7 @@ impl Book {
             stopping: false,
             known: 0,
             actions: Vec::new(),
+            next: 0,
             counts: BTreeMap::new(),
         }
     }
@@ -48,51 +57,110 @@ impl Book {
         std::mem::take(&mut self.actions)
     }
 
-    /// Takes all amounts or none, under the policy of this version. `None`: the exact way.
-    pub fn take(&mut self, version: u64, tenant: &str, wants: &[Want<'_>], now: Now) -> Option<Vec<Line>> {
+    /// Takes all amounts or none, under the policy of this version. `may_wait`: whoever asks can wait for a slice of its own,
+    /// and then asks [`Book::take_after`]. `Wait` only then.
+    pub fn take(
+        &mut self,
+        version: u64,
+        tenant: &str,
+        wants: &[Want<'_>],
+        may_wait: bool,
+        now: Now,
+    ) -> Taken {
         if self.stopping || version < self.version {
-            return None;
+            return Taken::Direct;
         }
         self.version = version;
         let mut lines = Vec::with_capacity(wants.len());
-        let mut all = true;
+        // Of wants that no slice has room for.
+        let mut firsts = Vec::new();
+        let mut can_wait = may_wait;
         for want in wants {
             let Some(index) = self.number(tenant, want, now) else {
-                all = false;
+                can_wait = false;
                 continue;
             };
-            let Some(Some(account)) = self.accounts.get_mut(index) else { return None };
+            let Some(Some(account)) = self.accounts.get_mut(index) else { return Taken::Direct };
             account.wanted(want.amount, now);
-            let line = account.take(index, want.amount, version, now, &self.settings);
-            if let Some((slice, amount, at_least)) = account.ask(want.rule, version, now, &self.settings) {
-                self.actions.push(Action::Ask(Ask {
-                    ticket: Ticket { account: index, slice },
-                    tenant: account.tenant.clone(),
-                    budget: account.budget.clone(),
-                    subject: account.subject.clone(),
-                    amount,
-                    at_least,
-                    ttl_ms: self.settings.ttl_ms(),
-                }));
+            if let Some(line) = account.take(index, want.amount, version, now) {
+                lines.push(line);
+            } else if can_wait {
+                match account.first(want.amount, want.rule, now, &self.settings) {
+                    Some(size) => {
+                        firsts.push((index, size, want.rule));
+                        continue;
+                    }
+                    None => can_wait = false,
+                }
             }
-            all &= line.is_some();
-            lines.extend(line);
-        }
-        for line in &lines {
-            if let Some(Some(account)) = self.accounts.get_mut(line.account) {
-                account.counts.local += u64::from(all);
+            if let Some(asked) = account.ask(want.rule, version, now, &self.settings) {
+                self.actions.push(Action::Ask(ask(index, account, asked)));
             }
         }
-        if all {
+        if lines.len() == wants.len() {
+            self.count(&lines, |counts| counts.local += 1);
+            return Taken::Held(lines);
+        }
+        self.end(&lines, &[], false);
+        if can_wait {
+            return Taken::Wait(firsts.into_iter().filter_map(|first| self.first(first, now)).collect());
+        }
+        self.missed(tenant, wants);
+        Taken::Direct
+    }
+
+    /// The same for whoever has waited for what [`Book::take`] said.
+    pub fn take_after(
+        &mut self,
+        version: u64,
+        tenant: &str,
+        wants: &[Want<'_>],
+        now: Now,
+    ) -> Option<Vec<Line>> {
+        let mut lines = Vec::with_capacity(wants.len());
+        let may_take = !self.stopping && version >= self.version;
+        for want in wants.iter().filter(|_| may_take) {
+            let index = self.find(tenant, &want.rule.name, want.subject);
+            let account = index.and_then(|index| Some((index, self.accounts.get_mut(index)?.as_mut()?)));
+            lines.extend(account.and_then(|(index, account)| account.take(index, want.amount, version, now)));
+        }
+        if lines.len() == wants.len() {
+            self.count(&lines, |counts| {
+                (counts.local, counts.waited) = (counts.local + 1, counts.waited + 1)
+            });
             return Some(lines);
         }
         self.end(&lines, &[], false);
+        self.missed(tenant, wants);
+        None
+    }
+
+    fn first(&mut self, (index, size, rule): (usize, Size, &BudgetRule), now: Now) -> Option<Ask> {
+        let (version, settings) = (self.version, self.settings);
+        let account = self.accounts.get_mut(index)?.as_mut()?;
+        let asked = account.ask_first(size, rule, version, now, &settings);
+        Some(ask(index, account, asked))
+    }
+
+    fn count(&mut self, lines: &[Line], count: impl Fn(&mut Counts)) {
+        for line in lines {
+            if let Some(Some(account)) = self.accounts.get_mut(line.account) {
+                count(&mut account.counts);
+            }
+        }
+    }
+
+    fn missed(&mut self, tenant: &str, wants: &[Want<'_>]) {
         for want in wants {
             if let Some(account) = self.account(tenant, &want.rule.name, want.subject) {
                 account.counts.direct += 1;
             }
         }
-        None
+    }
+
+    /// This policy is in force. The next ticks call back what was taken under others.
+    pub fn under(&mut self, version: u64) {
+        self.version = self.version.max(version);
     }
 
     /// Ends what was taken together: one amount for each line; none: nothing was used.
@@ -102,7 +170,7 @@ impl Book {
             let used = used.get(number).copied().unwrap_or_default();
             let mut over: Vec<Slice> = account.end(line, used, estimated).into_iter().collect();
             if self.stopping {
-                over.extend(account.retire(self.version, Now::default(), &self.settings, true));
+                over.extend(account.retire(self.version, Now::default(), true));
             }
             self.give_back(line.account, over);
         }
@@ -118,8 +186,9 @@ impl Book {
     }
 
     pub fn granted(&mut self, ticket: Ticket, id: ReservationId, grant: &Grant, now: Now) {
+        let settings = self.settings;
         let Some(account) = self.asking(ticket) else { return };
-        account.granted(id, grant, now);
+        account.granted(id, grant, now, &settings);
         self.retire(ticket.account, now, self.stopping);
     }
 
@@ -153,7 +222,7 @@ impl Book {
     ) -> Option<(usize, Vec<Return>)> {
         let index = self.find(tenant, budget, subject)?;
         let account = self.accounts.get_mut(index)?.as_mut()?;
-        let over = account.retire(self.version, now, &self.settings, true);
+        let over = account.retire(self.version, now, true);
         account.back_off(now);
         let is_returning = account.returning > 0;
         let account = &*account;
@@ -165,11 +234,14 @@ impl Book {
         matches!(self.accounts.get(account), Some(Some(account)) if account.returning > 0)
     }
 
-    /// Looks at everything: what is too old, idle, used up or of a window that is over stops giving. The number of slices
-    /// that were given up: they expire as charged.
+    /// Looks at everything, of many accounts at the next ones: what is too old, idle, used up or of a window that is over
+    /// stops giving. The number of slices that were given up: they expire as charged.
     pub fn tick(&mut self, now: Now) -> usize {
         let mut lost = 0;
-        for index in 0..self.accounts.len() {
+        let all = self.accounts.len();
+        for _ in 0..all.min(LOOK_MIN.max(all / LOOKS)) {
+            let index = if self.next < all { self.next } else { 0 };
+            self.next = index + 1;
             self.retire(index, now, self.stopping);
             let Some(Some(account)) = self.accounts.get_mut(index) else { continue };
             lost += account.forget_lost(now);
@@ -211,7 +283,7 @@ impl Book {
 
     fn retire(&mut self, index: usize, now: Now, all: bool) {
         let Some(Some(account)) = self.accounts.get_mut(index) else { return };
-        let over = account.retire(self.version, now, &self.settings, all);
+        let over = account.retire(self.version, now, all);
         self.give_back(index, over);
     }
 
@@ -283,15 +355,28 @@ impl Book {
 }
 
 fn settle_counts(counts: &mut BTreeMap<String, BudgetLeases>, account: &mut Account) {
-    let Counts { local, direct, granted, denied } = std::mem::take(&mut account.counts);
+    let Counts { local, waited, direct, granted, denied } = std::mem::take(&mut account.counts);
     if local + direct + granted + denied == 0 {
         return;
     }
     let entry = counts.entry(account.budget.clone()).or_default();
     entry.local += local;
+    entry.waited += waited;
     entry.direct += direct;
     entry.granted += granted;
     entry.denied += denied;
+}
+
+fn ask(index: usize, account: &Account, asked: Asked) -> Ask {
+    Ask {
+        ticket: Ticket { account: index, slice: asked.number },
+        tenant: account.tenant.clone(),
+        budget: account.budget.clone(),
+        subject: account.subject.clone(),
+        amount: asked.size.amount,
+        at_least: asked.size.at_least,
+        ttl_ms: asked.ttl_ms,
+    }
 }
 
 fn returning(index: usize, account: &Account, slice: Slice) -> Return {

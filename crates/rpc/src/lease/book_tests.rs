@@ -5,7 +5,7 @@ use quorate_ledger::{
 };
 
 use super::book::Book;
-use super::types::{Action, Ask, LeaseSettings, Line, Now, Return, Want};
+use super::types::{Action, Ask, LeaseSettings, Line, Now, Return, Taken, Want};
 
 const HOUR: u64 = 3_600_000;
 const TENANT: &str = "acme";
@@ -30,6 +30,14 @@ fn id(number: u64) -> ReservationId {
     ReservationId::from_u128((7 << 76) | (0b10 << 62) | u128::from(number)).unwrap()
 }
 
+fn held(taken: Taken) -> Option<Vec<Line>> {
+    match taken {
+        Taken::Held(lines) => Some(lines),
+        Taken::Direct => None,
+        Taken::Wait(asks) => panic!("nobody can wait: {asks:?}"),
+    }
+}
+
 struct Desk {
     book: Book,
     rule: BudgetRule,
@@ -47,7 +55,25 @@ impl Desk {
 
     fn take_under(&mut self, version: u64, units: u64, now: Now) -> Option<Vec<Line>> {
         let want = Want { rule: &self.rule, subject: "", amount: tokens(units) };
-        self.book.take(version, TENANT, &[want], now)
+        held(self.book.take(version, TENANT, &[want], false, now))
+    }
+
+    /// As somebody who can wait.
+    fn take_or_wait(&mut self, units: u64, now: Now) -> Taken {
+        let want = Want { rule: &self.rule, subject: "", amount: tokens(units) };
+        self.book.take(1, TENANT, &[want], true, now)
+    }
+
+    fn take_after(&mut self, units: u64, now: Now) -> Option<Vec<Line>> {
+        let want = Want { rule: &self.rule, subject: "", amount: tokens(units) };
+        self.book.take_after(1, TENANT, &[want], now)
+    }
+
+    /// The one slice that a request of so much waits for.
+    fn first(&mut self, units: u64, now: Now) -> Ask {
+        let Taken::Wait(mut asks) = self.take_or_wait(units, now) else { panic!("it did not wait") };
+        assert_eq!(asks.len(), 1, "{asks:?}");
+        asks.remove(0)
     }
 
     fn balance(&self, spent: u64, reserved: u64, amount: u64) -> Balance {
@@ -186,10 +212,11 @@ fn slices_end_by_age_window_policy_room_and_stop() {
     let hour_end = 3_590_000;
     let late = Now { local_ms: 300, ledger: TimestampMs(500_001 * HOUR) };
     type End = fn(&mut Desk);
-    let ends: [(&str, u64, End); 5] = [
+    let ends: [(&str, u64, End); 6] = [
         ("age", 5_000, |desk| assert!(desk.take(100, at(5_100)).is_none())),
         ("window", 0, |_| ()),
         ("policy", 300, |desk| assert!(desk.take_under(2, 100, at(300)).is_none())),
+        ("a policy that nobody asks under", 300, |desk| desk.book.under(2)),
         ("room", 300, |desk| {
             // Something is held of it: nobody needs to wait for that.
             assert_eq!(desk.book.make_room(TENANT, "hot", "", at(300)), None);
@@ -256,7 +283,7 @@ fn all_or_nothing() {
     for _ in 0..20 {
         let hot = Want { rule: &desk.rule, subject: "", amount: tokens(100) };
         let cold = Want { rule: &cold, subject: "", amount: tokens(1) };
-        assert!(desk.book.take(1, TENANT, &[hot, cold], at(200)).is_none());
+        assert_eq!(held(desk.book.take(1, TENANT, &[hot, cold], false, at(200))), None);
     }
     // Nothing is left held, by twenty requests of 100 at a slice of 1,000.
     assert!(desk.take(1_000, at(200)).is_some());
@@ -282,13 +309,13 @@ fn accounts_are_bounded_and_forgotten() {
     let rule = rule("hot");
     for subject in ["a", "b", "c"] {
         let want = Want { rule: &rule, subject, amount: tokens(1) };
-        assert!(book.take(1, TENANT, &[want], at(0)).is_none());
+        assert_eq!(held(book.take(1, TENANT, &[want], false, at(0))), None);
     }
     let direct = |book: &mut Book| book.counts().get("hot").map_or(0, |counts| counts.direct);
     assert_eq!(direct(&mut book), 2, "the third is not looked at");
     book.tick(at(10_000));
     let want = Want { rule: &rule, subject: "c", amount: tokens(1) };
-    assert!(book.take(1, TENANT, &[want], at(10_000)).is_none());
+    assert_eq!(held(book.take(1, TENANT, &[want], false, at(10_000))), None);
     assert_eq!(direct(&mut book), 3, "there is room again");
 }
 
@@ -305,4 +332,133 @@ fn a_hold_that_never_ends_is_given_up_after_the_ledger_can_be_corrected_no_more(
     assert!(desk.take(1, at(200_000)).is_none());
     desk.book.end(&hold, &[tokens(5)], false);
     assert_eq!(desk.book.actions(), []);
+}
+
+#[test]
+fn the_first_request_of_an_account_far_from_its_limit_waits_for_a_slice_with_room_for_more() {
+    let mut desk = Desk::new();
+    let ask = desk.first(10, at(0));
+    // Eight requests, and no more than a 1,024th of 100,000.
+    assert_eq!((ask.amount, ask.at_least), (tokens(80), tokens(10)));
+    assert!(ask.ttl_ms > 30_000 + 30_000 && ask.ttl_ms <= 30_000 + 60_000, "{}", ask.ttl_ms);
+    // Who comes meanwhile does not wait for what others asked for.
+    assert_eq!(desk.take_or_wait(10, at(1)), Taken::Direct);
+    desk.grant(&ask, 80, at(2));
+    let waited = desk.take_after(10, at(2)).unwrap();
+    let others: Vec<Vec<Line>> = (0..7).map(|_| desk.take(10, at(3)).unwrap()).collect();
+    assert_eq!(desk.take(10, at(3)), None);
+    let counts = desk.book.counts()["hot"];
+    assert_eq!((counts.local, counts.waited, counts.direct, counts.granted), (8, 1, 2, 1));
+    for hold in others.iter().chain([&waited]).skip(1) {
+        desk.book.end(hold, &[tokens(5)], false);
+    }
+    desk.book.end(&others[0], &[], false);
+    desk.book.tick(at(29_000));
+    assert_eq!(desk.returns(), [], "it is kept for slow users");
+    desk.book.tick(at(31_000));
+    let returns = desk.returns();
+    assert_eq!(returns.iter().map(|back| back.spent).collect::<Vec<_>>(), [tokens(35)]);
+}
+
+#[test]
+fn nobody_waits_for_a_slice_that_would_be_missed() {
+    // Room for two requests is not a 1,024th of it.
+    let mut desk = Desk::new();
+    assert_eq!(desk.take_or_wait(60, at(0)), Taken::Direct);
+    assert_ne!(desk.take_or_wait(40, at(0)), Taken::Direct);
+    // It is known that little is left, or nothing.
+    for (spent, reserved) in [(99_000, 0), (0, 99_000), (100_000, 0)] {
+        let mut desk = Desk::new();
+        assert_eq!(desk.take(1, at(0)), None);
+        let balance = desk.balance(spent, reserved, 0);
+        desk.book.saw(TENANT, &[balance]);
+        assert_eq!(desk.take_or_wait(1, at(1)), Taken::Direct, "{spent} {reserved}");
+    }
+    // Nothing, and what is about to end.
+    assert_eq!(Desk::new().take_or_wait(0, at(0)), Taken::Direct);
+    assert_eq!(Desk::new().take_or_wait(10, at(3_589_960)), Taken::Direct);
+}
+
+#[test]
+fn who_waits_for_several_waits_for_all_that_are_missing_or_for_none() {
+    let mut desk = Desk::new();
+    let (cold, tight) = (rule("cold"), BudgetRule { limit: tokens(100), ..rule("tight") });
+    let want = |rule| Want { rule, subject: "", amount: tokens(10) };
+    let rule = desk.rule.clone();
+    let taken = desk.book.take(1, TENANT, &[want(&rule), want(&tight)], true, at(0));
+    assert_eq!((taken, desk.book.actions()), (Taken::Direct, vec![]), "one would not be worth it");
+    let Taken::Wait(asks) = desk.book.take(1, TENANT, &[want(&rule), want(&cold)], true, at(0)) else {
+        panic!("both are worth it");
+    };
+    assert_eq!(asks.iter().map(|ask| ask.budget.as_str()).collect::<Vec<_>>(), ["hot", "cold"]);
+    // One of them is denied: the other has given nothing when the request goes the exact way.
+    desk.grant(&asks[0], 80, at(1));
+    desk.book.failed(asks[1].ticket, at(1));
+    assert_eq!(desk.book.take_after(1, TENANT, &[want(&rule), want(&cold)], at(1)), None);
+    assert!(desk.take(80, at(2)).is_some());
+}
+
+#[test]
+fn a_slice_of_an_account_that_turns_out_to_be_near_its_limit_lives_shortly() {
+    let mut desk = Desk::new();
+    let ask = desk.first(10, at(0));
+    let deadline = at(0).ledger.saturating_add(ask.ttl_ms);
+    let grant = Grant { deadline, balances: vec![desk.balance(99_000, 80, 80)] };
+    desk.book.granted(ask.ticket, id(1), &grant, at(0));
+    let hold = desk.take_after(10, at(0)).unwrap();
+    desk.book.end(&hold, &[tokens(10)], false);
+    desk.book.tick(at(2_900));
+    assert_eq!(desk.returns(), []);
+    desk.book.tick(at(3_000));
+    assert_eq!(desk.returns().iter().map(|back| back.spent).collect::<Vec<_>>(), [tokens(10)]);
+}
+
+#[test]
+fn slices_that_were_taken_together_do_not_end_together() {
+    let mut desk = Desk::new();
+    let subjects: Vec<String> = (0..64).map(|number| format!("user-{number}")).collect();
+    let rule = desk.rule.clone();
+    let mut ttls: Vec<u64> = Vec::new();
+    for subject in &subjects {
+        let want = Want { rule: &rule, subject, amount: tokens(1) };
+        let Taken::Wait(asks) = desk.book.take(1, TENANT, &[want], true, at(0)) else { panic!("{subject}") };
+        ttls.extend(asks.iter().map(|ask| ask.ttl_ms - 30_000));
+    }
+    ttls.sort_unstable();
+    assert!(ttls[0] >= 30_000 && ttls[63] <= 60_000, "{ttls:?}");
+    // In each eighth of the time some, and in none many.
+    for eighth in 0..8 {
+        let span = 30_000_u64 + eighth * 3_750..30_000 + (eighth + 1) * 3_750;
+        let count = ttls.iter().filter(|ttl| span.contains(ttl)).count();
+        assert!((4..=13).contains(&count), "{count} in {span:?}: {ttls:?}");
+    }
+}
+
+#[test]
+fn of_many_accounts_each_is_looked_at_in_turn() {
+    let mut desk = Desk::new();
+    let rule = desk.rule.clone();
+    let subjects: Vec<String> = (0..5_000).map(|number| format!("user-{number}")).collect();
+    for (number, subject) in subjects.iter().enumerate() {
+        let want = Want { rule: &rule, subject, amount: tokens(1) };
+        let Taken::Wait(asks) = desk.book.take(1, TENANT, &[want], true, at(0)) else { panic!("{subject}") };
+        let deadline = at(0).ledger.saturating_add(asks[0].ttl_ms);
+        let balance = Balance { subject: subject.clone(), ..desk.balance(0, 8, 8) };
+        desk.book.granted(
+            asks[0].ticket,
+            id(number as u64),
+            &Grant { deadline, balances: vec![balance] },
+            at(0),
+        );
+    }
+    let mut returned = std::collections::HashSet::new();
+    let mut ticks = 0;
+    while returned.len() < subjects.len() {
+        desk.book.tick(at(40_000));
+        let returns = desk.returns();
+        assert!(returns.len() <= 700, "{} at once", returns.len());
+        returned.extend(returns.into_iter().map(|back| back.id));
+        ticks += 1;
+    }
+    assert_eq!(ticks, 8);
 }

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use quorate_ledger::{Amount, Balance, Command, Outcome, Refusal, ReservationId};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::book::Book;
 use super::lender::{Lender, NotDecided};
 use super::stats::{BudgetLeases, LeaseStats};
-use super::types::{Action, Ask, Hold, LeaseSettings, Now, Return, Want};
+use super::types::{Action, Ask, Hold, LeaseSettings, Left, Line, Now, Return, Taken, Want};
 
 const SHARDS: usize = 16;
 const TICK: Duration = Duration::from_millis(100);
@@ -57,6 +57,9 @@ struct Shared {
     runtime: tokio::runtime::Handle,
 }
 
+/// A slice that was asked for: the answer is in the book, or there is none.
+type Asking = oneshot::Receiver<Result<(), NotDecided>>;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
     Runs,
@@ -95,8 +98,54 @@ impl Leases {
             return None;
         }
         let shard = self.shared.shard(tenant);
-        let lines = self.shared.with(shard, |book, now| book.take(version, tenant, wants, now))?;
-        Some(Hold { shard, lines })
+        match self.shared.with(shard, |book, now| book.take(version, tenant, wants, false, now)) {
+            Taken::Held(lines) => Some(Hold { shard, lines }),
+            Taken::Wait(_) | Taken::Direct => None,
+        }
+    }
+
+    /// The same; where no slice has room but accounts are far from their limits, the request itself asks for slices, with
+    /// room for those that come after it, and waits for them: that takes as long as to ask the cluster for the request.
+    ///
+    /// # Errors
+    /// The cluster did not decide within `within`. Nothing is held for this request.
+    pub async fn take_or_wait(
+        &self,
+        version: u64,
+        tenant: &str,
+        wants: &[Want<'_>],
+        within: Duration,
+    ) -> Result<Option<Hold>, NotDecided> {
+        let shard = self.shared.shard(tenant);
+        let lines = self.shared.lines(shard, version, tenant, wants, None, within).await?;
+        Ok(lines.map(|lines| Hold { shard, lines }))
+    }
+
+    /// Takes as [`Leases::take_or_wait`] and settles at once with `used`, one amount for each want. What is left of each
+    /// account; `None`: nothing was spent, ask the cluster.
+    ///
+    /// # Errors
+    /// The cluster did not decide within `within`. Nothing was spent.
+    pub async fn spend(
+        &self,
+        version: u64,
+        tenant: &str,
+        wants: &[Want<'_>],
+        used: &[Amount],
+        within: Duration,
+    ) -> Result<Option<Vec<Left>>, NotDecided> {
+        let shard = self.shared.shard(tenant);
+        let lines = self.shared.lines(shard, version, tenant, wants, Some(used), within).await?;
+        let left =
+            |lines: Vec<Line>| lines.iter().zip(used).map(|(line, used)| line.left_after(*used)).collect();
+        Ok(lines.map(left))
+    }
+
+    /// This policy is in force: slices of those before it go back, also those that nobody asks for any more.
+    pub fn under(&self, version: u64) {
+        for shard in 0..SHARDS {
+            self.shared.with(shard, |book, _| book.under(version));
+        }
     }
 
     /// Charges what was used, one amount for each want. More than was held is charged too. `estimated`: nobody said what
@@ -205,6 +254,57 @@ impl Shared {
         told
     }
 
+    /// Of slices that are here, or that are here in a moment. With `used` they end at once.
+    async fn lines(
+        self: &Arc<Self>,
+        shard: usize,
+        version: u64,
+        tenant: &str,
+        wants: &[Want<'_>],
+        used: Option<&[Amount]>,
+        within: Duration,
+    ) -> Result<Option<Vec<Line>>, NotDecided> {
+        if wants.is_empty() {
+            return Ok(None);
+        }
+        // Who uses nothing only looks, and takes no slice for that.
+        let may_wait = used.is_none_or(|used| used.iter().all(|used| !used.is_zero()));
+        let end = |book: &mut Book, lines: &[Line]| {
+            if let Some(used) = used {
+                book.end(lines, used, false);
+            }
+        };
+        let taken = self.with(shard, |book, now| {
+            let taken = book.take(version, tenant, wants, may_wait, now);
+            if let Taken::Held(lines) = &taken {
+                end(book, lines);
+            }
+            taken
+        });
+        let asks = match taken {
+            Taken::Held(lines) => return Ok(Some(lines)),
+            Taken::Direct => return Ok(None),
+            Taken::Wait(asks) => asks,
+        };
+        // Each to its end, whether somebody waits for it or not.
+        let asking: Vec<_> = asks.into_iter().filter_map(|ask| self.ask_for(shard, ask, within)).collect();
+        let mut undecided = None;
+        for asked in asking {
+            if let Ok(Err(error)) = asked.await {
+                undecided = Some(error);
+            }
+        }
+        let lines = self.with(shard, |book, now| {
+            let lines = book.take_after(version, tenant, wants, now)?;
+            end(book, &lines);
+            Some(lines)
+        });
+        match (lines, undecided) {
+            (None, Some(error)) => Err(error),
+            (lines, _) => Ok(lines),
+        }
+    }
+
     fn gather(self: &Arc<Self>, shard: usize, actions: Vec<Action>) {
         if actions.is_empty() {
             return;
@@ -239,28 +339,56 @@ impl Shared {
     fn carry_out(self: &Arc<Self>, shard: usize, action: Action) {
         match action {
             Action::Return(back) => drop(self.runtime.spawn(Arc::clone(self).give_back(shard, back))),
-            Action::Ask(ask) => match Arc::clone(&self.asking).try_acquire_owned() {
-                Ok(permit) => drop(self.runtime.spawn(Arc::clone(self).ask(shard, ask, permit))),
-                Err(_) => self.with(shard, |book, now| book.failed(ask.ticket, now)),
-            },
+            Action::Ask(ask) => drop(self.ask_for(shard, ask, ASK_WITHIN)),
         }
     }
 
-    async fn ask(self: Arc<Self>, shard: usize, ask: Ask, permit: OwnedSemaphorePermit) {
+    /// `None`: too many are being asked for already.
+    fn ask_for(self: &Arc<Self>, shard: usize, ask: Ask, within: Duration) -> Option<Asking> {
+        match Arc::clone(&self.asking).try_acquire_owned() {
+            Ok(permit) => {
+                let (told, asked) = oneshot::channel();
+                self.runtime.spawn(Arc::clone(self).ask(shard, ask, within, told, permit));
+                Some(asked)
+            }
+            Err(_) => {
+                self.with(shard, |book, now| book.failed(ask.ticket, now));
+                None
+            }
+        }
+    }
+
+    /// `told`: as soon as the book knows.
+    async fn ask(
+        self: Arc<Self>,
+        shard: usize,
+        ask: Ask,
+        within: Duration,
+        told: oneshot::Sender<Result<(), NotDecided>>,
+        permit: OwnedSemaphorePermit,
+    ) {
         let id = self.lender.new_id();
         let ticket = ask.ticket;
-        match self.lender.execute(ask.command(id), ASK_WITHIN).await {
+        // Nobody needs to wait for the word.
+        let tell = |result| drop(told.send(result));
+        match self.lender.execute(ask.command(id), within).await {
             Ok(Outcome::Granted(grant)) => {
                 self.with(shard, |book, now| book.granted(ticket, id, &grant, now));
+                tell(Ok(()));
             }
-            Ok(Outcome::Denied(denial)) => self.with(shard, |book, now| book.denied(ticket, &denial, now)),
+            Ok(Outcome::Denied(denial)) => {
+                self.with(shard, |book, now| book.denied(ticket, &denial, now));
+                tell(Ok(()));
+            }
             Ok(outcome) => {
                 tracing::debug!(budget = ask.budget, tenant = ask.tenant, ?outcome, "no slice");
                 self.with(shard, |book, now| book.failed(ticket, now));
+                tell(Ok(()));
             }
             Err(error) => {
                 tracing::debug!(budget = ask.budget, tenant = ask.tenant, %error, "no decision on a slice");
                 self.with(shard, |book, now| book.failed(ticket, now));
+                tell(Err(error.clone()));
                 if let NotDecided::Unknown(_) = error {
                     self.abandon(ask.tenant, id).await;
                 }

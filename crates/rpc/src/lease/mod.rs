@@ -20,7 +20,7 @@ mod types;
 pub use leases::Leases;
 pub use lender::{Lender, NotDecided};
 pub use stats::{BudgetLeases, LeaseStats};
-pub use types::{Hold, LeaseSettings, Want};
+pub use types::{Hold, LeaseSettings, Left, Want};
 
 #[cfg(test)]
 mod book_tests;

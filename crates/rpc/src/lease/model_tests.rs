@@ -11,7 +11,7 @@ use quorate_ledger::{
 };
 
 use super::book::Book;
-use super::types::{Action, LeaseSettings, Line, Now, Return, Want};
+use super::types::{Action, Ask, LeaseSettings, Line, Now, Return, Taken, Want};
 
 const TENANT: &str = "acme";
 const GATEWAYS: usize = 3;
@@ -19,10 +19,12 @@ const HOLD_MS: u64 = 20_000;
 const HOUR: u64 = 3_600_000;
 /// Shortly before an hour ends.
 const START: u64 = 500_001 * HOUR - 3_000;
-const LIMITS: [(&str, u64, Window); 3] = [
+const LIMITS: [(&str, u64, Window); 4] = [
     ("hour", 3_000, Window::Hour),
     ("minute", 1_500, Window::Minute),
     ("sliding", 2_500, Window::Sliding { ms: 60_000 }),
+    // So much that a request takes slices for those after it.
+    ("rich", 200_000, Window::Hour),
 ];
 
 #[derive(Debug, Clone)]
@@ -32,6 +34,8 @@ enum Operation {
         gateway: usize,
         budgets: u8,
         amounts: Vec<u64>,
+        /// What becomes of slices that they wait for; none: they do not wait.
+        waits: Option<Fate>,
     },
     /// One request ends: with so many percent of what it held.
     End {
@@ -67,9 +71,11 @@ enum Fate {
 fn operation() -> impl Strategy<Value = Operation> {
     let gateway = 0..GATEWAYS;
     let fate = prop_oneof![6 => Just(Fate::Answered), 1 => Just(Fate::AnswerLost), 1 => Just(Fate::NotSent)];
+    // Some meet only the budget that has plenty.
+    let budgets = prop_oneof![3 => 1..16_u8, 1 => Just(8_u8)];
     prop_oneof![
-        30 => (gateway.clone(), 1..8_u8, proptest::collection::vec(1..40_u64, 1..12))
-            .prop_map(|(gateway, budgets, amounts)| Operation::Take { gateway, budgets, amounts }),
+        30 => (gateway.clone(), budgets, proptest::collection::vec(1..40_u64, 1..12), proptest::option::of(fate.clone()))
+            .prop_map(|(gateway, budgets, amounts, waits)| Operation::Take { gateway, budgets, amounts, waits }),
         40 => (any::<usize>(), 0..=110_u64).prop_map(|(which, percent)| Operation::End { which, percent }),
         20 => (gateway.clone(), fate).prop_map(|(gateway, fate)| Operation::Deliver { gateway, fate }),
         8 => gateway.clone().prop_map(|gateway| Operation::Tick { gateway }),
@@ -101,6 +107,7 @@ struct Seen {
     direct: u64,
     denied: u64,
     slices: u64,
+    waited: u64,
     crashes: u64,
     room: u64,
 }
@@ -188,13 +195,29 @@ impl World {
     }
 
     /// As a gateway does it: from slices, else of the cluster, and once more where something could be returned.
-    fn take(&mut self, gateway: usize, amounts: Vec<(usize, Amount)>) {
+    fn take(&mut self, gateway: usize, amounts: Vec<(usize, Amount)>, waits: Option<Fate>) {
         let now = self.at(gateway);
-        let (rules, version) = (&self.rules, self.version);
+        let rules = self.rules.clone();
         let want =
             |(budget, amount): &(usize, Amount)| Want { rule: &rules[*budget], subject: "", amount: *amount };
         let wants: Vec<Want<'_>> = amounts.iter().map(want).collect();
-        let lines = self.gateways[gateway].book.take(version, TENANT, &wants, now);
+        let taken = self.gateways[gateway].book.take(self.version, TENANT, &wants, waits.is_some(), now);
+        let lines = match (taken, waits) {
+            (Taken::Held(lines), _) => Some(lines),
+            (Taken::Direct, _) => None,
+            (Taken::Wait(asks), Some(fate)) => {
+                asks.into_iter().for_each(|ask| self.ask(gateway, ask, fate));
+                let lines = self.gateways[gateway].book.take_after(self.version, TENANT, &wants, now);
+                self.seen.waited += u64::from(lines.is_some());
+                // Who hears nothing of the cluster asks it for nothing else.
+                if lines.is_none() && fate != Fate::Answered {
+                    self.seen.denied += 1;
+                    return;
+                }
+                lines
+            }
+            (Taken::Wait(asks), None) => panic!("nobody waits for {asks:?}"),
+        };
         let what = match lines {
             Some(lines) => Some(What::Local(lines)),
             None => self.direct(gateway, &amounts),
@@ -272,29 +295,31 @@ impl World {
         self.gateways[gateway].book.returned(back.account, balance.as_ref());
     }
 
+    fn ask(&mut self, gateway: usize, ask: Ask, fate: Fate) {
+        let id = self.new_id();
+        let outcome = (fate != Fate::NotSent).then(|| self.apply(&ask.command(id)));
+        let now = self.at(gateway);
+        let Gateway { book, wants, .. } = &mut self.gateways[gateway];
+        match outcome.filter(|_| fate == Fate::Answered) {
+            Some(Outcome::Granted(grant)) => {
+                self.seen.slices += 1;
+                book.granted(ask.ticket, id, &grant, now);
+            }
+            Some(Outcome::Denied(denial)) => book.denied(ask.ticket, &denial, now),
+            Some(other) => panic!("{other:?}"),
+            None => {
+                book.failed(ask.ticket, now);
+                wants.push_back(Wanted::Abandon(id));
+            }
+        }
+    }
+
     fn deliver(&mut self, gateway: usize, fate: Fate) {
         let actions = self.gateways[gateway].book.actions();
         self.gateways[gateway].wants.extend(actions.into_iter().map(Wanted::Action));
         for wanted in std::mem::take(&mut self.gateways[gateway].wants) {
             match (wanted, fate) {
-                (Wanted::Action(Action::Ask(ask)), fate) => {
-                    let id = self.new_id();
-                    let outcome = (fate != Fate::NotSent).then(|| self.apply(&ask.command(id)));
-                    let now = self.at(gateway);
-                    let Gateway { book, wants, .. } = &mut self.gateways[gateway];
-                    match outcome.filter(|_| fate == Fate::Answered) {
-                        Some(Outcome::Granted(grant)) => {
-                            self.seen.slices += 1;
-                            book.granted(ask.ticket, id, &grant, now);
-                        }
-                        Some(Outcome::Denied(denial)) => book.denied(ask.ticket, &denial, now),
-                        Some(other) => panic!("{other:?}"),
-                        None => {
-                            book.failed(ask.ticket, now);
-                            wants.push_back(Wanted::Abandon(id));
-                        }
-                    }
-                }
+                (Wanted::Action(Action::Ask(ask)), fate) => self.ask(gateway, ask, fate),
                 // Told again, until somebody hears the answer.
                 (again, Fate::NotSent) => self.gateways[gateway].wants.push_back(again),
                 (Wanted::Action(Action::Return(back)), Fate::AnswerLost) => {
@@ -342,11 +367,11 @@ impl World {
 
     fn run(&mut self, operation: Operation) {
         match operation {
-            Operation::Take { gateway, budgets, amounts } => {
+            Operation::Take { gateway, budgets, amounts, waits } => {
                 for amount in amounts {
                     let chosen = (0..LIMITS.len()).filter(|budget| budgets & (1 << budget) != 0);
                     let amount = Amount::from_units(amount).unwrap();
-                    self.take(gateway, chosen.map(|budget| (budget, amount)).collect());
+                    self.take(gateway, chosen.map(|budget| (budget, amount)).collect(), waits);
                 }
             }
             Operation::End { which, percent } => self.end(which, percent),
@@ -377,7 +402,7 @@ impl World {
         if self.seen.crashes == 0 {
             assert_eq!(self.ledger.reservations(TENANT).count(), 0, "all is returned");
         }
-        self.now += HOLD_MS + 6_000;
+        self.now += HOLD_MS + settings().far_age_max_ms;
         self.expire();
         assert_eq!(self.ledger.reservations(TENANT).count(), 0, "what the dead held has expired");
         let skewed = self.gateways.iter().any(|gateway| gateway.skew != 0);
@@ -430,11 +455,12 @@ fn no_limit_is_passed_and_what_is_charged_was_served() {
         }
         world.finish();
         let mut sum = sum.borrow_mut();
-        let Seen { local, direct, denied, slices, crashes, room } = world.seen;
+        let Seen { local, direct, denied, slices, waited, crashes, room } = world.seen;
         sum.local += local;
         sum.direct += direct;
         sum.denied += denied;
         sum.slices += slices;
+        sum.waited += waited;
         sum.crashes += crashes;
         sum.room += room;
         Ok(())
@@ -442,8 +468,8 @@ fn no_limit_is_passed_and_what_is_charged_was_served() {
     if let Err(error) = result {
         panic!("{error}");
     }
-    let Seen { local, direct, denied, slices, crashes, room } = all;
-    let each = [local, direct, denied, slices, crashes, room];
+    let Seen { local, direct, denied, slices, waited, crashes, room } = all;
+    let each = [local, direct, denied, slices, waited, crashes, room];
     assert!(each.iter().all(|count| *count > 15), "something did not happen often enough: {all:?}");
 }
 

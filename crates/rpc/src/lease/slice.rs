@@ -2,7 +2,7 @@
 
 use quorate_ledger::{Amount, ReservationId, TimestampMs};
 
-use super::types::Now;
+use super::types::{LeaseSettings, Now};
 
 /// After its deadline the ledger has charged a slice whole, and corrects that if it hears better within its retention.
 /// This is less, so that a correction still arrives.
@@ -28,6 +28,39 @@ pub(super) struct Slice {
     pub asked_ms: u64,
     pub used_ms: u64,
     pub deadline_ms: u64,
+    pub life: Life,
+}
+
+/// How long a slice is of use, counted from when it was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Life {
+    /// It gives.
+    pub age_ms: u64,
+    /// It goes back if nobody takes from it.
+    pub idle_ms: u64,
+}
+
+/// Below `most`, and evenly over it for neighbours (Knuth, TAOCP 3, 6.4). Slices of accounts differ in the upper bits.
+pub(super) fn spread(number: u64, most: u64) -> u64 {
+    let part = number.rotate_left(32).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+    most.saturating_mul(part) >> 32
+}
+
+impl Life {
+    /// A slice of a small part of what is left has a long one, and no two end together that were taken together.
+    pub fn new(far: bool, number: u64, settings: &LeaseSettings) -> Self {
+        let LeaseSettings { age_max_ms, idle_ms, far_age_max_ms, far_idle_ms, .. } = *settings;
+        if !far {
+            return Self { age_ms: age_max_ms, idle_ms };
+        }
+        let early = spread(number, far_age_max_ms / 2);
+        Self { age_ms: (far_age_max_ms - early).max(age_max_ms), idle_ms: far_idle_ms.max(idle_ms) }
+    }
+
+    /// When the next slice is asked for, if there is none yet.
+    pub fn renewed_after_ms(&self) -> u64 {
+        self.age_ms - self.age_ms / 5
+    }
 }
 
 impl Slice {
@@ -41,15 +74,24 @@ impl Slice {
         self.amount.saturating_sub(self.spent)
     }
 
-    pub fn is_young(&self, version: u64, now: Now, age_max_ms: u64) -> bool {
+    pub fn is_young(&self, version: u64, now: Now) -> bool {
+        self.is_younger(self.life.age_ms, version, now)
+    }
+
+    /// Young, and for some time yet.
+    pub fn is_fresh(&self, version: u64, now: Now) -> bool {
+        self.is_younger(self.life.renewed_after_ms(), version, now)
+    }
+
+    fn is_younger(&self, age_ms: u64, version: u64, now: Now) -> bool {
         self.version == version
-            && now.local_ms < self.asked_ms.saturating_add(age_max_ms)
+            && now.local_ms < self.asked_ms.saturating_add(age_ms)
             && self.window_end.is_none_or(|end| now.ledger < end)
     }
 
     /// What nobody used for a while.
-    pub fn is_idle(&self, now: Now, idle_ms: u64) -> bool {
-        now.local_ms >= self.used_ms.saturating_add(idle_ms)
+    pub fn is_idle(&self, now: Now) -> bool {
+        now.local_ms >= self.used_ms.saturating_add(self.life.idle_ms)
     }
 
     /// There must be room.

@@ -11,6 +11,8 @@ pub struct BudgetLeases {
     pub leased_micros: u64,
     /// Requests admitted from a slice.
     pub local: u64,
+    /// Of these, those that waited for their slice.
+    pub waited: u64,
     /// Requests that no slice had room for.
     pub direct: u64,
     /// Slices that were granted.
@@ -43,6 +45,7 @@ impl BudgetLeases {
         self.slices += more.slices;
         self.leased_micros = self.leased_micros.saturating_add(more.leased_micros);
         self.local += more.local;
+        self.waited += more.waited;
         self.direct += more.direct;
         self.granted += more.granted;
         self.denied += more.denied;

@@ -39,6 +39,14 @@ impl Hold {
     }
 }
 
+/// What is left of an account, as far as it is known here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Left {
+    pub limit: Amount,
+    pub left: Amount,
+    pub resets_at: Option<TimestampMs>,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Line {
     /// Number of the account in its book. It stays as long as something is held of it.
@@ -47,6 +55,16 @@ pub(super) struct Line {
     pub slice: u64,
     pub amount: Amount,
     pub standing: Standing,
+}
+
+impl Line {
+    /// When it has ended with `used`.
+    pub fn left_after(&self, used: Amount) -> Left {
+        let Standing { limit, spent, reserved, resets_at } = self.standing;
+        let others = reserved.saturating_sub(self.amount);
+        let left = limit.saturating_sub(spent).saturating_sub(used).saturating_sub(others);
+        Left { limit, left, resets_at }
+    }
 }
 
 /// An account as it looks from here.
@@ -102,6 +120,9 @@ pub struct LeaseSettings {
     pub age_max_ms: u64,
     /// A slice that nobody took from for so long goes back.
     pub idle_ms: u64,
+    /// The same two of a slice that is a small part of what is left: reads and others hardly miss it.
+    pub far_age_max_ms: u64,
+    pub far_idle_ms: u64,
     /// Requests a second on one account from which a slice is worth its price.
     pub rate_min: f64,
     /// Accounts that a process keeps a look at, of one tenant (and those that share its book); the others go the exact way.
@@ -119,6 +140,8 @@ impl LeaseSettings {
             hold_ms,
             age_max_ms: 5_000,
             idle_ms: 3_000,
+            far_age_max_ms: 60_000,
+            far_idle_ms: 30_000,
             // A slice costs as much as one request, and serves what comes until it is too old.
             rate_min: 0.5,
             accounts_max: 32_768,
@@ -127,10 +150,21 @@ impl LeaseSettings {
         }
     }
 
-    /// No hold outlives its slice.
-    pub fn ttl_ms(&self) -> u64 {
-        self.hold_ms.saturating_add(self.age_max_ms).clamp(1, quorate_ledger::TTL_MAX_MS)
+    /// No hold outlives its slice, which gives for `age_ms`.
+    pub fn ttl_ms(&self, age_ms: u64) -> u64 {
+        self.hold_ms.saturating_add(age_ms).clamp(1, quorate_ledger::TTL_MAX_MS)
     }
+}
+
+/// What came of the question whether slices have room for a request.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) enum Taken {
+    Held(Vec<Line>),
+    /// Not yet: these slices are for this request, and somewhat more. It asks again when they are answered.
+    Wait(Vec<Ask>),
+    /// The exact way is better.
+    #[default]
+    Direct,
 }
 
 /// What the driver is to do for the book.
