@@ -113,15 +113,12 @@ impl Call {
         }
     }
 
-    pub(crate) async fn run(self, mut plan: Plan, mut reply: Reply) {
+    pub(crate) async fn run(&self, plan: Arc<Plan>, mut reply: Reply) {
         let covered = self.usable(&plan);
         if covered.is_empty() {
             return self.refuse(reply, &self.none_left(&plan));
         }
-        if self.facts.endpoint.is_free() {
-            plan.matches.clear();
-        }
-        let reserving = Reserving::new(&self, &mut reply, Arc::new(plan), covered);
+        let reserving = Reserving::new(self, &mut reply, plan, covered);
         let Reserved { plan, held, left, passed } = match reserving.run().await {
             Ok(reserved) => reserved,
             Err(refusal) => return self.refuse(reply, &refusal),

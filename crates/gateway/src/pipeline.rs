@@ -106,11 +106,17 @@ async fn spend(
         _ => Plan::who(core, &policy, &asked)?,
     };
     let choosing = Choosing::new(core, &facts, &model);
-    let plan = Plan::make(&policy, &asked, who, &model, &choosing)?;
+    let mut plan = Plan::make(&policy, &asked, who, &model, &choosing)?;
+    if endpoint.is_free() {
+        plan.matches.clear();
+    }
     let deadline = Instant::now() + Duration::from_millis(timeouts.total_ms);
-    let call = Call { core: Arc::clone(core), asked, facts, body, model, choosing, began, deadline };
+    let core_of_call = Arc::clone(core);
+    // Boxed, and the plan shared: what a future is given has a place in it, and another one in each that it is given to.
+    let call = Box::new(Call { core: core_of_call, asked, facts, body, model, choosing, began, deadline });
+    let plan = Arc::new(plan);
     let (reply, answer) = oneshot::channel();
-    // Boxed: it is large, and a task is moved several times before it runs.
+    // Boxed too: it is large, and a task is moved several times before it runs.
     core.tasks.spawn(Box::pin(async move {
         call.run(plan, reply).await;
         drop((permit, share));

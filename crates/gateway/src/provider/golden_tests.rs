@@ -168,6 +168,39 @@ fn golden_streams_wherever_they_are_cut() {
     }
 }
 
+#[test]
+fn passing_streams_wherever_they_are_cut() {
+    let mut passed = 0;
+    for (case, from, content) in inputs("streams") {
+        let api = api(&from);
+        let endpoint = if from == "openai" { Endpoint::Chat } else { Endpoint::Messages };
+        if endpoint.way(api) != Some(Way::Pass) {
+            continue;
+        }
+        passed += 1;
+        for hides_usage in [false, true] {
+            let reader = || Reading { hides_usage, ..reading(endpoint, api) }.stream(1 << 20);
+            let read = |pieces: &[&[u8]]| {
+                let mut reader = reader();
+                let (mut sink, said) = reader.read_all(pieces.iter().copied());
+                let end = reader.end(&mut sink);
+                (sink, said, end)
+            };
+            let whole = read(&[&content]);
+            if from != "openai" || !hides_usage {
+                assert!(content.starts_with(&whole.0.out), "{case} {from}: other bytes than came");
+            }
+            let bytes: Vec<&[u8]> = content.chunks(1).collect();
+            assert_eq!(read(&bytes), whole, "{case} {from}, byte by byte");
+            for cut in 1..content.len() {
+                let (first, second) = content.split_at(cut);
+                assert_eq!(read(&[first, second]), whole, "{case} {from}, cut at {cut}");
+            }
+        }
+    }
+    assert!(passed > 1, "no streams that pass");
+}
+
 /// A line an event: its type, and its payload.
 fn frames(lines: &[u8]) -> Vec<u8> {
     let lines = std::str::from_utf8(lines).unwrap().lines();

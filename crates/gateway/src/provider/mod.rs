@@ -25,7 +25,7 @@ pub(crate) mod usage;
 pub(crate) use endpoint::{Api, Dialect, Endpoint, Way};
 pub(crate) use neutral::{closed_schema, conversation, reply, too_long, tool_input, tool_names};
 pub(crate) use passing::{
-    answer, beginning, body_mutation, chunk,
+    answer, beginning, body_mutation, borrowed, chunk,
     facts::{self, Facts},
     fields, form, kinds, output, splice, stream_options, tally, typed,
 };

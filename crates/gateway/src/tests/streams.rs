@@ -77,6 +77,34 @@ async fn the_network_may_cut_anywhere() {
 }
 
 #[tokio::test]
+async fn what_arrives_together_goes_out_together() {
+    let world = World::new(HOURLY).await;
+    let events = [delta("Hi"), delta(" there"), delta("!")];
+    let mut together = Vec::new();
+    for event in &events {
+        // A chunk each, as providers send them.
+        let Step::Write(chunk) = piece(event) else { panic!("a piece is written") };
+        together.extend(chunk);
+    }
+    world.provider.plays([
+        stream_head(),
+        Step::Write(together),
+        Step::Pause,
+        piece(&usage(10, 33)),
+        piece(DONE),
+        stream_end(),
+    ]);
+    let mut response = world.open("/v1/chat/completions", &chat_request(STREAM), &[]).await;
+    // Of HTTP/1 a frame is a chunk, and a chunk was a piece.
+    let first = response.body_mut().frame().await.unwrap().unwrap().into_data().unwrap();
+    assert_eq!(first, events.concat());
+    world.provider.go();
+    let rest = response.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(rest, format!("{DONE}: x-ai-gateway-tokens-used=43\n\n"));
+    assert_eq!(world.alice(), (43, 0));
+}
+
+#[tokio::test]
 async fn usage_in_the_last_normal_chunk_counts_too() {
     let world = World::new(HOURLY).await;
     let last = usage(10, 20).replace("[]", "[{\"delta\":{},\"finish_reason\":\"stop\"}]");

@@ -1,11 +1,12 @@
 //! The facts of a request that the gateway acts on, read in one pass over the body.
 
-use std::{borrow::Cow, fmt, ops::Range};
+use std::{fmt, ops::Range};
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::provider::{
+    borrowed::Borrowed,
     endpoint::{Dialect, Endpoint},
     error_body::BadRequest,
     fields::{self, Field, WITHOUT_TOKENS},
@@ -175,7 +176,7 @@ impl<'de, F: FnMut(&str) -> u64> Visitor<'de> for Body<'_, '_, F> {
         let mut fields = Fields::default();
         fields.places.start = self.body.iter().position(|byte| *byte == b'{').map_or(0, |at| at + 1);
         fields.places.empty = true;
-        while let Some(key) = entries.next_key::<Cow<'de, str>>()? {
+        while let Some(Borrowed(key)) = entries.next_key()? {
             fields.places.empty = false;
             self.tally.beginning.opens(&key);
             self.field(&key, &mut entries, &mut fields)?;

@@ -4,6 +4,7 @@
 pub(crate) mod answer;
 pub(crate) mod beginning;
 pub(crate) mod body_mutation;
+pub(crate) mod borrowed;
 pub(crate) mod chunk;
 pub(crate) mod facts;
 pub(crate) mod fields;

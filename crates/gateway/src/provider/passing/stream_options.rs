@@ -1,9 +1,11 @@
 //! The `stream_options` of a request: where the wish for usage stands, or could be put.
 
-use std::{borrow::Cow, fmt, ops::Range};
+use std::{fmt, ops::Range};
 
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
+
+use crate::provider::borrowed::Borrowed;
 
 /// `stream_options` as found; ranges and places are of the whole body.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +34,7 @@ pub(crate) fn decode(raw: &str, offset: usize) -> Option<StreamOptions> {
         }
         fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Options, A::Error> {
             let mut options = Options::default();
-            while let Some(key) = entries.next_key::<Cow<'de, str>>()? {
+            while let Some(Borrowed(key)) = entries.next_key()? {
                 options.members += 1;
                 let value: &RawValue = entries.next_value()?;
                 if key == "include_usage" {

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::provider::{
     beginning::Beginning,
+    borrowed::Borrowed,
     kinds::{ITEMS, OWN_TOOL_TOKENS, is_run_by_the_client},
 };
 
@@ -222,7 +223,7 @@ impl<'de, F: FnMut(&str) -> u64> Visitor<'de> for Walk<'_, F> {
                     tally.input.unbounded += 1;
                 }
                 Member::Type => {
-                    let kind: Cow<'de, str> = entries.next_value()?;
+                    let Borrowed(kind) = entries.next_value()?;
                     tally.text(&kind);
                     part.kind = Some(kind);
                 }
