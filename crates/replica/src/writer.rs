@@ -206,6 +206,8 @@ impl Writer {
             acks.into_iter().for_each(|ack| ack.send(&result));
             if let Err(error) = result {
                 tracing::error!(%error, "the log cannot be written; this node stops");
+                // sled writes once more when its last handle goes, and panics where it cannot: one stays.
+                std::mem::forget(self.db.clone());
                 return refuse_all(jobs, &Err(error));
             }
         }
