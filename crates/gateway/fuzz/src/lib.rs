@@ -18,3 +18,9 @@ mod provider;
 #[allow(dead_code, reason = "what the gateway needs of it is more than what is fuzzed")]
 #[path = "../../src/tokenizer.rs"]
 mod tokenizer;
+#[allow(dead_code, reason = "what the gateway needs of it is more than what is fuzzed")]
+#[path = "../../src/piece_counts.rs"]
+mod piece_counts;
+#[allow(dead_code, reason = "what the gateway needs of it is more than what is fuzzed")]
+#[path = "../../src/pieces.rs"]
+mod pieces;
