@@ -122,9 +122,9 @@ fn streamed((mut read, whole): (Vec<Event>, bool), end: Vec<Event>) {
 
 fn are_events(bytes: &[u8]) {
     let mut splitter = sse::Splitter::new(1 << 24);
-    splitter.push(bytes);
+    splitter.push(bytes::Bytes::copy_from_slice(bytes));
     while let Some(event) = splitter.next_event().unwrap() {
-        if let Some(data) = sse::data(&event) {
+        if let Some(data) = sse::data(event) {
             assert!(data.as_ref() == b"[DONE]" || serde_json::from_slice::<serde_json::Value>(&data).is_ok());
         }
     }
