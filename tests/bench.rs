@@ -1,4 +1,5 @@
-//! `quorate bench` at a tiny size: does it run to its end, and do its findings hold together? No figure is judged.
+//! `quorate bench` at a tiny size: does it run to its end, and do its findings hold together? No figure is judged but the
+//! memory of processes that have nothing to do, which does not depend on what else the machine does.
 
 #![allow(clippy::unwrap_used, reason = "a test says what it expects by unwrapping it")]
 
@@ -16,6 +17,25 @@ fn bench(folder: &Path, arguments: &[&str]) -> Value {
         .unwrap();
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
     serde_json::from_slice(&ran.stdout).unwrap()
+}
+
+/// They take about 6 MiB. Huge pages, or a table that somebody fills in advance, are tens of MiB more.
+#[test]
+#[cfg(target_os = "linux")]
+fn idle_processes_have_little_memory_of_their_own() {
+    const OWN_BYTES_MAX: u64 = 16 << 20;
+    let folder = tempfile::tempdir().unwrap();
+    let found = bench(folder.path(), &["idle", "--duration", "1", "--reservations", "0"]);
+    let resting = found["resting"].as_array().unwrap();
+    let at_start: Vec<&Value> = resting.iter().filter(|one| one["after"] == "the start").collect();
+    let names: Vec<&str> = at_start.iter().map(|one| one["process"].as_str().unwrap()).collect();
+    assert_eq!(names.iter().filter(|name| **name == "follower").count(), 2, "{names:?}");
+    assert!(names.contains(&"gateway") && names.contains(&"leader"), "{names:?}");
+    for one in at_start {
+        let own = one["resident"]["own_bytes"].as_u64().unwrap();
+        assert!(own < OWN_BYTES_MAX, "{one:#}");
+    }
+    assert_eq!(resting.len(), 8, "{found:#}");
 }
 
 #[test]

@@ -26,8 +26,8 @@ pub struct Idle {
     /// Seconds of chat requests
     #[arg(long, default_value_t = 5, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=600))]
     duration: u32,
-    /// Reservations to make, and to wait for until they are forgotten
-    #[arg(long, default_value_t = 200_000, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(100..=2_000_000))]
+    /// Reservations to make, and to wait for until they are forgotten; 0: none, and no wait
+    #[arg(long, default_value_t = 200_000, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(0..=2_000_000))]
     reservations: u64,
     #[command(flatten)]
     to: To,

@@ -30,6 +30,7 @@ const REST: Duration = Duration::from_secs(5);
 pub struct Idle {
     /// Of the chat requests.
     pub duration: Duration,
+    /// 0: no look after them, which saves the wait.
     pub reservations: u64,
 }
 
@@ -67,14 +68,14 @@ impl Idle {
         let chat = ChatWork::new(&cluster.gateways[0], false, CHAT_CLIENTS)?;
         load::run(Arc::new(chat), load, &Watched::default()).await?;
         resting.extend(look(&cluster, "chat requests").await?);
-        progress(&format!(
-            "{} reservations of {SESSION_CLIENTS} clients, until forgotten",
-            self.reservations
-        ));
-        let work = Arc::new(Walk::new(&cluster, SESSIONS, vec![BUDGET.to_owned()]).over(TENANTS, 1));
-        work.touch_all(0..self.reservations, SESSION_CLIENTS).await?;
-        work.wait_until_forgotten(self.reservations).await?;
-        resting.extend(look(&cluster, "reservations").await?);
+        if self.reservations > 0 {
+            let (count, clients) = (self.reservations, SESSION_CLIENTS);
+            progress(&format!("{count} reservations of {clients} clients, until they are forgotten"));
+            let work = Arc::new(Walk::new(&cluster, SESSIONS, vec![BUDGET.to_owned()]).over(TENANTS, 1));
+            work.touch_all(0..count, clients).await?;
+            work.wait_until_forgotten(count).await?;
+            resting.extend(look(&cluster, "reservations").await?);
+        }
         cluster.stop().await;
         Ok(IdleFound { machine: Machine::default(), resting, seconds: started.elapsed().as_secs_f64() })
     }
