@@ -208,7 +208,10 @@ impl Writer {
                 tracing::error!(%error, "the log cannot be written; this node stops");
                 // sled writes once more when its last handle goes, and panics where it cannot: one stays.
                 std::mem::forget(self.db.clone());
-                return refuse_all(jobs, &Err(error));
+                if open {
+                    refuse_all(jobs, &Err(error));
+                }
+                return;
             }
         }
     }
@@ -412,5 +415,38 @@ fn refuse_all(jobs: &Receiver<Job>, result: &io::Result<()>) {
             Job::Committed => {}
             Job::Close => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{channel, sync_channel};
+
+    use super::*;
+    use crate::disk::open_db;
+
+    #[test]
+    fn one_that_fails_while_it_is_closed_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = open_db(folder.path()).unwrap();
+        let files = Files {
+            db: File::options().write(true).open(folder.path().join("db")).unwrap(),
+            vote_copy: folder.path().join("nowhere").join("vote"),
+            mark: EndMark::open(folder.path(), None).unwrap(),
+        };
+        let writer = Writer::new(Keys { group: 0 }, db, files, Arc::default(), (None, 0), Arc::default());
+        // Both in one group.
+        let (queue, jobs) = sync_channel(2);
+        let (done, told) = oneshot::channel();
+        queue.send(Job::Vote { vote: Vote::new(1, 1), done }).unwrap();
+        queue.send(Job::Close).unwrap();
+        let (ended, end) = channel();
+        std::thread::spawn(move || {
+            writer.run(&jobs);
+            ended.send(()).unwrap();
+        });
+        end.recv_timeout(Duration::from_secs(30)).expect("it waits for more jobs");
+        assert!(told.blocking_recv().unwrap().is_err());
+        drop(queue);
     }
 }
