@@ -1,23 +1,19 @@
 //! The listener of the service: gRPC, in plaintext or with TLS, until the gateway stops.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{Stream, StreamExt as _};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use quorate_rpc::rls::rate_limit_service_server::RateLimitServiceServer;
-use quorate_rpc::tls::{self, Names, Protocol, ServerTls};
-use tokio::io::{AsyncRead, AsyncWrite};
+use quorate_rpc::tls::{HttpListener, Names, Protocol};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
-use tonic::transport::server::TcpIncoming;
+use tokio::time::timeout;
 use tower_service::Service as _;
 
 use super::config::RateLimitConfig;
@@ -37,13 +33,10 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 const STREAMS_MAX: u32 = 8_192;
 /// A descriptor is small; this holds all that a question may have.
 const MESSAGE_MAX_BYTES: usize = 256 << 10;
-/// Accepting fails when files run out, and does so again at once.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A bound socket and the certificates for it.
 pub(crate) struct Listening {
-    listener: TcpListener,
-    tls: Option<Arc<ServerTls>>,
+    listener: HttpListener,
     config: Arc<RateLimitConfig>,
     pub(crate) address: SocketAddr,
 }
@@ -60,27 +53,15 @@ impl Listening {
         let listener = TcpListener::from_std(listener).map_err(unusable)?;
         // Like any caller over HTTP: a proxy brings the certificate that it has.
         let tls = config.tls.as_ref().map(|files| files.server(NAMES, Protocol::Http)).transpose()?;
-        Ok(Self { listener, tls, config: Arc::new(config.clone()), address })
+        let listener = HttpListener::new(listener, tls);
+        Ok(Self { listener, config: Arc::new(config.clone()), address })
     }
 }
 
-/// Serves until the core's `stop`; what is at work is answered.
+/// Serves until the core's `stop`; what is at work is answered. One service and nothing around it: no router, no layers,
+/// which all calls would go through.
 pub(crate) async fn serve(listening: Listening, core: Arc<Core>) {
-    let Listening { listener, tls, config, .. } = listening;
-    match tls {
-        None => serve_all(TcpIncoming::from(listener).with_nodelay(Some(true)), config, core).await,
-        Some(tls) => serve_all(tls::incoming(listener, tls), config, core).await,
-    }
-}
-
-/// One service and nothing around it: no router, no layers, which all calls would go through.
-async fn serve_all<Io>(
-    incoming: impl Stream<Item = io::Result<Io>>,
-    config: Arc<RateLimitConfig>,
-    core: Arc<Core>,
-) where
-    Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+    let Listening { mut listener, config, .. } = listening;
     let within = Duration::from_millis(core.config.timeouts.stop_ms);
     let stop = core.stop.clone();
     let places = Arc::new(Semaphore::new(config.in_flight_max.min(Semaphore::MAX_PERMITS)));
@@ -88,25 +69,17 @@ async fn serve_all<Io>(
     let service = service.max_decoding_message_size(MESSAGE_MAX_BYTES);
     let http = builder();
     let graceful = GracefulShutdown::new();
-    let mut incoming = std::pin::pin!(incoming);
-    while let Some(Some(accepted)) = stop.run_until_cancelled(incoming.next()).await {
-        let io = match accepted {
-            Ok(io) => TokioIo::new(io),
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection of the rate limit service");
-                sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
+    while let Some((stream, _)) = stop.run_until_cancelled(listener.accept()).await {
         let service = service.clone();
         let answer = service_fn(move |request: http::Request<Incoming>| service.clone().call(request));
-        let connection = graceful.watch(http.serve_connection(io, answer));
+        let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), answer));
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection of the rate limit service ended");
             }
         });
     }
+    drop(listener);
     if timeout(within, graceful.shutdown()).await.is_err() {
         tracing::warn!("some connections of the rate limit service did not end in time");
     }
