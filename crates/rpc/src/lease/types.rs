@@ -29,13 +29,8 @@ impl Hold {
 
     /// The same after it is settled with `used`, one amount for each want: what an answer can say of its accounts.
     pub fn balances_after(&self, wants: &[Want<'_>], used: &[Amount]) -> Vec<Balance> {
-        let mut balances = self.balances(wants);
-        for (balance, used) in balances.iter_mut().zip(used) {
-            balance.reserved = balance.reserved.saturating_sub(balance.amount);
-            balance.spent = balance.spent.checked_add(*used).unwrap_or(Amount::MAX);
-            balance.amount = *used;
-        }
-        balances
+        let ended = self.lines.iter().zip(wants).zip(used);
+        ended.map(|((line, want), used)| line.standing_after(*used).balance(want, *used)).collect()
     }
 }
 
@@ -60,10 +55,14 @@ pub(super) struct Line {
 impl Line {
     /// When it has ended with `used`.
     pub fn left_after(&self, used: Amount) -> Left {
-        let Standing { limit, spent, reserved, resets_at } = self.standing;
-        let others = reserved.saturating_sub(self.amount);
-        let left = limit.saturating_sub(spent).saturating_sub(used).saturating_sub(others);
-        Left { limit, left, resets_at }
+        let after = self.standing_after(used);
+        Left { limit: after.limit, left: after.available(), resets_at: after.resets_at }
+    }
+
+    fn standing_after(&self, used: Amount) -> Standing {
+        let Standing { spent, reserved, .. } = self.standing;
+        let spent = spent.checked_add(used).unwrap_or(Amount::MAX);
+        Standing { spent, reserved: reserved.saturating_sub(self.amount), ..self.standing }
     }
 }
 
