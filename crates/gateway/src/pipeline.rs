@@ -111,10 +111,9 @@ async fn spend(
         plan.matches.clear();
     }
     let deadline = Instant::now() + Duration::from_millis(timeouts.total_ms);
-    let core_of_call = Arc::clone(core);
     // Boxed, and the plan shared: what a future is given has a place in it, and another one in each that it is given to.
-    let call = Box::new(Call { core: core_of_call, asked, facts, body, model, choosing, began, deadline });
-    let plan = Arc::new(plan);
+    let call = Call { core: Arc::clone(core), asked, facts, body, model, choosing, began, deadline };
+    let (call, plan) = (Box::new(call), Arc::new(plan));
     let (reply, answer) = oneshot::channel();
     // Boxed too: it is large, and a task is moved several times before it runs.
     core.tasks.spawn(Box::pin(async move {
