@@ -179,7 +179,7 @@ impl Replica {
                 return self.committed_membership().ok_or_else(|| "a change is under way".to_owned());
             }
         };
-        self.change_members(change).await.map_err(|error| error.to_string())
+        self.change_members(change).await.map(|made| made.log_id).map_err(|error| error.to_string())
     }
 
     async fn promote(&self, id: u64) -> Result<RejoinAnswer, String> {

@@ -19,6 +19,8 @@ use quorate_rpc::{Client, ClientConfig};
 #[derive(Debug)]
 pub struct Cluster {
     folder: tempfile::TempDir,
+    /// Bound and no more: they keep the addresses of nodes that are down from everybody else.
+    _reserved: Vec<tokio::net::TcpSocket>,
     addresses: Vec<String>,
     nodes: Vec<Option<Node>>,
     configure: Configure,
@@ -70,14 +72,15 @@ impl Cluster {
         security: Security,
     ) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
+        let reserved: Vec<_> = (0..size).map(|_| reserve_address()).collect();
+        let address = |socket: &tokio::net::TcpSocket| socket.local_addr().expect("an address").to_string();
+        let addresses: Vec<String> = reserved.iter().map(address).collect();
+        // Nodes speak to each other from the start: they listen before the first one runs.
         let listeners: Vec<NodeListeners> =
-            (0..size).map(|_| NodeListeners { grpc: bind(), http: bind() }).collect();
-        let addresses = listeners
-            .iter()
-            .map(|listeners| listeners.grpc.local_addr().expect("an address").to_string())
-            .collect();
+            addresses.iter().map(|grpc| NodeListeners { grpc: bind(grpc), http: bind(ANY) }).collect();
         let mut cluster = Self {
             folder,
+            _reserved: reserved,
             addresses,
             nodes: Vec::new(),
             configure: Configure(Box::new(configure)),
@@ -201,14 +204,22 @@ impl Cluster {
     /// The node does not start again.
     pub async fn restart(&mut self, index: usize) {
         self.stop(index).await;
-        let grpc = std::net::TcpListener::bind(&self.addresses[index]).expect("its own port");
-        let node = Node::start(self.config(index), NodeListeners { grpc, http: bind() })
-            .await
-            .expect("a node that starts");
+        let listeners = NodeListeners { grpc: bind(&self.addresses[index]), http: bind(ANY) };
+        let node = Node::start(self.config(index), listeners).await.expect("a node that starts");
         self.nodes[index] = Some(node);
     }
 }
 
-fn bind() -> std::net::TcpListener {
-    std::net::TcpListener::bind("127.0.0.1:0").expect("a free port")
+const ANY: &str = "127.0.0.1:0";
+
+fn bind(address: &str) -> std::net::TcpListener {
+    std::net::TcpListener::bind(address).expect("a free port")
+}
+
+/// A free address that nobody else is given, and at which a node of ours can listen.
+fn reserve_address() -> tokio::net::TcpSocket {
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.set_reuseaddr(true).expect("an option that sockets have");
+    socket.bind(ANY.parse().expect("an address")).expect("a free port");
+    socket
 }

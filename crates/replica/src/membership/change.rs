@@ -5,7 +5,7 @@ use std::sync::Weak;
 use std::time::Duration;
 
 use openraft::errors::{ClientWriteError, RaftError};
-use openraft::{BasicNode, ChangeMembers};
+use openraft::{BasicNode, ChangeMembers, Membership};
 use quorate_ledger::{AuditAction, AuditRecord, Command};
 use tokio::sync::MutexGuard;
 use tracing::{info, warn};
@@ -35,6 +35,18 @@ pub struct Changed {
     pub voters: Vec<u64>,
 }
 
+/// The entry with which a change was made, and what it says: [`Replica::view`] may lag behind it.
+pub(crate) struct Made {
+    pub log_id: LogId,
+    voters: BTreeSet<u64>,
+}
+
+impl From<Made> for Changed {
+    fn from(made: Made) -> Self {
+        Self { changed: true, voters: made.voters.into_iter().collect() }
+    }
+}
+
 impl Replica {
     /// Makes the node that runs at the address, with a new folder, a voter. Returns when it is one.
     ///
@@ -51,9 +63,9 @@ impl Replica {
             .await?;
         let now = self.survey().await.view;
         now.quorum_of(&now.voters_with(peer.id))?;
-        self.change_members(ChangeMembers::AddVoterIds(BTreeSet::from([peer.id]))).await?;
+        let made = self.change_members(ChangeMembers::AddVoterIds(BTreeSet::from([peer.id]))).await?;
         info!(node = peer.id, address = peer.address, by, "added a node");
-        Ok(self.changed())
+        Ok(made.into())
     }
 
     /// Removes a member, which may be dead. The leader hands over first, when it is to go itself: then another node has to
@@ -74,9 +86,9 @@ impl Replica {
         survey.all_can_read()?;
         let address = survey.view.members.get(&id).cloned().unwrap_or_default();
         self.record(AuditAction::RemoveNode, id, address, by).await?;
-        self.change_members(leaving(&survey, id)).await?;
+        let made = self.change_members(leaving(&survey, id)).await?;
         info!(node = id, by, "removed a node");
-        Ok(self.changed())
+        Ok(made.into())
     }
 
     /// Takes the node that runs at the address, with a new folder, in the place of `old`: one joint change, when it has
@@ -121,9 +133,9 @@ impl Replica {
             return Err(self.hand_over(&self.survey().await).await);
         }
         now.view.quorum_of(&now.view.voters_after(old, new.id))?;
-        self.change_members(ChangeMembers::Batch(vec![arrives, leaving(&now, old)])).await?;
+        let made = self.change_members(ChangeMembers::Batch(vec![arrives, leaving(&now, old)])).await?;
         info!(old, new = new.id, address = new.address, by, "replaced a node");
-        Ok(self.changed())
+        Ok(made.into())
     }
 
     /// The right to change the membership: nobody else does, this node leads, and nothing is left half done.
@@ -171,15 +183,18 @@ impl Replica {
 
     async fn add_learner(&self, peer: &Peer) -> Result<LogId, MembershipError> {
         let nodes = BTreeMap::from([(peer.id, BasicNode::new(&peer.address))]);
-        self.change_members(ChangeMembers::AddNodes(nodes)).await
+        self.change_members(ChangeMembers::AddNodes(nodes)).await.map(|made| made.log_id)
     }
 
-    /// Voters that go are no members afterwards. The entry with which it was done.
-    pub(crate) async fn change_members(&self, change: Change) -> Result<LogId, MembershipError> {
+    /// Voters that go are no members afterwards.
+    pub(crate) async fn change_members(&self, change: Change) -> Result<Made, MembershipError> {
         let changed =
             tokio::time::timeout(CHANGE_TIMEOUT, self.inner.raft.change_membership(change, false)).await;
         match changed {
-            Ok(Ok(response)) => Ok(response.log_id),
+            Ok(Ok(response)) => Ok(Made {
+                log_id: response.log_id,
+                voters: response.membership.iter().flat_map(Membership::voter_ids).collect(),
+            }),
             Ok(Err(error)) => Err(change_error(error)),
             Err(_) => Err(unfinished("no quorum agreed in time")),
         }
@@ -258,12 +273,8 @@ impl Replica {
         records.into_iter().rev().find(is_it)
     }
 
-    fn changed(&self) -> Changed {
-        Changed { changed: true, voters: self.view().voters.into_iter().collect() }
-    }
-
     fn unchanged(&self) -> Changed {
-        Changed { changed: false, ..self.changed() }
+        Changed { changed: false, voters: self.view().voters.into_iter().collect() }
     }
 }
 

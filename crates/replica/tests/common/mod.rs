@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use quorate_ledger::{Amount, BudgetRule, Charge, Command, Ledger, Outcome, ReservationId, Unit, Window};
 use quorate_replica::{Clock, Peer, Replica, ReplicaConfig, ReplicaError, Role, Status};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -47,15 +47,20 @@ impl Node {
 
     pub async fn wait(&self, what: &str, condition: impl FnMut(&Status) -> bool) -> Status {
         let mut status = self.replica.status();
-        let waited = tokio::time::timeout(PATIENCE, status.wait_for(condition)).await;
-        let now = self.replica.status().borrow().clone();
-        waited.unwrap_or_else(|_| panic!("not in time: {what}; status: {now:?}")).unwrap().clone()
+        // What is seen is a lock, and whoever holds it must not ask for the status again.
+        let seen = async { status.wait_for(condition).await.unwrap().clone() };
+        match tokio::time::timeout(PATIENCE, seen).await {
+            Ok(seen) => seen,
+            Err(_) => panic!("not in time: {what}; status: {:?}", self.replica.status().borrow()),
+        }
     }
 }
 
 /// Three nodes, some of which may be down.
 pub struct Cluster {
     pub peers: Vec<Peer>,
+    /// Keep the addresses of nodes that are down from everybody else.
+    reserved: Vec<TcpSocket>,
     pub folders: Vec<tempfile::TempDir>,
     pub nodes: Vec<Option<Node>>,
     pub snapshot_every: u64,
@@ -70,18 +75,14 @@ impl Cluster {
     /// Reserves addresses and folders; nothing runs yet.
     pub async fn new(size: u64) -> Self {
         log();
-        let mut peers = Vec::new();
-        let mut listeners = Vec::new();
-        for id in 1..=size {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            peers.push(Peer { id, address: listener.local_addr().unwrap().to_string() });
-            listeners.push(listener);
-        }
+        let reserved: Vec<TcpSocket> = (0..size).map(|_| reserve_address()).collect();
+        let peers: Vec<Peer> = reserved.iter().zip(1..).map(|(socket, id)| peer(socket, id)).collect();
         let folders = peers.iter().map(|_| tempfile::tempdir().unwrap()).collect();
         let nodes = peers.iter().map(|_| None).collect();
         let ahead_ms = peers.iter().map(|_| Arc::default()).collect();
         Self {
             peers,
+            reserved,
             folders,
             nodes,
             snapshot_every: 20_000,
@@ -142,9 +143,10 @@ impl Cluster {
 
     /// One more address and folder, with the next id. Nothing runs there yet, and nobody knows of it.
     pub async fn spare(&mut self) -> usize {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let id = u64::try_from(self.peers.len()).unwrap() + 1;
-        self.peers.push(Peer { id, address: listener.local_addr().unwrap().to_string() });
+        let socket = reserve_address();
+        self.peers.push(peer(&socket, id));
+        self.reserved.push(socket);
         self.folders.push(tempfile::tempdir().unwrap());
         self.nodes.push(None);
         self.ahead_ms.push(Arc::default());
@@ -223,6 +225,18 @@ impl Cluster {
         }
         ledger
     }
+}
+
+/// A free address that nobody else is given, and at which a node of ours can listen: the socket is bound and no more.
+fn reserve_address() -> TcpSocket {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    socket
+}
+
+fn peer(socket: &TcpSocket, id: u64) -> Peer {
+    Peer { id, address: socket.local_addr().unwrap().to_string() }
 }
 
 pub fn real_ms() -> u64 {
