@@ -123,13 +123,15 @@ impl Deployment {
         for what in sweep::leftovers() {
             tracing::info!(what, "removed what a dead run left");
         }
-        let network = match (options.network, network::missing()) {
-            (NetworkChoice::Auto, None) => Some(Network::new()?),
-            (NetworkChoice::Auto, Some(why)) => {
-                tracing::warn!(why, "all share the loopback interface: no network faults");
-                None
-            }
-            (NetworkChoice::Loopback, _) => None,
+        let network = match options.network {
+            NetworkChoice::Loopback => None,
+            NetworkChoice::Auto => match network::missing() {
+                None => Some(Network::new()?),
+                Some(why) => {
+                    tracing::warn!(why, "all share the loopback interface: no network faults");
+                    None
+                }
+            },
         };
         let deployment = Arc::new(Self {
             tracers: Mutex::default(),
@@ -175,7 +177,10 @@ impl Deployment {
     /// # Errors
     /// There is none; says why.
     pub fn network(&self) -> Result<&Network> {
-        let why = || network::missing().unwrap_or_else(|| "the loopback interface was asked for".to_owned());
+        let why = || match self.options.network {
+            NetworkChoice::Loopback => "the loopback interface was asked for".to_owned(),
+            NetworkChoice::Auto => network::missing().unwrap_or_default(),
+        };
         self.network.as_ref().with_context(|| format!("there is no network that could fail: {}", why()))
     }
 
