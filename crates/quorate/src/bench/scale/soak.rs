@@ -79,6 +79,10 @@ pub struct Looked {
     pub process: String,
     pub resident_bytes: u64,
     pub open_files: usize,
+    /// Of CPU time since it started.
+    pub cpu_seconds: f64,
+    /// CPUs that it kept busy in the interval; `None`: in the first one.
+    pub cpus: Option<f64>,
 }
 
 #[derive(Debug, Clone, Default, Serialize)]
@@ -137,7 +141,7 @@ impl Soak {
         });
         let mut intervals = Vec::new();
         let working = load::run_in_laps(walk, self.load(CLIENTS, rate), &none, every, |lap| {
-            let interval = look(&cluster, &lap, latest.lock().clone());
+            let interval = look(&cluster, &lap, latest.lock().clone(), intervals.last());
             if let (Some(file), Ok(line)) = (&mut lines, serde_json::to_string(&interval)) {
                 // What cannot be written is in the summary still.
                 let _ = writeln!(file, "{line}");
@@ -201,7 +205,7 @@ fn create(path: &Path) -> Result<File> {
     File::create(path).with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn look(cluster: &Cluster, lap: &Lap, chat: Answered) -> Interval {
+fn look(cluster: &Cluster, lap: &Lap, chat: Answered, before: Option<&Interval>) -> Interval {
     let Watched { nodes, gateways, provider } = cluster.watched();
     let numbered = |kind: &str, processes: Vec<Process>| {
         let names = (1..).map(|number| format!("{kind}-{number}"));
@@ -212,9 +216,13 @@ fn look(cluster: &Cluster, lap: &Lap, chat: Answered) -> Interval {
     processes.extend(provider.into_iter().map(|process| ("provider".to_owned(), process)));
     processes.push(("load".to_owned(), Process::this()));
     let disk = |index| watch::disk_bytes(&cluster.data_folder(index));
+    let looked = |(index, (name, process)): (usize, (String, Process))| {
+        let before = before.and_then(|before| Some((before.seconds, before.processes.get(index)?)));
+        Looked::at(name, process, lap.end, before)
+    };
     Interval {
         seconds: lap.end,
-        processes: processes.into_iter().map(|(name, process)| Looked::at(name, process)).collect(),
+        processes: processes.into_iter().enumerate().map(looked).collect(),
         disk_bytes: (0..cluster.nodes.len()).map(disk).collect(),
         sessions: Answered::of(lap),
         chat,
@@ -222,9 +230,16 @@ fn look(cluster: &Cluster, lap: &Lap, chat: Answered) -> Interval {
 }
 
 impl Looked {
-    fn at(process: String, id: Process) -> Self {
-        let resident_bytes = id.resident_bytes().unwrap_or(0);
-        Self { process, resident_bytes, open_files: id.open_files().unwrap_or(0) }
+    /// `before`: what was seen last, and at which second.
+    fn at(process: String, id: Process, seconds: f64, before: Option<(f64, &Self)>) -> Self {
+        let cpu_seconds = id.cpu().unwrap_or_default().as_secs_f64();
+        Self {
+            process,
+            resident_bytes: id.resident_bytes().unwrap_or(0),
+            open_files: id.open_files().unwrap_or(0),
+            cpu_seconds,
+            cpus: before.map(|(then, before)| (cpu_seconds - before.cpu_seconds) / (seconds - then)),
+        }
     }
 }
 
@@ -236,6 +251,10 @@ fn curves(first: &Interval) -> Vec<Curve> {
     for (index, looked) in first.processes.iter().enumerate() {
         let memory = move |one: &Interval| Some(mib(one.processes.get(index)?.resident_bytes as f64));
         curves.push((format!("memory of {}", looked.process), "MiB", Box::new(memory)));
+    }
+    for (index, looked) in first.processes.iter().enumerate() {
+        let cpus = move |one: &Interval| one.processes.get(index)?.cpus;
+        curves.push((format!("CPU of {}", looked.process), "CPUs", Box::new(cpus)));
     }
     for (index, looked) in first.processes.iter().enumerate() {
         let files = move |one: &Interval| Some(one.processes.get(index)?.open_files as f64);
@@ -322,6 +341,7 @@ impl Findings for SoakFound {
         let mut plots = Vec::new();
         for (name, title, beginning, unit) in [
             ("memory", "Resident memory", "memory of ", "MiB"),
+            ("cpu", "CPUs kept busy, each interval", "CPU of ", "CPUs"),
             ("files", "Open files", "open files of ", "files"),
             ("disk", "Data folders", "data of ", "MiB"),
             ("sessions", "Latency of sessions, each interval", "sessions, ", "ms"),
@@ -358,6 +378,8 @@ mod tests {
             process: process.to_owned(),
             resident_bytes: mib << 20,
             open_files: 9,
+            cpu_seconds: seconds,
+            cpus: Some(1.0),
         };
         Interval {
             seconds,
