@@ -427,7 +427,7 @@ mod tests {
             intervals,
         };
         let plots = found.plots();
-        assert_eq!(plots.len(), 5);
+        assert_eq!(plots.len(), 6);
         assert!(plots.iter().all(|(name, plot)| !plot.series.is_empty() && !name.is_empty()));
     }
 }
