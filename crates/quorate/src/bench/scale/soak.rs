@@ -246,19 +246,21 @@ impl Looked {
 /// One thing that is looked at: its name, its unit, and its value in an interval.
 type Curve = (String, &'static str, Box<dyn Fn(&Interval) -> Option<f64>>);
 
+/// The same of a process.
+type OfProcess = (&'static str, &'static str, fn(&Looked) -> Option<f64>);
+
 fn curves(first: &Interval) -> Vec<Curve> {
     let mut curves: Vec<Curve> = Vec::new();
-    for (index, looked) in first.processes.iter().enumerate() {
-        let memory = move |one: &Interval| Some(mib(one.processes.get(index)?.resident_bytes as f64));
-        curves.push((format!("memory of {}", looked.process), "MiB", Box::new(memory)));
-    }
-    for (index, looked) in first.processes.iter().enumerate() {
-        let cpus = move |one: &Interval| one.processes.get(index)?.cpus;
-        curves.push((format!("CPU of {}", looked.process), "CPUs", Box::new(cpus)));
-    }
-    for (index, looked) in first.processes.iter().enumerate() {
-        let files = move |one: &Interval| Some(one.processes.get(index)?.open_files as f64);
-        curves.push((format!("open files of {}", looked.process), "files", Box::new(files)));
+    let of_processes: [OfProcess; 3] = [
+        ("memory", "MiB", |looked| Some(mib(looked.resident_bytes as f64))),
+        ("CPU", "CPUs", |looked| looked.cpus),
+        ("open files", "files", |looked| Some(looked.open_files as f64)),
+    ];
+    for (what, unit, value) in of_processes {
+        for (index, looked) in first.processes.iter().enumerate() {
+            let value = move |one: &Interval| value(one.processes.get(index)?);
+            curves.push((format!("{what} of {}", looked.process), unit, Box::new(value)));
+        }
     }
     for index in 0..first.disk_bytes.len() {
         let disk = move |one: &Interval| Some(mib(*one.disk_bytes.get(index)? as f64));
