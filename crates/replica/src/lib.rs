@@ -3,6 +3,7 @@
 //! The only place that names openraft, sled and bincode. Propose a batch and get its outcomes when a quorum has them on
 //! disk; look at the ledger as this node has applied it; ask first for a linearizable look.
 
+mod append_stream;
 mod backup;
 mod backup_file;
 mod backup_stream;

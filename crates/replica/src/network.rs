@@ -1,10 +1,8 @@
 //! How this node talks to its peers: openraft's messages in bincode, inside the envelope of `quorate.raft.v1`.
 
 use std::future::{Future, ready};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -21,10 +19,10 @@ use quorate_rpc::raft::{ClockRequest, RaftMessage, RaftMessageKind as Kind};
 use quorate_rpc::tls::Security;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::time::Instant;
 use tonic::Status;
 use tonic::transport::Channel;
 
+use crate::append_stream::{answered_in_time, begun, commits_with_entries, lend, until_purged};
 use crate::snapshot::SnapshotFile;
 use crate::snapshot_stream::send_snapshot;
 use crate::types::{Snapshot, TypeConfig, Vote, decode, encode};
@@ -34,10 +32,6 @@ type C = TypeConfig;
 /// Larger than any append: `max_payload_entries` of the largest entries.
 pub(crate) const MESSAGE_MAX_BYTES: usize = 16 << 20;
 const OPEN_TIMEOUT: Duration = Duration::from_secs(1);
-/// A peer writes and syncs before it answers.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
-/// How much later than the leader a follower may apply, when nothing else is sent to it.
-const COMMIT_WAIT: Duration = Duration::from_millis(2);
 
 /// Who we are: stands in every message, so that a wrong address is noticed.
 #[derive(Debug, Clone)]
@@ -150,8 +144,9 @@ impl RaftNetworkV2<C> for Connection {
         S: Stream<Item = AppendEntriesRequest<C>> + Send + Unpin + 'static,
     {
         let (sender, target) = (self.sender.clone(), self.target);
+        let (input, lender) = lend(input);
         // An append that cannot be encoded would end the stream; the log store has bounded every entry before.
-        let encoded = commits_with_entries(input)
+        let encoded = commits_with_entries(until_purged(input))
             .map(|request| encode(&request).ok())
             .take_while(|encoded| ready(encoded.is_some()));
         let sent = Arc::new(AtomicU64::new(0));
@@ -170,7 +165,8 @@ impl RaftNetworkV2<C> for Connection {
                 within(option.hard_ttl().max(OPEN_TIMEOUT), client.append(requests)).await
             };
             let responses = opened.await.map_err(|status| Unreachable::new(&status))?.into_inner();
-            let results = answered_in_time(responses, sent).map(|response| {
+            let results = answered_in_time(responses, sent).map(move |response| {
+                let _until_the_answers_go = &lender;
                 let response = response.map_err(|status| Unreachable::new(&status))?;
                 decode(&response.payload).map_err(|error| Unreachable::new(&error).into())
             });
@@ -215,106 +211,38 @@ impl RaftNetworkV2<C> for Connection {
     }
 }
 
-/// The same, when there is something to send; `None`: there never will be. The peer answers to the first request, and after
-/// errors Raft lets that wait for longer than the peer has to answer: so its time counts from there.
-fn begun<T: Send + 'static>(mut requests: BoxStream<'static, T>) -> BoxFuture<'static, Option<Begun<T>>> {
-    Box::pin(async move {
-        let first = requests.next().await?;
-        Some(Begun(futures_util::stream::once(ready(first)).chain(requests).boxed()))
-    })
-}
-
-/// A type of its own: the compiler does not see through the boxed one inside tonic's futures.
-struct Begun<T>(BoxStream<'static, T>);
-
-impl<T> Stream for Begun<T> {
-    type Item = T;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<T>> {
-        self.0.as_mut().poll_next(context)
-    }
-}
-
-/// One answer comes for each request. Raft waits for it without end, and sends nothing else meanwhile; so an answer that
-/// was lost on the way, or will never be given, is an error after [`ANSWER_TIMEOUT`], and Raft asks anew where the peer is.
-fn answered_in_time<S, T>(answers: S, sent: Arc<AtomicU64>) -> impl Stream<Item = Result<T, Status>> + Send
-where
-    S: Stream<Item = Result<T, Status>> + Send + Unpin,
-    T: Send,
-{
-    futures_util::stream::unfold(Some((answers, 0)), move |state| {
-        let sent = sent.clone();
-        async move {
-            let (mut answers, answered) = state?;
-            loop {
-                let asked = sent.load(Ordering::Relaxed);
-                match tokio::time::timeout(ANSWER_TIMEOUT, answers.next()).await {
-                    Ok(Some(answer)) => return Some((answer, Some((answers, answered + 1)))),
-                    Ok(None) => return None,
-                    // Asked when the wait began, and not answered yet.
-                    Err(_) if asked > answered => {
-                        return Some((Err(Status::deadline_exceeded("no answer to an append")), None));
-                    }
-                    Err(_) => {}
-                }
-            }
-        }
-    })
-}
-
-/// Lets news of a commit that comes without entries wait for the next entries, or for [`COMMIT_WAIT`]. Where one operation
-/// follows the other, half of all messages say nothing else, and each wakes three threads on either side. A request that
-/// is left out is acknowledged with the next, which goes at least as far.
-fn commits_with_entries<S>(input: S) -> impl Stream<Item = AppendEntriesRequest<C>> + Send
-where
-    S: Stream<Item = AppendEntriesRequest<C>> + Send + Unpin + 'static,
-{
-    // The first one of a stream may be a question: where does the peer's log end?
-    futures_util::stream::unfold((input.fuse(), true), |(mut input, first)| async move {
-        let mut request = input.next().await?;
-        if !first {
-            let deadline = Instant::now() + COMMIT_WAIT;
-            while request.entries.is_empty() {
-                match tokio::time::timeout_at(deadline, input.next()).await {
-                    Ok(Some(next)) => request = next,
-                    Ok(None) | Err(_) => break,
-                }
-            }
-        }
-        Some((request, (input, false)))
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use futures_util::stream::pending;
+    use tokio::net::TcpListener;
+
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn the_peer_has_its_time_from_the_first_request_on() {
-        let late = futures_util::stream::once(async {
-            tokio::time::sleep(10 * OPEN_TIMEOUT).await;
-            7
-        });
-        let began = Instant::now();
-        let requests = begun(late.chain(futures_util::stream::iter([8])).boxed()).await.unwrap();
-        assert!(began.elapsed() >= 10 * OPEN_TIMEOUT);
-        let asked = Instant::now();
-        assert_eq!(requests.collect::<Vec<i32>>().await, [7, 8]);
-        assert_eq!(asked.elapsed(), Duration::ZERO);
-        assert!(begun(futures_util::stream::empty::<i32>().boxed()).await.is_none());
+    /// Holds its own entry in `alive`.
+    fn requests_that_never_end(
+        alive: &Arc<()>,
+    ) -> impl Stream<Item = AppendEntriesRequest<C>> + Unpin + use<> {
+        let (vote, alive) = (Vote::new_committed(1, 1), alive.clone());
+        let request =
+            AppendEntriesRequest { vote, prev_log_id: None, entries: Vec::new(), leader_commit: None };
+        let first = futures_util::stream::once(ready(request));
+        first.chain(pending()).inspect(move |_| drop(alive.clone())).boxed()
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_request_without_an_answer_ends_the_stream_and_silence_without_a_request_does_not() {
-        let sent = Arc::new(AtomicU64::new(1));
-        let answers = futures_util::stream::iter([Ok(7)]).chain(futures_util::stream::pending());
-        let mut answers = Box::pin(answered_in_time(answers, sent.clone()));
-        assert_eq!(answers.next().await.unwrap().unwrap(), 7);
-        let quiet = tokio::time::timeout(10 * ANSWER_TIMEOUT, answers.next()).await;
-        assert!(quiet.is_err(), "{quiet:?}");
-        sent.fetch_add(1, Ordering::Relaxed);
-        let status = answers.next().await.unwrap().unwrap_err();
-        assert_eq!(status.code(), tonic::Code::DeadlineExceeded);
-        assert!(answers.next().await.is_none());
+    #[tokio::test]
+    async fn a_stream_that_was_given_up_is_not_read_any_more() {
+        // Somebody who takes connections and says nothing, as a process that was stopped.
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let accepted = tokio::spawn(async move { listener.accept().await.unwrap().0 });
+        let sender = Sender { cluster: "test".into(), group: 0, node_id: 1, security: Security::Plain };
+        let mut connection = Connection::new(sender, 2, &address);
+        let alive = Arc::new(());
+        let requests = requests_that_never_end(&alive);
+        let opened = connection.stream_append(requests, RPCOption::new(Duration::ZERO)).await;
+        assert!(opened.is_err());
+        assert_eq!(Arc::strong_count(&alive), 1, "the transport still holds the requests");
+        drop(opened);
+        accepted.await.unwrap();
     }
 }
