@@ -72,7 +72,7 @@ impl SnapshotFolder {
         let path = self.folder.join(format!("{index:020}-{term:020}.{SUFFIX}"));
         durable_file::rename(partial, &path)?;
         for older in self.paths()?.into_iter().filter(|older| *older < path) {
-            fs::remove_file(older)?;
+            remove_if_there(&older)?;
         }
         Ok(SnapshotFile { path, content: None })
     }
@@ -107,6 +107,14 @@ impl SnapshotFolder {
         }
         paths.sort();
         Ok(paths)
+    }
+}
+
+/// A snapshot of our own and one that was received may become the newest at the same time, and remove the same older one.
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
     }
 }
 
@@ -169,5 +177,30 @@ impl Write for Checked {
 
     fn flush(&mut self) -> io::Result<()> {
         self.inner.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::vote::RaftLeaderId as _;
+
+    use super::*;
+    use crate::types::{LogId, TypeConfig};
+
+    #[test]
+    fn two_become_the_newest_at_the_same_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let snapshots = SnapshotFolder::open(folder.path().to_owned()).unwrap();
+        let write = |index| {
+            let leader = openraft::alias::CommittedLeaderIdOf::<TypeConfig>::new(1, 1);
+            let meta =
+                SnapshotMeta { last_log_id: Some(LogId::new(leader, index)), ..SnapshotMeta::default() };
+            snapshots.write(&meta, &Ledger::default()).unwrap();
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| (0..500).map(|index| 2 * index).for_each(write));
+            scope.spawn(|| (0..500).map(|index| 2 * index + 1).for_each(write));
+        });
+        assert_eq!(snapshots.load_newest().unwrap().unwrap().0.last_log_id.unwrap().index, 999);
     }
 }
