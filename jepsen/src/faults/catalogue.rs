@@ -112,7 +112,7 @@ const fn known(
     Known { name, about, class, needs, make }
 }
 
-static ALL: [Known; 39] = {
+static ALL: [Known; 40] = {
     use Class::{Clock, Damage, Disk, Gateways, Link, Network, Nothing, Operation, Process};
     use Need::{Clocks, Disks, Network as Own, Previous, Python, Queue, Strace, Tc};
     [
@@ -124,6 +124,13 @@ static ALL: [Known; 39] = {
         known("pause-one", Process, &[], make!(pause One), "SIGSTOP of a node"),
         known("pause-leader", Process, &[], make!(pause Leader), "SIGSTOP of the leader"),
         known("pause-majority", Process, &[], make!(pause Majority), "SIGSTOP of a majority"),
+        known(
+            "pause-again",
+            Process,
+            &[],
+            |_| Box::<pause::PauseAgain>::default(),
+            "SIGSTOP of a node, again and again while it catches up",
+        ),
         known("restart-one", Process, &[], make!(restart One), "SIGTERM and a new start of a node"),
         known(
             "rolling-restart",

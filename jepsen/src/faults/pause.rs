@@ -1,12 +1,22 @@
 //! SIGSTOP: a node that is there and does nothing, and then goes on as if no time had passed.
 
+use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
+use rand::Rng as _;
 use rand::rngs::StdRng;
+use tokio::time::sleep;
 
 use super::choose::{self, Who};
 use super::{Doing, Fault, list};
 use crate::deploy::Deployment;
+
+/// Longer than a peer waits for an answer, and in most cases shorter than a connection lives without one.
+const PAUSED_S: Range<f64> = 3.0..7.0;
+/// Time to begin to catch up, and hardly more.
+const GOES_ON_S: Range<f64> = 0.0..1.5;
+const TIMES: usize = 3;
 
 #[derive(Debug)]
 pub struct Pause {
@@ -36,6 +46,46 @@ impl Fault for Pause {
             let resumed: Vec<u64> = paused.into_iter().filter(|id| still.contains(id)).collect();
             resumed.iter().try_for_each(|id| deployment.resume_node(*id))?;
             Ok(format!("node {} goes on", list(&resumed)))
+        })
+    }
+}
+
+/// One node, again and again while it catches up: streams and snapshots are given up half-way, over connections that live on.
+#[derive(Debug, Default)]
+pub struct PauseAgain {
+    paused: Option<u64>,
+}
+
+impl Fault for PauseAgain {
+    fn name(&self) -> &'static str {
+        "pause-again"
+    }
+
+    fn inject<'a>(&'a mut self, deployment: &'a Arc<Deployment>, random: &'a mut StdRng) -> Doing<'a> {
+        Box::pin(async move {
+            let id = choose::follower(deployment, random).await?;
+            for time in 1..=TIMES {
+                if deployment.pause_node(id).is_err() {
+                    return Ok(format!("paused node {id}, until another fault took it away"));
+                }
+                self.paused = Some(id);
+                if time < TIMES {
+                    sleep(Duration::from_secs_f64(random.random_range(PAUSED_S))).await;
+                    self.heal(deployment).await?;
+                    sleep(Duration::from_secs_f64(random.random_range(GOES_ON_S))).await;
+                }
+            }
+            Ok(format!("paused node {id} {TIMES} times"))
+        })
+    }
+
+    fn heal<'a>(&'a mut self, deployment: &'a Arc<Deployment>) -> Doing<'a> {
+        Box::pin(async move {
+            // One that another fault has killed meanwhile does not need it.
+            let paused = self.paused.take().filter(|id| deployment.paused_nodes().contains(id));
+            let Some(id) = paused else { return Ok("nothing to heal".to_owned()) };
+            deployment.resume_node(id)?;
+            Ok(format!("node {id} goes on"))
         })
     }
 }
