@@ -31,7 +31,9 @@ LIMITS = """- namespace: llm
 
 
 def prepare(settings):
-    return {"envoy": machine.first_line([binary(), "--version"]), **(limitador.prepare(settings) if settings.limitador else {})}
+    # It begins with the path of the program.
+    version = machine.first_line([binary(), "--version"]).rpartition(" ")[2]
+    return {"envoy": version, **(limitador.prepare(settings) if settings.limitador else {})}
 
 
 def binary():
