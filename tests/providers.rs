@@ -110,7 +110,7 @@ impl Deployment {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_charged_is_what_every_kind_of_provider_served() {
-    let mut deployment = Deployment::without_gateways(&policy(LIMIT, "Hour")).await;
+    let mut deployment = Deployment::without_gateways(&policy(LIMIT, "Year")).await;
     let credentials = deployment.folder.path().join("credentials");
     let keys = "[default]\naws_access_key_id = AKIDEXAMPLE\n\
                 aws_secret_access_key = wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY\n";

@@ -28,7 +28,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::transport::{Channel, Server};
 use tonic::{Request, Response, Status, Streaming};
 
-/// As Envoy AI Gateway's users write it: 250 tokens an hour for each user.
+/// As Envoy AI Gateway's users write it: 250 tokens a year for each user.
 const POLICY: &str = "
 apiVersion: gateway.envoyproxy.io/v1alpha1
 kind: BackendTrafficPolicy
@@ -40,7 +40,7 @@ spec:
     global:
       rules:
         - clientSelectors: [{headers: [{name: x-user-id, type: Distinct}]}]
-          limit: {requests: 250, unit: Hour}
+          limit: {requests: 250, unit: Year}
           cost:
             request: {from: Number, number: 0}
             response: {from: Metadata, metadata: {namespace: io.envoy.ai_gateway, key: llm_total_token}}
@@ -50,7 +50,7 @@ domain: shop
 descriptors:
   - key: user
     enforcement: Reserve
-    rate_limit: {unit: hour, requests_per_unit: 250}
+    rate_limit: {unit: year, requests_per_unit: 250}
 ";
 
 struct Door(RateLimitServiceClient<Channel>);
@@ -163,7 +163,7 @@ impl RateLimitConfigDiscoveryService for ControlPlane {
 
 fn answer(version: &str, domain: &str, limit: u32) -> DiscoveryResponse {
     let policy = RateLimitPolicy {
-        unit: RateLimitUnit::Hour.into(),
+        unit: RateLimitUnit::Year.into(),
         requests_per_unit: limit,
         ..RateLimitPolicy::default()
     };

@@ -22,7 +22,7 @@ const INPUT: std::ops::RangeInclusive<u64> = 8..=20;
 fn policy(backends: &[&str]) -> CompiledPolicy {
     let backends: Vec<_> = (1..).zip(backends).map(|(priority, name)| backend(name, priority)).collect();
     compile(PolicyParts {
-        budgets: vec![tokens("user-hourly", 1_000)],
+        budgets: vec![tokens("per-user", 1_000)],
         routes: vec![route("all", "", backends)],
         ..PolicyParts::default()
     })
@@ -35,7 +35,7 @@ async fn alone(kind: Kind, request: &str, steps: impl Into<Vec<Step>>, why: &str
     let ask = async || world.ask("/v1/chat/completions", &chat_request(request), &[]).await;
     let first = ask().await;
     world.resolved().await;
-    let spent = world.account("user-hourly", "alice").0;
+    let spent = world.account("per-user", "alice").0;
     ask().await;
     assert!(
         world.keeper.providers().iter().all(|view| view.state == ProviderState::Closed),
@@ -61,7 +61,7 @@ async fn with_another(kind: Kind, request: &str, steps: impl Into<Vec<Step>>) ->
     let answer = world.ask("/v1/chat/completions", &chat_request(request), &[]).await;
     assert_eq!(second.got().len(), 1, "{kind:?} {}", answer.text());
     world.resolved().await;
-    (answer, world.account("user-hourly", "alice").0)
+    (answer, world.account("per-user", "alice").0)
 }
 
 fn code(answer: &Answer) -> (u16, String) {

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use super::{
     provider::{Step, answer, answer_with, chat},
-    world::{HOURLY, World, chat_request, hourly, http_client},
+    world::{PER_USER, World, chat_request, http_client, per_user},
 };
 
 const NAMED: &str = r#","max_completion_tokens":90"#;
 
 #[tokio::test]
 async fn an_answer_costs_its_usage_and_its_bytes_are_untouched() {
-    let world = World::new(HOURLY).await;
+    let world = World::new(PER_USER).await;
     let body = chat(10, 33);
     world.provider.plays([answer_with(
         "200 OK",
@@ -23,9 +23,9 @@ async fn an_answer_costs_its_usage_and_its_bytes_are_untouched() {
     assert_eq!(answer.header("x-ai-gateway-tokens-used"), Some("43"));
     assert_eq!(answer.header("x-ai-provider"), Some("fake"));
     assert_eq!(answer.header("x-request-id"), Some("r1"));
-    assert_eq!(answer.header("x-ratelimit-limit"), Some("250, 250;w=3600;name=\"user-hourly\""));
+    assert_eq!(answer.header("x-ratelimit-limit"), Some("250, 250;w=604800;name=\"per-user\""));
     assert_eq!(answer.header("x-ratelimit-remaining"), Some("207"));
-    assert!(answer.header("x-ratelimit-reset").unwrap().parse::<u64>().unwrap() <= 3600);
+    assert!(answer.header("x-ratelimit-reset").unwrap().parse::<u64>().unwrap() <= 604_800);
     assert_eq!(world.alice(), (43, 0), "settled before the answer ended");
     let got = world.provider.got();
     assert_eq!(String::from_utf8(got[0].body.clone()).unwrap(), chat_request(NAMED), "nothing to insert");
@@ -35,7 +35,7 @@ async fn an_answer_costs_its_usage_and_its_bytes_are_untouched() {
 
 #[tokio::test]
 async fn of_twenty_at_once_exactly_two_fit() {
-    let world = Arc::new(World::new(HOURLY).await);
+    let world = Arc::new(World::new(PER_USER).await);
     world.provider.plays([answer("200 OK", &chat(10, 90))]);
     let asking = (0..20).map(|_| {
         let world = Arc::clone(&world);
@@ -57,7 +57,7 @@ async fn an_error_costs_nothing_and_passes_unchanged() {
         ("429 Too Many Requests", r#"{"error":{"message":"slow"}}"#),
         ("503 Service Unavailable", "not even json"),
     ] {
-        let world = World::new(HOURLY).await;
+        let world = World::new(PER_USER).await;
         world.provider.plays([answer_with(status, "retry-after: 7\r\n", body)]);
         let answer = world.chat(NAMED).await;
         assert_eq!((answer.status.as_str(), answer.text()), (&status[..3], body));
@@ -69,7 +69,7 @@ async fn an_error_costs_nothing_and_passes_unchanged() {
 
 #[tokio::test]
 async fn a_redirect_is_neither_followed_nor_passed_on() {
-    let world = World::new(HOURLY).await;
+    let world = World::new(PER_USER).await;
     world.provider.plays([answer_with("302 Found", "location: http://127.0.0.1:1/\r\n", "")]);
     let answer = world.chat(NAMED).await;
     assert_eq!((answer.status.as_u16(), answer.header("location")), (502, None));
@@ -78,7 +78,7 @@ async fn a_redirect_is_neither_followed_nor_passed_on() {
 
 #[tokio::test]
 async fn a_backend_that_is_not_there_costs_nothing() {
-    let world = World::configured(HOURLY, |_| {
+    let world = World::configured(PER_USER, |_| {
         // A port that was free a moment ago, and on which nobody listens.
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         format!(
@@ -97,7 +97,7 @@ async fn a_backend_that_is_not_there_costs_nothing() {
 
 #[tokio::test]
 async fn a_backend_that_dies_with_the_request_costs_the_input() {
-    let world = World::new(HOURLY).await;
+    let world = World::new(PER_USER).await;
     world.provider.plays([Step::Die]);
     let answer = world.chat(NAMED).await;
     assert_eq!((answer.status.as_u16(), answer.error()["code"].as_str()), (502, Some("upstream_died")));
@@ -107,7 +107,7 @@ async fn a_backend_that_dies_with_the_request_costs_the_input() {
 
 #[tokio::test]
 async fn a_backend_that_is_silent_costs_the_input() {
-    let world = World::with(HOURLY, "timeouts: {first_byte_ms: 100}\n").await;
+    let world = World::with(PER_USER, "timeouts: {first_byte_ms: 100}\n").await;
     world.provider.plays([Step::Pause]);
     let answer = world.chat(NAMED).await;
     assert_eq!((answer.status.as_u16(), answer.error()["code"].as_str()), (504, Some("upstream_timeout")));
@@ -117,7 +117,7 @@ async fn a_backend_that_is_silent_costs_the_input() {
 
 #[tokio::test]
 async fn half_an_answer_costs_at_most_what_was_held() {
-    let world = World::new(HOURLY).await;
+    let world = World::new(PER_USER).await;
     let half = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 9999\r\n\r\n{\"choices\":[{\"message\":";
     world.provider.plays([Step::Write(half.as_bytes().to_vec()), Step::Die]);
     let answer = world.chat(NAMED).await;
@@ -128,7 +128,7 @@ async fn half_an_answer_costs_at_most_what_was_held() {
 
 #[tokio::test]
 async fn an_answer_without_usage_is_counted() {
-    let world = World::new(HOURLY).await;
+    let world = World::new(PER_USER).await;
     let body =
         r#"{"choices":[{"message":{"role":"assistant","content":"Hello there, how are you today?"}}]}"#;
     world.provider.plays([answer("200 OK", body)]);
@@ -142,7 +142,7 @@ async fn an_answer_without_usage_is_counted() {
 
 #[tokio::test]
 async fn the_account_says_what_was_only_counted() {
-    let world = World::new(HOURLY).await;
+    let world = World::new(PER_USER).await;
     world.provider.plays([answer("200 OK", &chat(10, 5))]);
     world.chat(NAMED).await;
     assert_eq!((world.alice(), world.estimated()), ((15, 0), 0));
@@ -160,7 +160,7 @@ async fn the_account_says_what_was_only_counted() {
 
 #[tokio::test]
 async fn more_than_was_reserved_is_charged_all_the_same() {
-    let world = World::new(HOURLY).await;
+    let world = World::new(PER_USER).await;
     world.provider.plays([answer("200 OK", &chat(10, 400))]);
     assert_eq!(world.chat(NAMED).await.status.as_u16(), 200);
     assert_eq!(world.alice(), (410, 0));
@@ -169,7 +169,7 @@ async fn more_than_was_reserved_is_charged_all_the_same() {
 
 #[tokio::test]
 async fn who_names_no_limit_gets_what_is_left_and_it_is_sent_upstream() {
-    let world = World::new(&hourly(100)).await;
+    let world = World::new(&per_user(100)).await;
     world.provider.plays([answer("200 OK", &chat(10, 20))]);
     assert_eq!(world.chat("").await.status.as_u16(), 200);
     let sent = world.provider.got()[0].json();
@@ -189,7 +189,7 @@ async fn who_names_no_limit_gets_what_is_left_and_it_is_sent_upstream() {
 
 #[tokio::test]
 async fn completions_keep_their_own_default_and_other_models_the_old_name() {
-    let world = World::new(&hourly(100_000)).await;
+    let world = World::new(&per_user(100_000)).await;
     world.provider.plays([answer("200 OK", &chat(5, 5))]);
     world.ask("/v1/completions", r#"{"model":"babbage-002","prompt":"a"}"#, &[]).await;
     world.ask("/v1/chat/completions", r#"{"model":"llama","messages":[]}"#, &[]).await;
@@ -201,7 +201,7 @@ async fn completions_keep_their_own_default_and_other_models_the_old_name() {
 
 #[tokio::test]
 async fn embeddings_cost_their_input() {
-    let world = World::new(HOURLY).await;
+    let world = World::new(PER_USER).await;
     let body = r#"{"data":[],"usage":{"prompt_tokens":7,"total_tokens":7}}"#;
     world.provider.plays([answer("200 OK", body)]);
     let request = r#"{"model":"text-embedding-3-small","input":"How do I reset my password?"}"#;
@@ -215,9 +215,9 @@ async fn embeddings_cost_their_input() {
 #[tokio::test]
 async fn every_budget_that_applies_is_charged_and_any_one_denies() {
     let both = format!(
-        "{HOURLY}---{}",
-        HOURLY
-            .replace("user-hourly", "team")
+        "{PER_USER}---{}",
+        PER_USER
+            .replace("per-user", "team")
             .replace("250", "120")
             .replace("subject: [{header: x-user-id}]", "subject: [model]",)
     );
@@ -247,7 +247,7 @@ async fn without_a_budget_a_request_passes() {
 
 #[tokio::test]
 async fn a_client_that_leaves_pays_for_the_answer_it_asked_for() {
-    let world = World::new(HOURLY).await;
+    let world = World::new(PER_USER).await;
     world.provider.plays([Step::Pause, answer("200 OK", &chat(10, 40))]);
     let request = world.request("/v1/chat/completions", &chat_request(NAMED), &[]);
     let asking = tokio::spawn(async move { http_client().request(request).await.map(drop) });
@@ -262,7 +262,7 @@ async fn a_client_that_leaves_pays_for_the_answer_it_asked_for() {
 
 #[tokio::test]
 async fn long_texts_are_counted_when_their_bytes_do_not_fit() {
-    let world = World::new(&hourly(3_000)).await;
+    let world = World::new(&per_user(3_000)).await;
     world.provider.plays([answer("200 OK", &chat(1_500, 10))]);
     let text = "hello ".repeat(1_500);
     let body =
@@ -270,7 +270,7 @@ async fn long_texts_are_counted_when_their_bytes_do_not_fit() {
     assert_eq!(world.ask("/v1/chat/completions", &body, &[]).await.status.as_u16(), 200);
     assert_eq!(world.metric("quorate_gateway_exact_counts_total"), Some(1.0));
     // Rich: the bytes are good enough.
-    let world = World::new(&hourly(1_000_000)).await;
+    let world = World::new(&per_user(1_000_000)).await;
     world.provider.plays([answer("200 OK", &chat(1_500, 10))]);
     assert_eq!(world.ask("/v1/chat/completions", &body, &[]).await.status.as_u16(), 200);
     assert_eq!(world.metric("quorate_gateway_exact_counts_total"), Some(0.0));
@@ -289,7 +289,7 @@ async fn long_texts_are_counted_when_their_bytes_do_not_fit() {
 async fn the_key_is_the_gateways() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "sk-gateway\n").unwrap();
-    let world = World::configured(HOURLY, |base_url| {
+    let world = World::configured(PER_USER, |base_url| {
         format!(
             "name: g1\nlisten: 127.0.0.1:0\nhttp_listen: 127.0.0.1:0\nnodes: ['127.0.0.1:1']\nbackends: \
              [{{name: fake, provider: OpenAI, base_url: '{base_url}', api_key_file: '{}'}}]\n",

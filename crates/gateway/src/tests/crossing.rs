@@ -24,7 +24,7 @@ fn body(stream: bool) -> String {
 async fn two(first: Kind, second: Kind) -> (World, Arc<FakeProvider>) {
     let provider = FakeProvider::start().await;
     let policy = compile(PolicyParts {
-        budgets: vec![tokens("user-hourly", 250)],
+        budgets: vec![tokens("per-user", 250)],
         routes: vec![route("all", "", [backend("first", 1), backend("second", 2)])],
         ..PolicyParts::default()
     });
@@ -65,7 +65,7 @@ async fn every_kind_answers_for_every_other_in_the_words_of_the_client() {
                 "{what}"
             );
             assert!(answer.text().contains("Hi"), "{what}");
-            assert_eq!(world.account("user-hourly", "alice"), (30, 0), "{what}");
+            assert_eq!(world.account("per-user", "alice"), (30, 0), "{what}");
 
             let (world, other) = two(first, second).await;
             world.provider.plays([first.refuses(status, headers)]);
@@ -77,7 +77,7 @@ async fn every_kind_answers_for_every_other_in_the_words_of_the_client() {
             assert_eq!(answer.header("content-type"), Some("text/event-stream"), "{what}");
             assert!(answer.text().contains("Hi") && answer.text().contains(end), "{what}");
             world.resolved().await;
-            assert_eq!(world.account("user-hourly", "alice"), (30, 0), "{what}");
+            assert_eq!(world.account("per-user", "alice"), (30, 0), "{what}");
         }
     }
 }
@@ -102,7 +102,7 @@ async fn where_all_limit_the_client_reads_it_in_its_own_words_and_when_to_come_b
                     assert!(kind.is_empty() || is_error_of(path, &answer, kind), "{what}");
                     assert_eq!((world.provider.got().len(), other.got().len()), (1, 1), "{what}");
                 }
-                assert_eq!(world.account("user-hourly", "alice"), (0, 0));
+                assert_eq!(world.account("per-user", "alice"), (0, 0));
             }
         }
     }

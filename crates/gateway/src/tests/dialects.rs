@@ -8,7 +8,7 @@ use quorate_policy::runtime::CompiledPolicy;
 
 use super::{
     provider::{Step, answer, stream_end, stream_head},
-    world::{World, hourly},
+    world::{World, per_user},
 };
 use crate::lower;
 
@@ -19,7 +19,7 @@ const TEXT: &str = "Hello there, how are you today, friend?";
 
 /// A world whose backends are named after the first word of their models.
 async fn world(limit: u64) -> World {
-    with(lower::compile(&hourly(limit)).unwrap()).await
+    with(lower::compile(&per_user(limit)).unwrap()).await
 }
 
 async fn with(policy: CompiledPolicy) -> World {
@@ -202,7 +202,7 @@ metadata: {name: quota}
 spec:
   selector: {backends: [second]}
   limit: {requests: 1}
-  window: Hour
+  window: Week
 ";
 
 #[tokio::test]
@@ -419,7 +419,7 @@ spec:
 
 #[tokio::test]
 async fn a_fallback_in_another_dialect_has_a_limit_of_its_own() {
-    let policy = format!("{ROUTE}{}", hourly(400));
+    let policy = format!("{ROUTE}{}", per_user(400));
     let ask = |more: &str| ask("any", more);
     let said = r#"{"output":{"message":{"content":[{"text":"Hi"}]}},"stopReason":"end_turn","usage":{"inputTokens":12,"outputTokens":30}}"#;
     let world = with(lower::compile(&policy).unwrap()).await;

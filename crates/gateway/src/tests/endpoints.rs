@@ -4,7 +4,7 @@ use http_body_util::BodyExt;
 
 use super::{
     provider::{Step, answer, answer_with, piece, stream_end, stream_head},
-    world::{Answer, HOURLY, World, hourly},
+    world::{Answer, PER_USER, World, per_user},
 };
 use crate::provider::{
     Api, Endpoint,
@@ -39,7 +39,7 @@ fn text_delta(text: &str) -> Step {
 
 #[tokio::test]
 async fn a_response_costs_its_usage_and_gets_a_limit() {
-    let world = World::new(HOURLY).await;
+    let world = World::new(PER_USER).await;
     world.provider.plays([answer("200 OK", &response(10, 33))]);
     let answer = world.ask(RESPONSES, r#"{"model":"gpt-5","input":"Say hello"}"#, &[]).await;
     assert_eq!((answer.status.as_u16(), answer.text()), (200, response(10, 33).as_str()));
@@ -55,7 +55,7 @@ async fn a_response_costs_its_usage_and_gets_a_limit() {
 
 #[tokio::test]
 async fn a_response_without_usage_is_counted_and_a_failed_one_is_free() {
-    let world = World::new(HOURLY).await;
+    let world = World::new(PER_USER).await;
     let body = r#"{"error":null,"output":[{"type":"message","content":[{"type":"output_text","text":"Hello there, how are you today?"}]}]}"#;
     world.provider.plays([answer("200 OK", body)]);
     let ask = r#"{"model":"gpt-5","input":"Say hello","max_output_tokens":90}"#;
@@ -73,7 +73,7 @@ async fn a_response_without_usage_is_counted_and_a_failed_one_is_free() {
 
 #[tokio::test]
 async fn a_stream_of_a_response_ends_with_its_last_event() {
-    let world = World::new(HOURLY).await;
+    let world = World::new(PER_USER).await;
     let last = event("response.completed", &format!("\"response\":{}", response(10, 20)));
     world.provider.plays([
         stream_head(),
@@ -92,7 +92,7 @@ async fn a_stream_of_a_response_ends_with_its_last_event() {
 
 #[tokio::test]
 async fn half_a_stream_of_a_response_is_an_error_and_costs_what_came() {
-    let world = World::new(HOURLY).await;
+    let world = World::new(PER_USER).await;
     world.provider.plays([stream_head(), text_delta("Hello there, how are you today?"), stream_end()]);
     let ask = r#"{"model":"gpt-5","input":"Say hello","stream":true}"#;
     let answer = world.ask(RESPONSES, ask, &[]).await;
@@ -103,7 +103,7 @@ async fn half_a_stream_of_a_response_is_an_error_and_costs_what_came() {
 
 #[tokio::test]
 async fn a_response_that_fails_in_its_stream_passes_as_it_is() {
-    let world = World::new(HOURLY).await;
+    let world = World::new(PER_USER).await;
     let failed = r#""response":{"error":{"code":"server_error","message":"boom"},"usage":{"input_tokens":9,"output_tokens":2}}"#;
     world.provider.plays([stream_head(), text_delta("Hi"), event("response.failed", failed), stream_end()]);
     let answer = world.ask(RESPONSES, r#"{"model":"gpt-5","input":"a","stream":true}"#, &[]).await;
@@ -113,7 +113,7 @@ async fn a_response_that_fails_in_its_stream_passes_as_it_is() {
 
 #[tokio::test]
 async fn what_the_provider_keeps_has_no_bound() {
-    let world = World::new(HOURLY).await;
+    let world = World::new(PER_USER).await;
     for body in [
         r#"{"model":"m","input":"a","previous_response_id":"r"}"#,
         r#"{"model":"m","input":[{"type":"item_reference","id":"x"}]}"#,
@@ -129,7 +129,7 @@ async fn what_the_provider_keeps_has_no_bound() {
 
 #[tokio::test]
 async fn pictures_cost_their_usage_within_their_bound() {
-    let world = World::new(&hourly(9_000)).await;
+    let world = World::new(&per_user(9_000)).await;
     let usage = r#"{"created":1,"data":[{"b64_json":"AAAA"}],"usage":{"input_tokens":50,"output_tokens":6240,"total_tokens":6290,"input_tokens_details":{"text_tokens":50,"image_tokens":0}}}"#;
     world.provider.plays([answer("200 OK", usage)]);
     let ask = r#"{"model":"gpt-image-1","prompt":"a cat","size":"1024x1536","quality":"high"}"#;
@@ -149,7 +149,7 @@ async fn pictures_cost_their_usage_within_their_bound() {
 
 #[tokio::test]
 async fn events_with_pictures_are_larger_than_others() {
-    let world = World::with(&hourly(20_000), "limits: {event_bytes_max: 1024}\n").await;
+    let world = World::with(&per_user(20_000), "limits: {event_bytes_max: 1024}\n").await;
     let picture = "A".repeat(1_500_000);
     let done = format!(r#""b64_json":"{picture}","usage":{{"input_tokens":5,"output_tokens":300}}"#);
     world.provider.plays([
@@ -166,7 +166,7 @@ async fn events_with_pictures_are_larger_than_others() {
 
 #[tokio::test]
 async fn half_a_stream_of_pictures_is_an_error() {
-    let world = World::new(&hourly(20_000)).await;
+    let world = World::new(&per_user(20_000)).await;
     world.provider.plays([
         stream_head(),
         event("image_generation.partial_image", "\"b64_json\":\"AA\""),
@@ -181,7 +181,7 @@ const SPEAK: &str = r#"{"model":"tts-1","input":"Hello there, how are you today?
 
 #[tokio::test]
 async fn speech_passes_as_it_comes_and_costs_its_text() {
-    let world = World::new(HOURLY).await;
+    let world = World::new(PER_USER).await;
     let audio = |bytes: &[u8]| {
         let mut chunk = format!("{:x}\r\n", bytes.len()).into_bytes();
         chunk.extend_from_slice(bytes);
@@ -208,7 +208,7 @@ async fn speech_passes_as_it_comes_and_costs_its_text() {
 
 #[tokio::test]
 async fn half_of_a_speech_is_cut_off_and_not_ended() {
-    let world = World::new(HOURLY).await;
+    let world = World::new(PER_USER).await;
     let head =
         "HTTP/1.1 200 OK\r\ncontent-type: audio/mpeg\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n";
     world.provider.plays([Step::Write(head.as_bytes().to_vec()), Step::Pause, Step::Die]);
@@ -223,7 +223,7 @@ async fn half_of_a_speech_is_cut_off_and_not_ended() {
 
 #[tokio::test]
 async fn a_client_that_leaves_a_speech_ends_it() {
-    let world = World::new(HOURLY).await;
+    let world = World::new(PER_USER).await;
     let head =
         "HTTP/1.1 200 OK\r\ncontent-type: audio/mpeg\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n";
     world.provider.plays([Step::Write(head.as_bytes().to_vec()), Step::UntilClosed]);
@@ -237,7 +237,7 @@ async fn a_client_that_leaves_a_speech_ends_it() {
 
 #[tokio::test]
 async fn speech_in_events_costs_its_usage() {
-    let world = World::new(&hourly(2_000)).await;
+    let world = World::new(&per_user(2_000)).await;
     let done =
         event("speech.audio.done", r#""usage":{"input_tokens":14,"output_tokens":101,"total_tokens":115}"#);
     world.provider.plays([
@@ -263,7 +263,7 @@ fn transcribe(model: &str, more: &[(&str, &str)]) -> String {
 
 #[tokio::test]
 async fn transcripts_cost_their_usage_and_forms_are_untouched() {
-    let world = World::new(HOURLY).await;
+    let world = World::new(PER_USER).await;
     let body = r#"{"text":"Hi","usage":{"type":"tokens","input_tokens":14,"input_token_details":{"audio_tokens":14},"output_tokens":5,"total_tokens":19}}"#;
     world.provider.plays([answer("200 OK", body)]);
     for (number, path) in ["/v1/audio/transcriptions", "/v1/audio/translations"].into_iter().enumerate() {
@@ -280,7 +280,7 @@ async fn transcripts_cost_their_usage_and_forms_are_untouched() {
 
 #[tokio::test]
 async fn transcripts_without_tokens_are_counted() {
-    let world = World::new(&hourly(2_000)).await;
+    let world = World::new(&per_user(2_000)).await;
     let mut before = 0;
     for (format, kind, body, most) in [
         // 8 tokens of text, 100 of audio.
@@ -309,7 +309,7 @@ async fn transcripts_without_tokens_are_counted() {
 
 #[tokio::test]
 async fn streams_of_transcripts() {
-    let world = World::new(HOURLY).await;
+    let world = World::new(PER_USER).await;
     let delta = || event("transcript.text.delta", "\"delta\":\"Hi\"");
     let done = event(
         "transcript.text.done",
@@ -327,7 +327,7 @@ async fn streams_of_transcripts() {
 
 #[tokio::test]
 async fn the_model_of_a_header_is_put_into_a_form() {
-    let world = World::new(HOURLY).await;
+    let world = World::new(PER_USER).await;
     world.provider.plays([answer("200 OK", r#"{"text":"Hi"}"#)]);
     let form = Form::example(&[("file", "aaa"), ("prompt", "b")]);
     let answer = world.ask("/v1/audio/transcriptions", &form, &[FORM, ("x-ai-eg-model", "whisper-1")]).await;

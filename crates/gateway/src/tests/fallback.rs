@@ -15,7 +15,7 @@ const NAMED: &str = r#","max_completion_tokens":50"#;
 
 fn routed(backends: impl Into<Vec<BackendRef>>, limit: u64) -> CompiledPolicy {
     compile(PolicyParts {
-        budgets: vec![tokens("user-hourly", limit)],
+        budgets: vec![tokens("per-user", limit)],
         routes: vec![route("all", "", backends)],
         ..PolicyParts::default()
     })
@@ -55,7 +55,7 @@ async fn the_next_backend_answers_for_one_that_limits_or_fails() {
         assert_eq!(answer.header("x-quorate-attempts"), Some("2"));
         assert_eq!((world.provider.got().len(), second.got().len()), (1, 1), "{step:?}");
         world.resolved().await;
-        let (spent, reserved) = world.account("user-hourly", "alice");
+        let (spent, reserved) = world.account("per-user", "alice");
         assert!((30 + cost.max(2) - 2..=32 + cost).contains(&spent) && reserved == 0, "{step:?}: {spent}");
         let used: u64 = answer.header("x-ai-gateway-tokens-used").unwrap().parse().unwrap();
         assert_eq!(used, spent);
@@ -90,7 +90,7 @@ async fn a_backend_that_is_not_there_is_followed_by_one_that_is() {
     world.provider.plays([answer("200 OK", &chat(10, 20))]);
     let answer = world.chat(NAMED).await;
     assert_eq!((answer.status.as_u16(), answer.header("x-quorate-attempts")), (200, Some("2")));
-    assert_eq!(world.account("user-hourly", "alice"), (30, 0));
+    assert_eq!(world.account("per-user", "alice"), (30, 0));
 }
 
 #[tokio::test]
@@ -123,7 +123,7 @@ async fn a_key_or_a_model_that_one_backend_refuses_is_tried_at_the_next() {
         second.plays([answer(status, r#"{"error":{"message":"theirs"}}"#)]);
         let last = world.chat(NAMED).await;
         assert_eq!((last.status.as_str(), last.error()["message"].as_str()), (&status[..3], Some("theirs")));
-        assert_eq!(world.account("user-hourly", "alice"), (30, 0));
+        assert_eq!(world.account("per-user", "alice"), (30, 0));
     }
     // The client's own key is the client's own mistake.
     let second = FakeProvider::start().await;
@@ -159,7 +159,7 @@ async fn what_the_caller_did_wrong_is_not_tried_elsewhere() {
     world.provider.plays([answer("400 Bad Request", r#"{"error":{"message":"no"}}"#)]);
     let answer = world.chat(NAMED).await;
     assert_eq!((answer.status.as_u16(), second.got().len()), (400, 0));
-    assert_eq!(world.account("user-hourly", "alice"), (0, 0));
+    assert_eq!(world.account("per-user", "alice"), (0, 0));
 }
 
 #[tokio::test]
@@ -174,7 +174,7 @@ async fn attempts_are_bounded_and_the_last_answer_is_passed_on() {
     let answer = world.chat(NAMED).await;
     assert_eq!((answer.status.as_u16(), answer.text()), (500, "worse"));
     assert_eq!(answer.header("x-quorate-attempts"), Some("2"));
-    assert_eq!(world.account("user-hourly", "alice"), (0, 0));
+    assert_eq!(world.account("per-user", "alice"), (0, 0));
 }
 
 #[tokio::test]
@@ -184,7 +184,7 @@ async fn without_room_for_another_attempt_the_request_ends_as_the_first_did() {
     let answer = world.chat(NAMED).await;
     assert_eq!((answer.status.as_u16(), answer.error()["code"].as_str()), (502, Some("upstream_died")));
     assert!(second.got().is_empty());
-    let (spent, reserved) = world.account("user-hourly", "alice");
+    let (spent, reserved) = world.account("per-user", "alice");
     assert!((8..=12).contains(&spent) && reserved == 0, "{spent}");
 }
 
@@ -201,7 +201,7 @@ async fn a_dear_fallback_does_not_deny_what_the_first_backend_can_serve() {
     );
     let answer = world.ask("/v1/chat/completions", &body, &[]).await;
     assert_eq!((answer.status.as_u16(), answer.header("x-ai-provider")), (200, Some("first")));
-    assert_eq!(world.account("user-hourly", "alice"), (130, 0));
+    assert_eq!(world.account("per-user", "alice"), (130, 0));
     assert!(second.got().is_empty());
 }
 
@@ -341,7 +341,7 @@ async fn a_new_policy_leaves_requests_in_flight_alone() {
     assert_eq!(world.chat(NAMED).await.header("x-ai-provider"), Some("second"));
     world.provider.go();
     assert_eq!(asking.await.unwrap().as_u16(), 200);
-    assert_eq!((world.account("user-hourly", "alice"), second.got().len()), ((60, 0), 1));
+    assert_eq!((world.account("per-user", "alice"), second.got().len()), ((60, 0), 1));
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ const MODEL: &str = "gpt-4o-mini";
 fn policy(backends: &[(&str, u32)]) -> CompiledPolicy {
     let refs: Vec<_> = backends.iter().map(|(name, priority)| backend(name, *priority)).collect();
     compile(PolicyParts {
-        budgets: vec![tokens("user-hourly", 10_000)],
+        budgets: vec![tokens("per-user", 10_000)],
         routes: vec![route("all", "", refs)],
         ..PolicyParts::default()
     })
@@ -101,7 +101,7 @@ async fn a_backend_that_rests_is_not_used_at_all_and_the_client_hears_why() {
         assert!(refused.text().contains(part), "{}", refused.text());
     }
     assert_eq!((world.provider.got().len(), second.got().len()), (0, 1));
-    assert_eq!(world.account("user-hourly", "alice"), (30, 0), "nothing was held for it");
+    assert_eq!(world.account("per-user", "alice"), (30, 0), "nothing was held for it");
     assert_eq!(world.metric("quorate_gateway_resting_total"), Some(1.0));
     // A limit is one of a model: others go on.
     let other = r#"{"model":"gpt-4o","messages":[]}"#;
@@ -404,7 +404,7 @@ async fn where_the_first_limits_and_the_next_may_not_be_tried_the_client_is_told
     assert_eq!((refused.status.as_u16(), refused.error()["code"].as_str()), (429, Some("provider_limited")));
     assert!(refused.header("retry-after").is_some() && refused.text().contains("ns/first is limited"));
     assert_eq!((world.provider.got().len(), second.got().len()), (1, 0));
-    assert_eq!(world.account("user-hourly", "alice"), (0, 0));
+    assert_eq!(world.account("per-user", "alice"), (0, 0));
 }
 
 #[tokio::test]
@@ -460,7 +460,7 @@ async fn a_report_that_is_lost_is_made_again() {
 
 #[tokio::test]
 async fn where_requests_go_on_without_the_cluster_the_gateway_tries_alone_one_at_a_time() {
-    let mut budget = tokens("user-hourly", 10_000);
+    let mut budget = tokens("per-user", 10_000);
     budget.on_cluster_loss = ClusterLoss::FailOpen { up_to: units(10_000) };
     let policy = compile(PolicyParts {
         budgets: vec![budget],

@@ -14,7 +14,7 @@ use crate::{
 };
 
 fn policy(identity: IdentityRules) -> CompiledPolicy {
-    compile(PolicyParts { budgets: vec![tokens("user-hourly", 250)], identity, ..PolicyParts::default() })
+    compile(PolicyParts { budgets: vec![tokens("per-user", 250)], identity, ..PolicyParts::default() })
 }
 
 fn explicit() -> IdentityRules {
@@ -55,7 +55,7 @@ async fn a_key_says_who_pays_and_goes_no_further() {
         assert_eq!(ask(&world, &[header]).await.status.as_u16(), 200);
     }
     // The Distinct header is the key's user, in the key's tenant.
-    let account = world.keeper.account("acme", "user-hourly", "alice").unwrap();
+    let account = world.keeper.account("acme", "per-user", "alice").unwrap();
     assert_eq!(account.spent.units_floor(), 60);
     for got in world.provider.got() {
         assert!(!got.head.contains("qk_") && !got.head.contains("authorization"), "{}", got.head);
@@ -121,11 +121,11 @@ async fn headers_are_believed_from_trusted_sources_only() {
     let anonymous = IdentityRules { anonymous: Anonymous::Allow, ..from_outside() };
     world.put_policy(2, policy(anonymous));
     assert_eq!(ask(&world, &[("x-user-id", "alice"), ("x-tenant-id", "acme")]).await.status.as_u16(), 200);
-    assert_eq!(world.keeper.account("default", "user-hourly", "").unwrap().spent.units_floor(), 30);
+    assert_eq!(world.keeper.account("default", "per-user", "").unwrap().spent.units_floor(), 30);
     // This machine, where the policy names no other.
     world.put_policy(3, policy(explicit()));
     assert_eq!(ask(&world, &[("x-user-id", "alice"), ("x-tenant-id", "acme")]).await.status.as_u16(), 200);
-    assert_eq!(world.keeper.account("acme", "user-hourly", "alice").unwrap().spent.units_floor(), 30);
+    assert_eq!(world.keeper.account("acme", "per-user", "alice").unwrap().spent.units_floor(), 30);
     assert_eq!(refused(&ask(&world, &[]).await), code(401, "identity_missing"));
 }
 
@@ -149,7 +149,7 @@ async fn a_token_says_who_pays() {
     let world = world(with_tokens(), "").await;
     let bearer = format!("Bearer {}", jwt::hs256(jwt::claims()));
     assert_eq!(ask(&world, &[("authorization", &bearer)]).await.status.as_u16(), 200);
-    assert_eq!(world.keeper.account("acme", "user-hourly", "alice").unwrap().spent.units_floor(), 30);
+    assert_eq!(world.keeper.account("acme", "per-user", "alice").unwrap().spent.units_floor(), 30);
     assert!(!world.provider.got()[0].head.contains("authorization"));
     let mut late = jwt::claims();
     late["exp"] = 1.into();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     provider::{Step, answer, chat},
-    world::{HOURLY, World, chat_request, hourly},
+    world::{PER_USER, World, chat_request, per_user},
 };
 use crate::lower;
 
@@ -17,11 +17,11 @@ kind: Budget
 metadata: {name: team}
 spec:
   limit: {tokens: 1000000}
-  window: Hour
+  window: Week
 ";
 
 fn leased(policy: &str) -> String {
-    policy.replacen("  window: Hour\n", "  window: Hour\n  enforcement: Lease\n", 1)
+    policy.replacen("  window: Week\n", "  window: Week\n  enforcement: Lease\n", 1)
 }
 
 async fn world(policy: &str) -> World {
@@ -31,7 +31,7 @@ async fn world(policy: &str) -> World {
 }
 
 fn count(world: &World, name: &str) -> u64 {
-    let name = format!("quorate_gateway_lease_{name}_total{{budget=\"user-hourly\"}}");
+    let name = format!("quorate_gateway_lease_{name}_total{{budget=\"per-user\"}}");
     world.metric(&name).unwrap_or_default() as u64
 }
 
@@ -49,7 +49,7 @@ async fn until_local(world: &World, times: u64) -> u64 {
 
 #[tokio::test]
 async fn the_cluster_is_asked_for_slices_and_not_for_requests() {
-    let world = world(&leased(&hourly(1_000_000))).await;
+    let world = world(&leased(&per_user(1_000_000))).await;
     let asked = until_local(&world, 50).await;
     let (local, direct) = (count(&world, "local"), count(&world, "direct"));
     let slices = count(&world, "granted") + count(&world, "denied");
@@ -68,14 +68,14 @@ async fn the_cluster_is_asked_for_slices_and_not_for_requests() {
 
     let World { keeper, gateway, .. } = world;
     gateway.stop().await;
-    let account = keeper.account("default", "user-hourly", "alice").unwrap();
+    let account = keeper.account("default", "per-user", "alice").unwrap();
     assert_eq!((account.spent.units_floor(), account.reserved.units_floor()), ((asked + 1) * USED, 0));
     assert!(account.overdraft.is_zero());
 }
 
 #[tokio::test]
 async fn of_twenty_at_once_exactly_two_fit() {
-    let world = Arc::new(world(&leased(HOURLY)).await);
+    let world = Arc::new(world(&leased(PER_USER)).await);
     world.provider.plays([answer("200 OK", &chat(10, 90))]);
     let asking = (0..20).map(|_| {
         let world = Arc::clone(&world);
@@ -92,7 +92,7 @@ async fn of_twenty_at_once_exactly_two_fit() {
 
 #[tokio::test]
 async fn down_to_the_last_token_and_not_beyond() {
-    let world = Arc::new(world(&leased(&hourly(30_000))).await);
+    let world = Arc::new(world(&leased(&per_user(30_000))).await);
     let asking = (0..8).map(|_| {
         let world = Arc::clone(&world);
         tokio::spawn(async move {
@@ -123,7 +123,7 @@ async fn down_to_the_last_token_and_not_beyond() {
 
 #[tokio::test]
 async fn of_a_request_that_meets_others_too_only_those_are_asked_for() {
-    let world = world(&format!("{}{TEAM}", leased(&hourly(1_000_000)))).await;
+    let world = world(&format!("{}{TEAM}", leased(&per_user(1_000_000)))).await;
     let asked = until_local(&world, 1).await;
     // The last reservation may be one of a slice: then ask again.
     let mut more = 0;
@@ -134,13 +134,13 @@ async fn of_a_request_that_meets_others_too_only_those_are_asked_for() {
     let answer = world.chat(NAMED).await;
     let sum = (asked + more + 1) * USED;
     let limits = answer.header("x-ratelimit-limit").unwrap();
-    assert!(limits.contains("user-hourly") && limits.contains("team"), "{limits}");
+    assert!(limits.contains("per-user") && limits.contains("team"), "{limits}");
     assert_eq!(world.account("team", ""), (sum, 0), "settled before the answer ended");
 
     // Refused for the other: nothing of the slice stays held.
     world.put_policy(
         2,
-        lower::compile(&format!("{}{}", leased(&hourly(1_000_000)), TEAM.replace("1000000", "5"))).unwrap(),
+        lower::compile(&format!("{}{}", leased(&per_user(1_000_000)), TEAM.replace("1000000", "5"))).unwrap(),
     );
     for _ in 0..20 {
         assert_eq!(world.chat(NAMED).await.status.as_u16(), 429);
@@ -152,9 +152,9 @@ async fn of_a_request_that_meets_others_too_only_those_are_asked_for() {
 
 #[tokio::test]
 async fn a_new_policy_calls_slices_back() {
-    let world = world(&leased(&hourly(1_000_000))).await;
+    let world = world(&leased(&per_user(1_000_000))).await;
     let asked = until_local(&world, 3).await;
-    world.put_policy(2, lower::compile(&hourly(1_000_000)).unwrap());
+    world.put_policy(2, lower::compile(&per_user(1_000_000)).unwrap());
     let more = 5;
     let before = count(&world, "local");
     for _ in 0..more {
@@ -167,11 +167,11 @@ async fn a_new_policy_calls_slices_back() {
 
 #[tokio::test]
 async fn every_window_is_charged_what_was_spent_in_it() {
-    let policy = leased(&hourly(1_000_000)).replace("window: Hour", "window: Second");
+    let policy = leased(&per_user(1_000_000)).replace("window: Week", "window: Second");
     let world = world(&policy).await;
     let mut asked = 0;
     let closed = |world: &World| {
-        let account = world.keeper.account("default", "user-hourly", "alice");
+        let account = world.keeper.account("default", "per-user", "alice");
         account.map_or(0, |account| account.closed_windows.len())
     };
     while closed(&world) < 3 {
@@ -179,7 +179,7 @@ async fn every_window_is_charged_what_was_spent_in_it() {
     }
     let World { keeper, gateway, .. } = world;
     gateway.stop().await;
-    let account = keeper.account("default", "user-hourly", "alice").unwrap();
+    let account = keeper.account("default", "per-user", "alice").unwrap();
     let spans = account.closed_windows.iter().map(|one| (one.spent, one.reserved));
     let spans: Vec<_> = spans.chain([(account.spent, account.reserved)]).collect();
     assert!(spans.iter().all(|(_, reserved)| reserved.is_zero()), "{spans:?}");
@@ -188,7 +188,7 @@ async fn every_window_is_charged_what_was_spent_in_it() {
 
 #[tokio::test]
 async fn with_the_cluster_away_what_slices_have_is_spent_and_charged_when_it_is_back() {
-    let world = world(&leased(&hourly(1_000_000))).await;
+    let world = world(&leased(&per_user(1_000_000))).await;
     let mut asked = until_local(&world, 10).await;
     world.keeper.set_reachable(false);
     let mut served = 0;
@@ -204,13 +204,13 @@ async fn with_the_cluster_away_what_slices_have_is_spent_and_charged_when_it_is_
     world.keeper.set_reachable(true);
     let World { keeper, gateway, .. } = world;
     gateway.stop().await;
-    let account = keeper.account("default", "user-hourly", "alice").unwrap();
+    let account = keeper.account("default", "per-user", "alice").unwrap();
     assert_eq!((account.spent.units_floor(), account.reserved.units_floor()), (asked * USED, 0));
 }
 
 #[tokio::test]
 async fn what_is_free_here_goes_back_when_somebody_is_denied_for_it() {
-    let world = world(&leased(&hourly(10_000))).await;
+    let world = world(&leased(&per_user(10_000))).await;
     let asked = until_local(&world, 3).await;
     let left = 10_000 - asked * USED;
     // As much as there is, if nothing is kept back in slices: its own input is counted too.
@@ -223,7 +223,7 @@ async fn what_is_free_here_goes_back_when_somebody_is_denied_for_it() {
 
 #[tokio::test]
 async fn a_stream_holds_its_part_of_a_slice_and_the_slice_goes_back_after_it() {
-    let world = Arc::new(world(&leased(&hourly(1_000_000))).await);
+    let world = Arc::new(world(&leased(&per_user(1_000_000))).await);
     let asked = until_local(&world, 3).await;
     let local = count(&world, "local");
     world.provider.plays([Step::Pause]);
@@ -249,7 +249,7 @@ async fn a_stream_holds_its_part_of_a_slice_and_the_slice_goes_back_after_it() {
 
 #[tokio::test]
 async fn users_who_come_rarely_ask_the_cluster_once_where_limits_are_far() {
-    let world = world(&leased(&hourly(100_000_000))).await;
+    let world = world(&leased(&per_user(100_000_000))).await;
     for _ in 0..6 {
         assert_eq!(world.chat(NAMED).await.status.as_u16(), 200);
     }

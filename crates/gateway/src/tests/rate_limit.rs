@@ -14,7 +14,7 @@ use quorate_rpc::rls::{RateLimitRequest, RateLimitResponse};
 use tonic::transport::Channel;
 
 use super::provider::{answer, chat};
-use super::world::{HOURLY, World};
+use super::world::{PER_USER, World};
 
 struct Door {
     world: World,
@@ -85,10 +85,10 @@ const SHOP: &str = "
 domain: shop
 descriptors:
   - key: user
-    rate_limit: {unit: hour, requests_per_unit: 3}
+    rate_limit: {unit: week, requests_per_unit: 3}
   - key: user
     value: banned
-    rate_limit: {unit: hour, requests_per_unit: 0}
+    rate_limit: {unit: week, requests_per_unit: 0}
   - key: user
     value: free
     rate_limit: {unlimited: true}
@@ -99,7 +99,7 @@ descriptors:
   - key: tokens
     descriptors:
       - key: user
-        rate_limit: {unit: hour, requests_per_unit: 250}
+        rate_limit: {unit: week, requests_per_unit: 250}
 ";
 
 #[tokio::test]
@@ -150,11 +150,11 @@ async fn one_call_is_one_operation_that_says_all() {
     let response = door.send(request.clone()).await.unwrap();
     let status = &response.statuses[0];
     let limit = status.current_limit.clone().unwrap();
-    assert_eq!((limit.requests_per_unit, limit.unit()), (3, Unit::Hour));
-    assert!((1..=3600).contains(&status.duration_until_reset.as_ref().unwrap().seconds));
+    assert_eq!((limit.requests_per_unit, limit.unit()), (3, Unit::Week));
+    assert!((1..=604_800).contains(&status.duration_until_reset.as_ref().unwrap().seconds));
     let said = headers(&response);
     assert_eq!((said["RateLimit-Limit"], said["RateLimit-Remaining"]), ("3", "1"));
-    assert!(said["RateLimit-Reset"].parse::<u64>().unwrap() <= 3600);
+    assert!(said["RateLimit-Reset"].parse::<u64>().unwrap() <= 604_800);
     let over = door.send(request.clone()).await.unwrap();
     let said = headers(&over);
     assert_eq!((said["RateLimit-Remaining"], said["content-type"]), ("0", "application/json"));
@@ -310,7 +310,7 @@ spec:
 
 #[tokio::test]
 async fn the_accounts_of_all_other_policies() {
-    let door = Door::new(&format!("{HOURLY}---{BUDGETS}")).await;
+    let door = Door::new(&format!("{PER_USER}---{BUDGETS}")).await;
     // Some of it at the HTTP door, the rest here.
     door.world.provider.plays([answer("200 OK", &chat(40, 60))]);
     assert_eq!(door.world.chat("").await.status, 200);
@@ -338,7 +338,7 @@ async fn the_accounts_of_all_other_policies() {
 
 #[tokio::test]
 async fn a_reservation_of_attributes() {
-    let door = Door::new(&format!("{HOURLY}---{BUDGETS}")).await;
+    let door = Door::new(&format!("{PER_USER}---{BUDGETS}")).await;
     let ask = [
         "user=alice model=m hits=input_tokens quorate_reservation=hold 100",
         "user=alice model=m hits=output_tokens quorate_reservation=hold 100",
@@ -408,8 +408,8 @@ async fn a_cluster_that_is_away_is_an_error() {
 #[tokio::test]
 async fn one_subject_too_many_is_over() {
     let door = Door::new(&SHOP.replace(
-        "rate_limit: {unit: hour, requests_per_unit: 3}",
-        "rate_limit: {unit: hour, requests_per_unit: 3}\n    accounts_max: 1",
+        "rate_limit: {unit: week, requests_per_unit: 3}",
+        "rate_limit: {unit: week, requests_per_unit: 3}\n    accounts_max: 1",
     ))
     .await;
     assert_eq!(door.told("shop", &["user=a"]).await, "OK, OK 2");

@@ -6,7 +6,7 @@ use serde_yaml_ng::Value;
 
 use super::{
     provider::{Step, answer_with},
-    world::{World, hourly},
+    world::{World, per_user},
 };
 use crate::{
     estimate,
@@ -82,7 +82,7 @@ impl Recording {
 #[tokio::test]
 async fn the_client_sees_the_same_and_pays_the_usage() {
     for recording in recordings() {
-        let world = World::new(&hourly(1_000_000)).await;
+        let world = World::new(&per_user(1_000_000)).await;
         let headers = format!("content-type: {}\r\n", recording.content_type);
         world.provider.plays([answer_with(
             &format!("{} Recorded", recording.status),
@@ -107,7 +107,7 @@ async fn the_client_sees_the_same_and_pays_the_usage() {
 #[tokio::test]
 async fn streams_cut_at_every_byte_come_out_the_same() {
     for recording in recordings().into_iter().filter(Recording::is_stream) {
-        let world = World::new(&hourly(1_000_000)).await;
+        let world = World::new(&per_user(1_000_000)).await;
         let usage = super::provider::usage(8, 70);
         let asked = recording.request.contains("include_usage");
         let sent = if asked {

@@ -12,7 +12,7 @@ use tokio::{
 use super::{
     policies::{config, of_budgets, of_unit, tokens, units},
     provider::{Step, answer, chat},
-    world::{HOURLY, World, chat_request, hourly, http_client},
+    world::{PER_USER, World, chat_request, http_client, per_user},
 };
 
 async fn raw(world: &World, bytes: &[u8]) -> String {
@@ -26,7 +26,7 @@ async fn raw(world: &World, bytes: &[u8]) -> String {
 
 #[tokio::test]
 async fn a_denial_says_everything() {
-    let world = World::new(HOURLY).await;
+    let world = World::new(PER_USER).await;
     world.provider.plays([answer("200 OK", &chat(10, 190))]);
     world.chat(r#","max_tokens":200"#).await;
     let denied = world.chat(r#","max_tokens":90"#).await;
@@ -34,20 +34,20 @@ async fn a_denial_says_everything() {
     let error = denied.error();
     assert_eq!((error["type"].as_str(), error["param"].as_str()), (Some("rate_limit_exceeded"), None));
     let message = error["message"].as_str().unwrap();
-    assert!(message.contains("budget user-hourly of tenant default for alice"), "{message}");
+    assert!(message.contains("budget per-user of tenant default for alice"), "{message}");
     assert!(message.contains("50 of 250 are left") && message.contains("resets in"), "{message}");
     let retry_after: u64 = denied.header("retry-after").unwrap().parse().unwrap();
-    assert!((1..=3600).contains(&retry_after));
+    assert!((1..=604_800).contains(&retry_after));
     assert_eq!(denied.header("x-should-retry"), (retry_after > 60).then_some("false"));
-    assert_eq!(denied.header("x-ratelimit-limit"), Some("250, 250;w=3600;name=\"user-hourly\""));
+    assert_eq!(denied.header("x-ratelimit-limit"), Some("250, 250;w=604800;name=\"per-user\""));
     assert_eq!(denied.header("x-ratelimit-remaining"), Some("50"));
     assert_eq!((world.alice(), world.provider.got().len()), ((200, 0), 1));
-    assert_eq!(world.metric("quorate_gateway_denials_total{budget=\"user-hourly\"}"), Some(1.0));
+    assert_eq!(world.metric("quorate_gateway_denials_total{budget=\"per-user\"}"), Some(1.0));
 }
 
 #[tokio::test]
 async fn waiting_for_more_than_the_limit_is_pointless() {
-    let world = World::new(HOURLY).await;
+    let world = World::new(PER_USER).await;
     let denied = world.chat(r#","max_tokens":1000"#).await;
     assert_eq!((denied.status.as_u16(), denied.header("x-should-retry")), (429, Some("false")));
     assert_eq!(
@@ -59,7 +59,7 @@ async fn waiting_for_more_than_the_limit_is_pointless() {
 
 #[tokio::test]
 async fn one_subject_too_many_is_told_the_cap() {
-    let capped = HOURLY.replace("  window", "  accountsMax: 1\n  window");
+    let capped = PER_USER.replace("  window", "  accountsMax: 1\n  window");
     let world = World::new(&capped).await;
     world.provider.plays([answer("200 OK", &chat(10, 20))]);
     assert_eq!(world.chat("").await.status.as_u16(), 200);
@@ -68,14 +68,14 @@ async fn one_subject_too_many_is_told_the_cap() {
     assert_eq!((answer.status.as_u16(), answer.error()["code"].as_str()), (429, Some("too_many_accounts")));
     assert_eq!((answer.header("x-should-retry"), answer.header("retry-after")), (Some("false"), None));
     let said = answer.error()["message"].as_str().unwrap().to_owned();
-    assert!(said.contains("budget user-hourly: 1 is the most"), "{said}");
-    let counted = "quorate_gateway_accounts_capped_total{budget=\"user-hourly\"}";
+    assert!(said.contains("budget per-user: 1 is the most"), "{said}");
+    let counted = "quorate_gateway_accounts_capped_total{budget=\"per-user\"}";
     assert_eq!(world.metric(counted), Some(1.0));
 }
 
 #[tokio::test]
 async fn without_the_cluster_nothing_is_spent() {
-    let world = World::new(HOURLY).await;
+    let world = World::new(PER_USER).await;
     world.keeper.set_reachable(false);
     let answer = world.chat("").await;
     assert_eq!((answer.status.as_u16(), answer.error()["code"].as_str()), (503, Some("budget_unavailable")));
@@ -85,7 +85,7 @@ async fn without_the_cluster_nothing_is_spent() {
 
 #[tokio::test]
 async fn a_settlement_waits_for_the_cluster_and_the_client_does_not() {
-    let world = World::with(HOURLY, "timeouts: {settle_wait_ms: 50}\n").await;
+    let world = World::with(PER_USER, "timeouts: {settle_wait_ms: 50}\n").await;
     world.provider.plays([Step::Pause, answer("200 OK", &chat(10, 20))]);
     let request = world.request("/v1/chat/completions", &chat_request(r#","max_tokens":90"#), &[]);
     let asking = tokio::spawn(async move { http_client().request(request).await.unwrap().status() });
@@ -101,7 +101,7 @@ async fn a_settlement_waits_for_the_cluster_and_the_client_does_not() {
 
 #[tokio::test]
 async fn without_a_policy_nothing_is_served() {
-    let world = World::new(HOURLY).await;
+    let world = World::new(PER_USER).await;
     world.policies.send_replace(None);
     let answer = world.chat("").await;
     assert_eq!((answer.status.as_u16(), answer.error()["code"].as_str()), (503, Some("no_policy")));
@@ -109,10 +109,10 @@ async fn without_a_policy_nothing_is_served() {
 
 #[tokio::test]
 async fn a_budget_that_the_cluster_does_not_know_is_asked_for_again_under_the_new_policy() {
-    let world = World::new(HOURLY).await;
+    let world = World::new(PER_USER).await;
     world.provider.plays([answer("200 OK", &chat(10, 20))]);
     // The nodes have the new policy already, the gateway hears of it while it asks.
-    let renamed = HOURLY.replace("user-hourly", "renamed");
+    let renamed = PER_USER.replace("per-user", "renamed");
     let policy = crate::lower::compile(&renamed).unwrap();
     world.keeper.put_policy(&policy);
     let (answer, ()) = tokio::join!(world.chat(""), async {
@@ -142,7 +142,7 @@ async fn amounts_of_the_old_policy_are_not_charged_in_the_unit_of_the_new_one() 
 async fn who_pays_must_be_known() {
     let identity =
         "apiVersion: quorate.dev/v1alpha1\nkind: Identity\nspec: {tenant: {header: x-tenant-id}}\n---";
-    let world = World::new(&format!("{identity}{HOURLY}")).await;
+    let world = World::new(&format!("{identity}{PER_USER}")).await;
     world.provider.plays([answer("200 OK", &chat(10, 20))]);
     let nobody = world.chat("").await;
     assert_eq!((nobody.status.as_u16(), nobody.error()["code"].as_str()), (401, Some("tenant_missing")));
@@ -151,7 +151,7 @@ async fn who_pays_must_be_known() {
         world.ask("/v1/chat/completions", &body, &[("x-tenant-id", "acme")]).await.status.as_u16(),
         200
     );
-    let account = world.keeper.account("acme", "user-hourly", "alice").unwrap();
+    let account = world.keeper.account("acme", "per-user", "alice").unwrap();
     assert_eq!((account.spent.units_floor(), account.reserved.units_floor()), (30, 0));
     let long = "x".repeat(600);
     let too_long = world.ask("/v1/chat/completions", &body, &[("x-tenant-id", &long)]).await;
@@ -163,7 +163,7 @@ async fn who_pays_must_be_known() {
 
 #[tokio::test]
 async fn malformed_requests_are_named() {
-    let world = World::new(HOURLY).await;
+    let world = World::new(PER_USER).await;
     for (path, body, status, said) in [
         ("/v1/chat/completions", "{\"model\": oops}", 400, "line 1 column 11"),
         ("/v1/chat/completions", "{}", 400, "names no model"),
@@ -183,7 +183,7 @@ async fn malformed_requests_are_named() {
 
 #[tokio::test]
 async fn unknown_models_and_the_list_of_the_known() {
-    let world = World::configured(HOURLY, |base_url| {
+    let world = World::configured(PER_USER, |base_url| {
         format!(
             "name: g1\nlisten: 127.0.0.1:0\nhttp_listen: 127.0.0.1:0\nnodes: ['127.0.0.1:1']\nbackends: [{{name: fake, \
              provider: OpenAI, base_url: '{base_url}', models: [gpt-4o-mini, gpt-4o]}}]\n"
@@ -204,7 +204,7 @@ async fn unknown_models_and_the_list_of_the_known() {
 
 #[tokio::test]
 async fn a_backend_for_any_model_lists_its_own() {
-    let world = World::new(HOURLY).await;
+    let world = World::new(PER_USER).await;
     world.provider.plays([answer("200 OK", r#"{"object":"list","data":[]}"#)]);
     assert_eq!(world.ask("/v1/models", "", &[]).await.text(), r#"{"object":"list","data":[]}"#);
     world.ask("/v1/models/a%20b", "", &[]).await;
@@ -217,7 +217,7 @@ async fn a_backend_for_any_model_lists_its_own() {
 
 #[tokio::test]
 async fn the_header_names_the_model_where_the_body_does_not() {
-    let world = World::new(HOURLY).await;
+    let world = World::new(PER_USER).await;
     world.provider.plays([answer("200 OK", &chat(10, 20))]);
     let body = r#"{"messages":[],"max_tokens":9}"#;
     let answer = world.ask("/v1/chat/completions", body, &[("x-ai-eg-model", "gpt-4o")]).await;
@@ -227,7 +227,7 @@ async fn the_header_names_the_model_where_the_body_does_not() {
 
 #[tokio::test]
 async fn files_cannot_be_bounded_beforehand() {
-    let world = World::new(HOURLY).await;
+    let world = World::new(PER_USER).await;
     let body = r#"{"model":"gpt-4o","messages":[{"role":"user","content":[{"type":"file","file":{"file_id":"f"}}]}]}"#;
     let answer = world.ask("/v1/chat/completions", body, &[]).await;
     assert_eq!((answer.status.as_u16(), answer.error()["code"].as_str()), (400, Some("unbounded_input")));
@@ -235,7 +235,7 @@ async fn files_cannot_be_bounded_beforehand() {
 
 #[tokio::test]
 async fn a_hundred_megabytes_are_refused_before_they_come() {
-    let world = World::new(HOURLY).await;
+    let world = World::new(PER_USER).await;
     let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 104857600\r\n\r\n";
     let mut stream = TcpStream::connect(world.gateway.proxy_address().unwrap()).await.unwrap();
     stream.write_all(head.as_bytes()).await.unwrap();
@@ -247,7 +247,7 @@ async fn a_hundred_megabytes_are_refused_before_they_come() {
 
 #[tokio::test]
 async fn a_body_that_grows_too_large_is_refused_and_the_client_hears_it() {
-    let world = World::with(HOURLY, "limits: {body_bytes_max: 1000}\n").await;
+    let world = World::with(PER_USER, "limits: {body_bytes_max: 1000}\n").await;
     let mut bytes =
         b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
     for _ in 0..200 {
@@ -261,7 +261,7 @@ async fn a_body_that_grows_too_large_is_refused_and_the_client_hears_it() {
 #[tokio::test]
 async fn slow_bodies_slow_heads_and_long_heads() {
     let world =
-        World::with(HOURLY, "timeouts: {body_ms: 100, header_ms: 500}\nlimits: {header_bytes_max: 8192}\n")
+        World::with(PER_USER, "timeouts: {body_ms: 100, header_ms: 500}\nlimits: {header_bytes_max: 8192}\n")
             .await;
     let said =
         raw(&world, b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n{").await;
@@ -277,7 +277,7 @@ async fn slow_bodies_slow_heads_and_long_heads() {
 
 #[tokio::test]
 async fn at_the_limit_of_requests_at_once_the_next_is_told_so() {
-    let world = World::with(&hourly(10_000), "limits: {in_flight_max: 1}\n").await;
+    let world = World::with(&per_user(10_000), "limits: {in_flight_max: 1}\n").await;
     world.provider.plays([Step::Pause, answer("200 OK", &chat(1, 2))]);
     let request = world.request("/v1/chat/completions", &chat_request(""), &[]);
     let asking = tokio::spawn(async move { http_client().request(request).await.unwrap().status() });
@@ -291,7 +291,7 @@ async fn at_the_limit_of_requests_at_once_the_next_is_told_so() {
 
 #[tokio::test]
 async fn the_operators_side() {
-    let world = World::new(HOURLY).await;
+    let world = World::new(PER_USER).await;
     let get = async |path: &str| {
         let url = format!("http://{}{path}", world.gateway.http_address()).parse().unwrap();
         let (parts, body) = http_client().get(url).await.unwrap().into_parts();

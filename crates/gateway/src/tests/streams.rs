@@ -4,7 +4,7 @@ use http_body_util::BodyExt;
 
 use super::{
     provider::{Step, delta, piece, stream_end, stream_head, usage},
-    world::{HOURLY, World, chat_request, http_client},
+    world::{PER_USER, World, chat_request, http_client},
 };
 
 const STREAM: &str = r#","stream":true,"max_tokens":90"#;
@@ -23,20 +23,20 @@ fn complete() -> Vec<Step> {
 
 #[tokio::test]
 async fn usage_is_asked_for_and_hidden_and_charged() {
-    let world = World::new(HOURLY).await;
+    let world = World::new(PER_USER).await;
     world.provider.plays(complete());
     let answer = world.chat(STREAM).await;
     let expected = format!("{}{}{DONE}: x-ai-gateway-tokens-used=43\n\n", delta("Hi"), delta(" there"));
     assert_eq!((answer.status.as_u16(), answer.text()), (200, expected.as_str()));
     assert_eq!(answer.header("content-type"), Some("text/event-stream"));
-    assert_eq!(answer.header("x-ratelimit-limit"), Some("250, 250;w=3600;name=\"user-hourly\""));
+    assert_eq!(answer.header("x-ratelimit-limit"), Some("250, 250;w=604800;name=\"per-user\""));
     assert_eq!(world.alice(), (43, 0));
     assert_eq!(world.provider.got()[0].json()["stream_options"]["include_usage"], true);
 }
 
 #[tokio::test]
 async fn who_asked_for_usage_gets_it() {
-    let world = World::new(HOURLY).await;
+    let world = World::new(PER_USER).await;
     world.provider.plays(complete());
     let answer =
         world.chat(r#","stream":true,"stream_options":{"include_usage":true},"max_tokens":90"#).await;
@@ -46,7 +46,7 @@ async fn who_asked_for_usage_gets_it() {
 
 #[tokio::test]
 async fn trailers_for_those_who_take_them_leave_every_byte_as_it_was() {
-    let world = World::new(HOURLY).await;
+    let world = World::new(PER_USER).await;
     world.provider.plays(complete());
     let answer = world.ask("/v1/chat/completions", &chat_request(STREAM), &[("te", "trailers")]).await;
     assert_eq!(answer.text(), format!("{}{}{DONE}", delta("Hi"), delta(" there")));
@@ -55,7 +55,7 @@ async fn trailers_for_those_who_take_them_leave_every_byte_as_it_was() {
 
 #[tokio::test]
 async fn the_network_may_cut_anywhere() {
-    let world = World::new(HOURLY).await;
+    let world = World::new(PER_USER).await;
     let whole = format!(
         "{}: ping\n\n{}{}{DONE}",
         delta("Hi"),
@@ -78,7 +78,7 @@ async fn the_network_may_cut_anywhere() {
 
 #[tokio::test]
 async fn what_arrives_together_goes_out_together() {
-    let world = World::new(HOURLY).await;
+    let world = World::new(PER_USER).await;
     let events = [delta("Hi"), delta(" there"), delta("!")];
     let mut together = Vec::new();
     for event in &events {
@@ -106,7 +106,7 @@ async fn what_arrives_together_goes_out_together() {
 
 #[tokio::test]
 async fn usage_in_the_last_normal_chunk_counts_too() {
-    let world = World::new(HOURLY).await;
+    let world = World::new(PER_USER).await;
     let last = usage(10, 20).replace("[]", "[{\"delta\":{},\"finish_reason\":\"stop\"}]");
     world.provider.plays([stream_head(), piece(&delta("Hi")), piece(&last), piece(DONE), stream_end()]);
     let answer = world.chat(STREAM).await;
@@ -116,7 +116,7 @@ async fn usage_in_the_last_normal_chunk_counts_too() {
 
 #[tokio::test]
 async fn a_stream_without_usage_is_counted() {
-    let world = World::new(HOURLY).await;
+    let world = World::new(PER_USER).await;
     world.provider.plays([
         stream_head(),
         piece(&delta("one two")),
@@ -137,7 +137,7 @@ async fn a_stream_without_usage_is_counted() {
 
 #[tokio::test]
 async fn an_end_without_done_is_an_end() {
-    let world = World::new(HOURLY).await;
+    let world = World::new(PER_USER).await;
     world.provider.plays([
         stream_head(),
         piece(&delta("Hi")),
@@ -152,7 +152,7 @@ async fn an_end_without_done_is_an_end() {
 
 #[tokio::test]
 async fn half_a_stream_is_no_answer_although_its_end_is_in_order() {
-    let world = World::new(HOURLY).await;
+    let world = World::new(PER_USER).await;
     world.provider.plays([stream_head(), piece(&delta("Hi")), stream_end()]);
     let answer = world.chat(STREAM).await;
     assert!(
@@ -166,7 +166,7 @@ async fn half_a_stream_is_no_answer_although_its_end_is_in_order() {
 
 #[tokio::test]
 async fn who_hangs_up_pays_for_the_input_and_the_output_so_far() {
-    let world = World::new(HOURLY).await;
+    let world = World::new(PER_USER).await;
     world.provider.plays([stream_head(), piece(&delta("one two three four five")), Step::UntilClosed]);
     let mut response = world.open("/v1/chat/completions", &chat_request(STREAM), &[]).await;
     let first = response.body_mut().frame().await.unwrap().unwrap().into_data().unwrap();
@@ -183,7 +183,7 @@ async fn who_hangs_up_pays_for_the_input_and_the_output_so_far() {
 
 #[tokio::test]
 async fn who_hangs_up_before_the_first_byte_pays_for_the_input() {
-    let world = World::new(HOURLY).await;
+    let world = World::new(PER_USER).await;
     world.provider.plays([Step::UntilClosed]);
     let request = world.request("/v1/chat/completions", &chat_request(STREAM), &[]);
     let asking = tokio::spawn(async move { http_client().request(request).await.map(drop) });
@@ -197,7 +197,7 @@ async fn who_hangs_up_before_the_first_byte_pays_for_the_input() {
 
 #[tokio::test]
 async fn a_backend_that_dies_in_the_middle_is_said_and_charged() {
-    let world = World::new(HOURLY).await;
+    let world = World::new(PER_USER).await;
     world.provider.plays([stream_head(), piece(&delta("one two three")), Step::Die]);
     let answer = world.chat(STREAM).await;
     let text = answer.text();
@@ -211,7 +211,7 @@ async fn a_backend_that_dies_in_the_middle_is_said_and_charged() {
 
 #[tokio::test]
 async fn a_backend_that_falls_silent_in_the_middle_is_cut_off() {
-    let world = World::with(HOURLY, "timeouts: {idle_ms: 100}\n").await;
+    let world = World::with(PER_USER, "timeouts: {idle_ms: 100}\n").await;
     world.provider.plays([stream_head(), piece(&delta("one")), Step::UntilClosed]);
     let answer = world.chat(STREAM).await;
     assert!(answer.text().contains("upstream_timeout"), "{}", answer.text());
@@ -220,7 +220,7 @@ async fn a_backend_that_falls_silent_in_the_middle_is_cut_off() {
 
 #[tokio::test]
 async fn an_endless_event_is_cut_off() {
-    let world = World::with(HOURLY, "limits: {event_bytes_max: 2048}\n").await;
+    let world = World::with(PER_USER, "limits: {event_bytes_max: 2048}\n").await;
     world.provider.plays([stream_head(), piece(&"x".repeat(4096)), Step::UntilClosed]);
     let answer = world.chat(STREAM).await;
     assert!(answer.text().contains("upstream_answer_too_large"), "{}", answer.text());
@@ -229,7 +229,7 @@ async fn an_endless_event_is_cut_off() {
 
 #[tokio::test]
 async fn who_does_not_read_holds_nothing_for_long() {
-    let world = World::with(&super::world::hourly(100_000_000), "timeouts: {write_ms: 100}\n").await;
+    let world = World::with(&super::world::per_user(100_000_000), "timeouts: {write_ms: 100}\n").await;
     // Far more than any socket buffer.
     let mut steps = vec![stream_head()];
     steps.extend((0..400).map(|_| piece(&delta(&"x".repeat(60_000)))));
@@ -243,7 +243,7 @@ async fn who_does_not_read_holds_nothing_for_long() {
 
 #[tokio::test]
 async fn an_error_instead_of_a_stream_is_an_error() {
-    let world = World::new(HOURLY).await;
+    let world = World::new(PER_USER).await;
     world.provider.plays([super::provider::answer("500 Internal Server Error", "{}")]);
     let answer = world.chat(STREAM).await;
     assert_eq!((answer.status.as_u16(), answer.text(), world.alice()), (500, "{}", (0, 0)));
@@ -251,7 +251,7 @@ async fn an_error_instead_of_a_stream_is_an_error() {
 
 #[tokio::test]
 async fn a_stop_lets_streams_finish() {
-    let world = World::new(HOURLY).await;
+    let world = World::new(PER_USER).await;
     world.provider.plays([
         stream_head(),
         piece(&delta("Hi")),
@@ -268,18 +268,18 @@ async fn a_stop_lets_streams_finish() {
     let rest = response.into_body().collect().await.unwrap().to_bytes();
     assert!(rest.starts_with(DONE.as_bytes()), "{rest:?}");
     stopping.await.unwrap();
-    let account = world.keeper.account("default", "user-hourly", "alice").unwrap();
+    let account = world.keeper.account("default", "per-user", "alice").unwrap();
     assert_eq!((account.spent.units_floor(), account.reserved.units_floor()), (43, 0));
 }
 
 #[tokio::test]
 async fn a_stop_cuts_off_what_does_not_finish_and_settles_it() {
-    let world = World::with(HOURLY, "timeouts: {stop_ms: 100}\n").await;
+    let world = World::with(PER_USER, "timeouts: {stop_ms: 100}\n").await;
     world.provider.plays([stream_head(), piece(&delta("one two")), Step::UntilClosed]);
     let mut response = world.open("/v1/chat/completions", &chat_request(STREAM), &[]).await;
     response.body_mut().frame().await.unwrap().unwrap();
     world.gateway.stop().await;
-    let account = world.keeper.account("default", "user-hourly", "alice").unwrap();
+    let account = world.keeper.account("default", "per-user", "alice").unwrap();
     assert!(account.spent.units_floor() > 8 && account.reserved.is_zero());
     let rest = response.into_body().collect().await.unwrap().to_bytes();
     assert!(memchr::memmem::find(&rest, b"stopping").is_some(), "{rest:?}");

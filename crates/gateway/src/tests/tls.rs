@@ -25,7 +25,7 @@ use tokio_rustls::TlsConnector;
 
 use super::{
     provider::{Step, delta, piece, stream_end, stream_head, usage},
-    world::{HOURLY, World, chat_request},
+    world::{PER_USER, World, chat_request},
 };
 
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -69,7 +69,7 @@ impl Certificates {
     }
 
     async fn world(&self) -> World {
-        World::with(HOURLY, &(self.section("tls", "") + &self.section("http_tls", ""))).await
+        World::with(PER_USER, &(self.section("tls", "") + &self.section("http_tls", ""))).await
     }
 
     fn client_config(&self, with_certificate: bool) -> ClientConfig {
@@ -230,7 +230,7 @@ async fn who_speaks_plaintext_is_told_and_who_says_nothing_holds_up_nobody() {
 async fn where_callers_must_show_a_certificate_no_other_gets_in() {
     let certificates = Certificates::new();
     let ca = format!(", client_ca_file: '{}'", certificates.file("ca.pem").display());
-    let world = World::with(HOURLY, &certificates.section("tls", &ca)).await;
+    let world = World::with(PER_USER, &certificates.section("tls", &ca)).await;
     world.provider.plays(stream());
     let request = || chat(&world, r#","stream":true,"max_tokens":90"#);
     assert!(certificates.client(true, false).request(request()).await.is_err());
@@ -260,7 +260,7 @@ async fn the_rate_limit_service_asks_callers_for_a_certificate() {
     let (ca_file, cert_file, key_file) =
         (certificates.file("ca.pem"), certificates.file("own.pem"), certificates.file("own.key"));
     let tls = certificates.section("tls", &format!(", client_ca_file: '{}'", ca_file.display()));
-    let world = World::with(HOURLY, &format!("rate_limit:\n  listen: '127.0.0.1:0'\n  {tls}")).await;
+    let world = World::with(PER_USER, &format!("rate_limit:\n  listen: '127.0.0.1:0'\n  {tls}")).await;
     let address = world.gateway.rate_limit_address().unwrap().to_string();
     let files = TlsFiles { ca_file, cert_file, key_file }.named(Names::CLUSTER_TLS);
     let mut codes = Vec::new();

@@ -28,18 +28,18 @@ use crate::{
 };
 
 /// 250 tokens an hour for each user.
-pub(crate) const HOURLY: &str = "
+pub(crate) const PER_USER: &str = "
 apiVersion: quorate.dev/v1alpha1
 kind: Budget
-metadata: {name: user-hourly}
+metadata: {name: per-user}
 spec:
   subject: [{header: x-user-id}]
   limit: {tokens: 250}
-  window: Hour
+  window: Week
 ";
 
-pub(crate) fn hourly(tokens: u64) -> String {
-    HOURLY.replace("250", &tokens.to_string())
+pub(crate) fn per_user(tokens: u64) -> String {
+    PER_USER.replace("250", &tokens.to_string())
 }
 
 pub(crate) struct World {
@@ -238,7 +238,7 @@ impl World {
 
     /// What of alice's spending is marked as an estimate, in tokens.
     pub(crate) fn estimated(&self) -> u64 {
-        let account = self.keeper.account("default", "user-hourly", "alice");
+        let account = self.keeper.account("default", "per-user", "alice");
         account.map_or(0, |account| account.estimated.units_floor())
     }
 
@@ -249,7 +249,7 @@ impl World {
 
     /// (spent, reserved) of alice's account, in tokens.
     pub(crate) fn alice(&self) -> (u64, u64) {
-        self.account("user-hourly", "alice")
+        self.account("per-user", "alice")
     }
 
     /// Waits until nothing is reserved any more (and something was charged or released).
