@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tonic::Status;
 
-use crate::types::TypeConfig;
+use crate::types::{LogId, TypeConfig};
 
 type Append = AppendEntriesRequest<TypeConfig>;
 
@@ -163,7 +163,7 @@ where
 
 /// It has none, though more is committed than the peer has.
 fn lacks_entries(request: &Append) -> bool {
-    let index = |log_id: &Option<crate::types::LogId>| log_id.as_ref().map(|log_id| log_id.index);
+    let index = |log_id: &Option<LogId>| log_id.as_ref().map(|log_id| log_id.index);
     request.entries.is_empty() && index(&request.leader_commit) > index(&request.prev_log_id)
 }
 
@@ -173,7 +173,7 @@ mod tests {
     use openraft::vote::RaftLeaderId as _;
 
     use super::*;
-    use crate::types::{LogId, Vote};
+    use crate::types::Vote;
 
     fn append(prev: u64, committed: u64) -> Append {
         let log_id =
