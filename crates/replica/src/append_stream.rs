@@ -170,19 +170,16 @@ fn lacks_entries(request: &Append) -> bool {
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt as _;
-    use openraft::vote::RaftLeaderId as _;
 
     use super::*;
-    use crate::types::Vote;
+    use crate::types::{Vote, log_id};
 
     fn append(prev: u64, committed: u64) -> Append {
-        let log_id =
-            |index| Some(LogId::new(openraft::alias::CommittedLeaderIdOf::<TypeConfig>::new(1, 1), index));
         Append {
             vote: Vote::new_committed(1, 1),
-            prev_log_id: log_id(prev),
+            prev_log_id: Some(log_id(prev)),
             entries: Vec::new(),
-            leader_commit: log_id(committed),
+            leader_commit: Some(log_id(committed)),
         }
     }
 
@@ -191,7 +188,7 @@ mod tests {
         let owned = Arc::new(());
         let kept = owned.clone();
         let requests = futures_util::stream::iter([1, 2]).chain(futures_util::stream::pending());
-        let requests = requests.inspect(move |_| drop(kept.clone())).boxed();
+        let requests = requests.inspect(move |_| _ = &kept).boxed();
         let (mut lent, lender) = lend(requests);
         assert_eq!(lent.next().await, Some(1));
         assert_eq!(lent.next().await, Some(2));

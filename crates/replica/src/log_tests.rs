@@ -6,16 +6,11 @@ use openraft::EntryPayload;
 use openraft::entry::RaftEntry as _;
 use openraft::storage::{IOFlushed, RaftLogReader as _, RaftLogStorage as _};
 use openraft::type_config::TypeConfigExt as _;
-use openraft::vote::RaftLeaderId as _;
 use proptest::prelude::*;
 use quorate_ledger::{Command, TimestampMs};
 
 use crate::log_store::LogStore;
-use crate::types::{Batch, Entry, LogId, TypeConfig, encode};
-
-fn log_id(index: u64) -> LogId {
-    LogId::new(openraft::alias::CommittedLeaderIdOf::<TypeConfig>::new(1, 1), index)
-}
+use crate::types::{Batch, Entry, TypeConfig, encode, log_id};
 
 fn entry(index: u64, bytes: usize) -> Entry {
     let command = Command::PutPolicy {

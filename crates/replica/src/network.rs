@@ -218,7 +218,7 @@ mod tests {
 
     use super::*;
 
-    /// Holds its own entry in `alive`.
+    /// They count in `alive`, as long as they are there.
     fn requests_that_never_end(
         alive: &Arc<()>,
     ) -> impl Stream<Item = AppendEntriesRequest<C>> + Unpin + use<> {
@@ -226,7 +226,7 @@ mod tests {
         let request =
             AppendEntriesRequest { vote, prev_log_id: None, entries: Vec::new(), leader_commit: None };
         let first = futures_util::stream::once(ready(request));
-        first.chain(pending()).inspect(move |_| drop(alive.clone())).boxed()
+        first.chain(pending()).inspect(move |_| _ = &alive).boxed()
     }
 
     #[tokio::test]

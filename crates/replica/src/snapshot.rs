@@ -182,19 +182,15 @@ impl Write for Checked {
 
 #[cfg(test)]
 mod tests {
-    use openraft::vote::RaftLeaderId as _;
-
     use super::*;
-    use crate::types::{LogId, TypeConfig};
+    use crate::types::log_id;
 
     #[test]
     fn two_become_the_newest_at_the_same_time() {
         let folder = tempfile::tempdir().unwrap();
         let snapshots = SnapshotFolder::open(folder.path().to_owned()).unwrap();
         let write = |index| {
-            let leader = openraft::alias::CommittedLeaderIdOf::<TypeConfig>::new(1, 1);
-            let meta =
-                SnapshotMeta { last_log_id: Some(LogId::new(leader, index)), ..SnapshotMeta::default() };
+            let meta = SnapshotMeta { last_log_id: Some(log_id(index)), ..SnapshotMeta::default() };
             snapshots.write(&meta, &Ledger::default()).unwrap();
         };
         std::thread::scope(|scope| {

@@ -78,6 +78,14 @@ pub(crate) type SnapshotMeta = SnapshotMetaOf<TypeConfig>;
 pub(crate) type Snapshot = SnapshotOf<TypeConfig, SnapshotFile>;
 pub(crate) type Raft = openraft::Raft<TypeConfig, crate::state_machine::StateMachine>;
 
+/// Of an entry that node 1 proposed in term 1.
+#[cfg(test)]
+pub(crate) fn log_id(index: u64) -> LogId {
+    use openraft::vote::RaftLeaderId as _;
+
+    LogId::new(openraft::alias::CommittedLeaderIdOf::<TypeConfig>::new(1, 1), index)
+}
+
 /// bincode of what openraft and the ledger define.
 pub(crate) fn encode<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
     bincode::serde::encode_to_vec(value, bincode::config::standard()).map_err(io::Error::other)

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Result;
 use rand::Rng as _;
 use rand::rngs::StdRng;
 use tokio::time::sleep;
@@ -40,14 +41,18 @@ impl Fault for Pause {
 
     fn heal<'a>(&'a mut self, deployment: &'a Arc<Deployment>) -> Doing<'a> {
         Box::pin(async move {
-            let paused = std::mem::take(&mut self.paused);
-            // One that another fault has killed meanwhile does not need it.
-            let still = deployment.paused_nodes();
-            let resumed: Vec<u64> = paused.into_iter().filter(|id| still.contains(id)).collect();
-            resumed.iter().try_for_each(|id| deployment.resume_node(*id))?;
+            let resumed = resume(deployment, std::mem::take(&mut self.paused))?;
             Ok(format!("node {} goes on", list(&resumed)))
         })
     }
+}
+
+/// Which of them went on: one that another fault has killed meanwhile does not.
+fn resume(deployment: &Deployment, paused: impl IntoIterator<Item = u64>) -> Result<Vec<u64>> {
+    let still = deployment.paused_nodes();
+    let resumed: Vec<u64> = paused.into_iter().filter(|id| still.contains(id)).collect();
+    resumed.iter().try_for_each(|id| deployment.resume_node(*id))?;
+    Ok(resumed)
 }
 
 /// One node, again and again while it catches up: streams and snapshots are given up half-way, over connections that live on.
@@ -71,7 +76,7 @@ impl Fault for PauseAgain {
                 self.paused = Some(id);
                 if time < TIMES {
                     sleep(Duration::from_secs_f64(random.random_range(PAUSED_S))).await;
-                    self.heal(deployment).await?;
+                    resume(deployment, self.paused.take())?;
                     sleep(Duration::from_secs_f64(random.random_range(GOES_ON_S))).await;
                 }
             }
@@ -81,11 +86,8 @@ impl Fault for PauseAgain {
 
     fn heal<'a>(&'a mut self, deployment: &'a Arc<Deployment>) -> Doing<'a> {
         Box::pin(async move {
-            // One that another fault has killed meanwhile does not need it.
-            let paused = self.paused.take().filter(|id| deployment.paused_nodes().contains(id));
-            let Some(id) = paused else { return Ok("nothing to heal".to_owned()) };
-            deployment.resume_node(id)?;
-            Ok(format!("node {id} goes on"))
+            let resumed = resume(deployment, self.paused.take())?;
+            Ok(format!("node {} goes on", list(&resumed)))
         })
     }
 }

@@ -27,7 +27,7 @@ use crate::{
     policy::{ActivePolicy, Sources},
 };
 
-/// 250 tokens an hour for each user.
+/// 250 tokens a week for each user.
 pub(crate) const PER_USER: &str = "
 apiVersion: quorate.dev/v1alpha1
 kind: Budget
