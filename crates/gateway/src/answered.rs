@@ -68,10 +68,9 @@ pub(crate) async fn relay(
     attempt.served();
     let usage = used(attempt, &reading, trail.held.as_ref(), &bytes, &whole).await;
     let held = trail.held.take();
-    let before = held.as_ref().map(|held| (Arc::clone(&held.plan), held.balances.clone()));
-    let settlement = attempt.settle(held, usage.unwrap_or_default()).await;
-    if let Some((plan, before)) = before {
-        let balances = settlement.map_or(before, |settlement| settlement.balances);
+    let plan = held.as_ref().map(|held| Arc::clone(&held.plan));
+    let balances = attempt.settle(held, usage.unwrap_or_default()).await;
+    if let Some(plan) = plan {
         ratelimit::insert(&mut headers, &balances, |budget| reserve::window(&plan, budget));
     }
     if let Some(usage) = usage {

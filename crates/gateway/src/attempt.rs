@@ -9,7 +9,7 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
-use quorate_ledger::{Settlement, TimestampMs};
+use quorate_ledger::{Balance, TimestampMs};
 use tokio::time::Instant;
 
 use crate::{
@@ -306,8 +306,8 @@ impl Attempt<'_> {
         self.estimated.store(true, Ordering::Relaxed);
     }
 
-    /// Charges what was used, in every budget's own unit.
-    pub(crate) async fn settle(&self, held: Option<Held>, usage: Usage) -> Option<Settlement> {
+    /// Charges what was used, in every budget's own unit. The accounts afterwards, one for each match of what was held.
+    pub(crate) async fn settle(&self, held: Option<Held>, usage: Usage) -> Vec<Balance> {
         self.settle_as(held, usage, true).await
     }
 
@@ -316,8 +316,8 @@ impl Attempt<'_> {
         self.settle_as(held, usage, false).await;
     }
 
-    async fn settle_as(&self, held: Option<Held>, usage: Usage, whole: bool) -> Option<Settlement> {
-        let held = held?;
+    async fn settle_as(&self, held: Option<Held>, usage: Usage, whole: bool) -> Vec<Balance> {
+        let Some(held) = held else { return Vec::new() };
         let (plan, core) = (&held.plan, self.core());
         let prices = plan.policy.policy.prices();
         let at = plan.context(&self.candidate);

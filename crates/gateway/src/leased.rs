@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use quorate_ledger::{
-    Amount, Balance, Charge, Command, Enforcement, Outcome, ReservationId, Settlement, TimestampMs,
+    Amount, Balance, Charge, Command, Enforcement, Outcome, ReservationId, TimestampMs,
 };
 use quorate_policy::runtime::BudgetMatch;
 use quorate_rpc::lease::{Hold, Leases, Lender, NotDecided, Want};
@@ -68,23 +68,17 @@ impl Leased {
 
     /// One balance for each match: `rest` are the cluster's.
     pub(crate) fn granted(&self, rest: Vec<Balance>) -> Vec<Balance> {
-        self.merged(self.hold.balances(&wants(&self.plan, &self.amounts)), rest)
+        merged(&self.amounts, self.hold.balances(&wants(&self.plan, &self.amounts)), rest)
     }
 
-    fn merged(&self, leased: Vec<Balance>, rest: Vec<Balance>) -> Vec<Balance> {
-        let (mut leased, mut rest) = (leased.into_iter(), rest.into_iter());
-        let next = |amount: &Option<Amount>| if amount.is_some() { leased.next() } else { rest.next() };
-        self.amounts.iter().filter_map(next).collect()
-    }
-
-    /// `used`: one amount for each match. The settlement of the leased ones, to be completed with the others'.
+    /// `used`: one amount for each match. The leased accounts afterwards, to be completed with the others.
     pub(crate) fn settle(self, leases: &Leases, used: &[Amount], estimated: bool) -> Settled {
         let places = used.iter().zip(&self.amounts);
         let own: Vec<Amount> = places.filter(|(_, amount)| amount.is_some()).map(|(used, _)| *used).collect();
         let balances = self.hold.balances_after(&wants(&self.plan, &self.amounts), &own);
         let Self { hold, amounts, .. } = self;
         leases.settle(hold, &own, estimated);
-        Settled { amounts, balances, used: used.to_vec() }
+        Settled { amounts, balances }
     }
 
     pub(crate) fn give_back(self, leases: &Leases) {
@@ -97,31 +91,19 @@ impl Leased {
 pub(crate) struct Settled {
     amounts: Vec<Option<Amount>>,
     balances: Vec<Balance>,
-    used: Vec<Amount>,
 }
 
 impl Settled {
-    /// In the order of the matches; `None` where the cluster's part is not known.
-    pub(crate) fn with(self, rest: Option<Settlement>) -> Option<Settlement> {
-        let is_all = self.amounts.iter().all(Option::is_some);
-        let rest = match rest {
-            Some(settlement) => settlement,
-            None if is_all => Settlement { balances: Vec::new(), overdraft: Vec::new() },
-            None => return None,
-        };
-        let (mut own, mut others) = (self.balances.into_iter(), rest.balances.into_iter());
-        let mut overdraft = rest.overdraft.into_iter();
-        let mut whole = Settlement { balances: Vec::new(), overdraft: Vec::new() };
-        for (held, used) in self.amounts.iter().zip(&self.used) {
-            let (balance, over) = match held {
-                Some(held) => (own.next(), Some(used.saturating_sub(*held))),
-                None => (others.next(), overdraft.next()),
-            };
-            whole.balances.extend(balance);
-            whole.overdraft.extend(over);
-        }
-        Some(whole)
+    /// In the order of the matches; `rest` are the cluster's.
+    pub(crate) fn with(self, rest: Vec<Balance>) -> Vec<Balance> {
+        merged(&self.amounts, self.balances, rest)
     }
+}
+
+fn merged(amounts: &[Option<Amount>], leased: Vec<Balance>, rest: Vec<Balance>) -> Vec<Balance> {
+    let (mut leased, mut rest) = (leased.into_iter(), rest.into_iter());
+    let next = |amount: &Option<Amount>| if amount.is_some() { leased.next() } else { rest.next() };
+    amounts.iter().filter_map(next).collect()
 }
 
 /// Tells slices of every policy that comes into force.

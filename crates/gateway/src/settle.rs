@@ -1,15 +1,22 @@
 //! The last stage: ends a reservation with what was really used, or with nothing. Runs to its end whatever becomes of the
 //! client; if this process dies first, the reservation expires and is charged as it was made.
+//!
+//! By default no answer waits for it: until it is decided the worst case stays held, so no budget is exceeded meanwhile.
+//! It is on its way before the answer, so what the client asks next comes behind it, and in no hurry: it waits a little for
+//! others to share its place in the log.
 
-use std::{sync::Arc, time::Duration};
+use std::{sync::Arc, task::Poll, time::Duration};
 
-use quorate_ledger::{Amount, Command, Outcome, Refusal, ReservationId, Settlement};
+use futures_util::poll;
+use quorate_ledger::{Amount, Balance, Command, Outcome, Refusal, ReservationId};
 use tokio::{sync::oneshot, time::Instant};
 
 use crate::{core::Core, reserve::Held};
 
 /// One try; the client repeats the operation inside of it.
 const TRY: Duration = Duration::from_secs(5);
+/// How long an end that nobody waits for may wait for others to share its place in the log.
+pub(crate) const IN_NO_HURRY: Duration = Duration::from_millis(5);
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(500);
 /// When to look for a reservation whose decision was never heard. The last is after the nodes' own deadline for it.
@@ -25,14 +32,16 @@ pub(crate) enum Ending {
     Release,
 }
 
-/// Starts ending the reservation and waits a bounded time for it. `None`: released, or still on its way.
-pub(crate) async fn end(core: &Arc<Core>, mut held: Held, mut ending: Ending) -> Option<Settlement> {
+/// Starts ending the reservation; waits a bounded time for it where the config says so. The accounts afterwards, one for
+/// each match: as decided, or else as they will be if nobody else spends meanwhile.
+pub(crate) async fn end(core: &Arc<Core>, mut held: Held, mut ending: Ending) -> Vec<Balance> {
     note_overdraft(core, &held, &ending);
     let Some(leased) = held.leased.take() else { return end_reserved(core, held, ending).await };
     let is_all = leased.is_all();
     let settled = match &mut ending {
         Ending::Settle { amounts, estimated, .. } => {
             let rest = leased.rest(amounts);
+            held.balances = leased.rest(&held.balances);
             let settled = leased.settle(&core.leases, amounts, *estimated);
             *amounts = rest;
             Some(settled)
@@ -42,32 +51,55 @@ pub(crate) async fn end(core: &Arc<Core>, mut held: Held, mut ending: Ending) ->
             None
         }
     };
-    let rest = if is_all { None } else { end_reserved(core, held, ending).await };
-    settled.and_then(|settled| settled.with(rest))
+    let rest = if is_all { Vec::new() } else { end_reserved(core, held, ending).await };
+    settled.map_or_else(Vec::new, |settled| settled.with(rest))
 }
 
 /// The part of it that is in the cluster, or in this gateway's own allowance.
-async fn end_reserved(core: &Arc<Core>, held: Held, ending: Ending) -> Option<Settlement> {
+async fn end_reserved(core: &Arc<Core>, mut held: Held, ending: Ending) -> Vec<Balance> {
     if let Some(taken) = &held.spare {
         match &ending {
             Ending::Settle { amounts, estimated, .. } => core.spare.settle(taken, amounts, *estimated),
             Ending::Release => core.spare.settle(taken, &[], false),
         }
-        return None;
+        return held.balances;
     }
-    let (done, waiting) = oneshot::channel();
+    let expected = expected(std::mem::take(&mut held.balances), &ending);
+    let wait = Duration::from_millis(core.config.timeouts.settle_wait_ms);
+    let delay = if wait.is_zero() { IN_NO_HURRY } else { Duration::ZERO };
     let task_core = Arc::clone(core);
     // Boxed, as tasks are moved several times before they run.
-    core.tasks.spawn(Box::pin(async move {
-        let settlement = run(&task_core, &held, ending).await;
-        // Nobody waits any more: fine.
-        let _ = done.send(settlement);
-    }));
-    let wait = Duration::from_millis(core.config.timeouts.settle_wait_ms);
-    match tokio::time::timeout(wait, waiting).await {
-        Ok(Ok(settlement)) => settlement,
-        _ => None,
+    let mut running = Box::pin(async move { run(&task_core, &held, ending, delay).await });
+    // Sent by now, and so before whatever the client asks next.
+    if let Poll::Ready(balances) = poll!(&mut running) {
+        return balances.unwrap_or(expected);
     }
+    let (done, waiting) = oneshot::channel();
+    core.tasks.spawn(async move {
+        // Nobody waits any more: fine.
+        let _ = done.send(running.await);
+    });
+    if wait.is_zero() {
+        return expected;
+    }
+    match tokio::time::timeout(wait, waiting).await {
+        Ok(Ok(balances)) => balances.unwrap_or(expected),
+        _ => expected,
+    }
+}
+
+/// `balances`: as they were when the reservation was made.
+fn expected(mut balances: Vec<Balance>, ending: &Ending) -> Vec<Balance> {
+    for (number, balance) in balances.iter_mut().enumerate() {
+        let used = match ending {
+            Ending::Settle { amounts, .. } => amounts.get(number).copied().unwrap_or(Amount::ZERO),
+            Ending::Release => Amount::ZERO,
+        };
+        balance.reserved = balance.reserved.saturating_sub(balance.amount);
+        balance.spent = balance.spent.checked_add(used).unwrap_or(Amount::MAX);
+        balance.amount = used;
+    }
+    balances
 }
 
 fn note_overdraft(core: &Core, held: &Held, ending: &Ending) {
@@ -86,7 +118,8 @@ fn note_overdraft(core: &Core, held: &Held, ending: &Ending) {
     }
 }
 
-async fn run(core: &Core, held: &Held, ending: Ending) -> Option<Settlement> {
+/// `None`: released, or given up.
+async fn run(core: &Core, held: &Held, ending: Ending, delay: Duration) -> Option<Vec<Balance>> {
     let tenant = held.tenant.clone();
     let command = match &ending {
         Ending::Settle { amounts, estimated, .. } => {
@@ -96,7 +129,7 @@ async fn run(core: &Core, held: &Held, ending: Ending) -> Option<Settlement> {
     };
     let started = Instant::now();
     while Instant::now() < held.expires {
-        match core.keeper.execute(command.clone(), TRY).await {
+        match core.keeper.execute_waiting(command.clone(), delay, TRY).await {
             Ok(outcome) => {
                 core.metrics.resolve_seconds.observe(started.elapsed().as_secs_f64());
                 return concluded(core, held, outcome);
@@ -116,9 +149,9 @@ async fn run(core: &Core, held: &Held, ending: Ending) -> Option<Settlement> {
     None
 }
 
-fn concluded(core: &Core, held: &Held, outcome: Outcome) -> Option<Settlement> {
+fn concluded(core: &Core, held: &Held, outcome: Outcome) -> Option<Vec<Balance>> {
     match outcome {
-        Outcome::Settled(settlement) => Some(settlement),
+        Outcome::Settled(settlement) => Some(settlement.balances),
         Outcome::Released => None,
         other => {
             core.metrics.unresolved.inc();

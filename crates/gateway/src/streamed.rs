@@ -378,7 +378,8 @@ impl Pump<'_> {
     fn settles_at_once(&self, held: &Option<Held>) -> bool {
         let is_said = self.usage.is_some() && self.is_whole();
         let Some(held) = held else { return true };
-        is_said && (held.spare.is_some() || held.leased.as_ref().is_some_and(Leased::is_all))
+        let waits = self.attempt.core().config.timeouts.settle_wait_ms > 0;
+        is_said && (!waits || held.spare.is_some() || held.leased.as_ref().is_some_and(Leased::is_all))
     }
 
     /// Bytes without frames: nothing can be put among them.

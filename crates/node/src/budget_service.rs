@@ -12,7 +12,7 @@ use quorate_rpc::budget::{
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::decisions::{Decisions, invalid};
+use crate::decisions::{Decisions, ends, invalid};
 use crate::error::Undecided;
 use crate::forward::Forwarder;
 use crate::metrics::{Counted, Metrics};
@@ -53,11 +53,11 @@ impl BudgetService {
     ) -> Box<SessionResponse> {
         let result = match request.operation {
             Some(mut operation) => {
-                let may_wait = match operation.wait_ms {
-                    0 => None,
-                    _ => waits.try_acquire().ok(),
-                };
-                operation.wait_ms = may_wait.as_ref().map_or(0, |_| operation.wait_ms);
+                let queues = operation.wait_ms > 0 && !ends(&operation);
+                let may_queue = if queues { waits.try_acquire().ok() } else { None };
+                if queues && may_queue.is_none() {
+                    operation.wait_ms = 0;
+                }
                 self.decide(operation, may_forward).await
             }
             None => invalid("operation is missing".to_owned()),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use quorate_ledger::{Command, Outcome, Refusal};
 use quorate_replica::{BATCH_MAX_BYTES, Replica, size_bound};
+use quorate_rpc::budget::operation::Kind;
 use quorate_rpc::budget::{Operation, Result as WireResult};
 use quorate_rpc::convert;
 
@@ -15,6 +16,8 @@ use crate::tenants::Tenants;
 
 /// The longest a reservation may wait: its id is good for a minute.
 const WAIT_MAX: Duration = Duration::from_secs(55);
+/// The longest that the end of one may wait for others to share its batch. What it holds is nobody's meanwhile.
+const END_WAIT_MAX: Duration = Duration::from_millis(100);
 /// The longest a caller may ask a node to try, beside the wait.
 const TIMEOUT_MAX: Duration = Duration::from_secs(30);
 
@@ -28,7 +31,7 @@ pub(crate) struct Decisions<G = Replica> {
 /// How long an operation may take.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Patience {
-    /// In its tenant's queue.
+    /// In its tenant's queue, or for others to share its batch.
     pub wait: Duration,
     /// In all.
     pub timeout: Duration,
@@ -36,7 +39,8 @@ pub(crate) struct Patience {
 
 impl<G: Group> Decisions<G> {
     pub fn patience(&self, operation: &Operation) -> Patience {
-        let wait = Duration::from_millis(operation.wait_ms.into()).min(WAIT_MAX);
+        let wait_max = if ends(operation) { END_WAIT_MAX } else { WAIT_MAX };
+        let wait = Duration::from_millis(operation.wait_ms.into()).min(wait_max);
         let timeout = match operation.timeout_ms {
             0 => self.default_timeout + wait,
             ms => Duration::from_millis(ms.into()).min(TIMEOUT_MAX + wait),
@@ -66,6 +70,11 @@ impl<G: Group> Decisions<G> {
             }
         }
     }
+}
+
+/// Whether it ends a reservation.
+pub(crate) fn ends(operation: &Operation) -> bool {
+    matches!(operation.kind, Some(Kind::Settle(_) | Kind::Release(_)))
 }
 
 /// Refused here: nothing of it comes into the log.

@@ -1,12 +1,12 @@
 //! Collects operations into batches: a bounded queue, a bounded batch, a bounded number of batches in flight. Here
-//! back-pressure starts.
+//! back-pressure starts. An operation that is in no hurry makes no batch of its own while others may come.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use quorate_ledger::{Command, Outcome};
 use quorate_replica::{BATCH_MAX_BYTES, size_bound};
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
 
 use crate::config::Limits;
 use crate::error::Undecided;
@@ -46,6 +46,7 @@ impl Asker {
 #[derive(Debug)]
 struct Pending {
     command: Command,
+    due: Instant,
     asker: Asker,
 }
 
@@ -71,7 +72,12 @@ impl Proposer {
 
     /// Queues a command, whose asker gets the decision; at once, if the queue is full.
     pub fn submit(&self, command: Command, asker: Asker) {
-        let (pending, undecided) = match self.queue.try_send(Pending { command, asker }) {
+        self.submit_by(Instant::now(), command, asker);
+    }
+
+    /// The same for one that may wait until `due` for others to share its batch.
+    pub fn submit_by(&self, due: Instant, command: Command, asker: Asker) {
+        let (pending, undecided) = match self.queue.try_send(Pending { command, due, asker }) {
             Ok(()) => return,
             Err(mpsc::error::TrySendError::Full(pending)) => {
                 (pending, Undecided::Overloaded("the proposer's queue is full"))
@@ -96,36 +102,89 @@ struct Worker<G> {
 }
 
 impl<G: Group> Worker<G> {
-    async fn run(self, mut pending: mpsc::Receiver<Pending>) {
-        let mut left_over = None;
+    async fn run(self, mut queue: mpsc::Receiver<Pending>) {
+        let mut batch = Gathering::new(self.operations_max);
         loop {
             // The permit first: while all batches are in flight, the next one grows.
             let Ok(permit) = self.in_flight.clone().acquire_owned().await else { return };
-            let first = match left_over.take() {
-                Some(first) => first,
-                None => match pending.recv().await {
-                    Some(first) => first,
-                    None => return,
-                },
-            };
-            let mut bytes = size_bound(&first.command);
-            let mut batch = vec![first];
-            while batch.len() < self.operations_max {
-                let Ok(next) = pending.try_recv() else { break };
-                let size = size_bound(&next.command);
-                if bytes + size > BATCH_MAX_BYTES {
-                    left_over = Some(next);
-                    break;
-                }
-                bytes += size;
-                batch.push(next);
+            batch.gather(&mut queue).await;
+            if batch.operations.is_empty() {
+                return;
             }
-            let (replica, metrics) = (self.replica.clone(), self.metrics.clone());
+            let (replica, metrics, operations) = (self.replica.clone(), self.metrics.clone(), batch.take());
             tokio::spawn(async move {
-                decide(&replica, &metrics, batch).await;
+                decide(&replica, &metrics, operations).await;
                 drop(permit);
             });
         }
+    }
+}
+
+/// The next batch. It goes as soon as one of its operations is due, or it is full.
+struct Gathering {
+    operations_max: usize,
+    operations: Vec<Pending>,
+    bytes: usize,
+    /// The first of them.
+    due: Option<Instant>,
+    /// Did not fit: it begins the batch behind.
+    left_over: Option<Pending>,
+}
+
+impl Gathering {
+    fn new(operations_max: usize) -> Self {
+        Self { operations_max, operations: Vec::new(), bytes: 0, due: None, left_over: None }
+    }
+
+    /// Returns when the batch is to go, with nothing in it if the queue is closed.
+    async fn gather(&mut self, queue: &mut mpsc::Receiver<Pending>) {
+        loop {
+            while !self.is_full() {
+                match queue.try_recv() {
+                    Ok(next) => self.push(next),
+                    Err(mpsc::error::TryRecvError::Empty) => break,
+                    Err(mpsc::error::TryRecvError::Disconnected) => return,
+                }
+            }
+            if self.is_full() || self.due.is_some_and(|due| due <= Instant::now()) {
+                return;
+            }
+            let next = match self.due {
+                None => queue.recv().await,
+                Some(due) => match timeout_at(due, queue.recv()).await {
+                    Ok(next) => next,
+                    Err(_) => return,
+                },
+            };
+            match next {
+                Some(next) => self.push(next),
+                None => return,
+            }
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.left_over.is_some() || self.operations.len() >= self.operations_max
+    }
+
+    fn push(&mut self, next: Pending) {
+        let size = size_bound(&next.command);
+        if !self.operations.is_empty() && self.bytes + size > BATCH_MAX_BYTES {
+            self.left_over = Some(next);
+            return;
+        }
+        self.bytes += size;
+        self.due = Some(self.due.map_or(next.due, |due| due.min(next.due)));
+        self.operations.push(next);
+    }
+
+    fn take(&mut self) -> Vec<Pending> {
+        (self.bytes, self.due) = (0, None);
+        let batch = std::mem::take(&mut self.operations);
+        if let Some(first) = self.left_over.take() {
+            self.push(first);
+        }
+        batch
     }
 }
 

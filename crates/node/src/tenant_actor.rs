@@ -51,7 +51,7 @@ pub(crate) struct Execute {
     pub answer: oneshot::Sender<Decision>,
     /// Given back with the answer; not while it waits.
     pub place: Option<Place>,
-    /// For a reservation: how long it may wait while only others stand in the way.
+    /// How long a reservation may wait while only others stand in the way, and anything else for others to share its batch.
     pub wait_until: Option<Instant>,
     /// The order of arrival; given by the actor.
     pub ticket: u64,
@@ -145,13 +145,15 @@ impl<G: Group> State<G> {
         if let Some(denial) = self.certain_denial(&execute.command) {
             return self.wait_or_deny(myself, execute, denial);
         }
-        if execute.wait_until.is_some() {
+        if execute.wait_until.is_some() && matches!(execute.command, Command::Reserve { .. }) {
             return self.propose_waiting(myself, execute);
         }
-        let Execute { command, answer, place, .. } = execute;
+        let Execute { command, answer, place, wait_until, .. } = execute;
+        // Somebody may be waiting for just what this gives back.
+        let due = wait_until.filter(|_| self.waiting.is_empty()).unwrap_or_else(Instant::now);
         // Decided or not, the asker is told by the proposer: nothing comes back through this mailbox.
         let place = place.map(|place| place.propose(myself.clone()));
-        self.arguments.proposer.submit(command, Asker { answer, place });
+        self.arguments.proposer.submit_by(due, command, Asker { answer, place });
     }
 
     /// A denial that needs no log entry: nothing of the tenant is in flight that could change it, and no other node can

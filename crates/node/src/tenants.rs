@@ -62,7 +62,8 @@ impl<G: Group> Tenants<G> {
         self.execute_waiting(command, Duration::ZERO, timeout).await
     }
 
-    /// The same for a reservation that may wait so long while only others stand in the way.
+    /// The same for a reservation that may wait so long while only others stand in the way, or for the end of one that may
+    /// wait so long for others to share its batch.
     pub async fn execute_waiting(
         self: &Arc<Self>,
         command: Command,

@@ -108,6 +108,7 @@ impl Client {
 
     /// The same for a reservation that may wait in its tenant's queue, while only other reservations stand in the way:
     /// for `wait` in all, whichever node leads meanwhile. `timeout` includes it. The command's own `wait` does not count.
+    /// For a settlement or a release, `wait` is how long it may wait for others to share its place in the log.
     ///
     /// # Errors
     /// As [`Client::execute`].

@@ -157,7 +157,7 @@ impl Service {
         self.core.tasks.spawn(async move {
             let Settle { reservation: Reservation { id, tenant, .. }, amounts } = settle;
             let command = Command::Settle { tenant: tenant.clone(), id, actual: amounts, estimated: false };
-            match core.keeper.execute(command, SETTLE_WITHIN).await {
+            match core.keeper.execute_waiting(command, settle::IN_NO_HURRY, SETTLE_WITHIN).await {
                 Ok(Outcome::Settled(_)) => drop(core.metrics.rate_limit.settled.inc()),
                 Ok(other) => {
                     core.metrics.rate_limit.unsettled.inc();

@@ -29,6 +29,10 @@ pub(crate) struct LedgerKeeper {
     last_reserved: Mutex<Vec<Charge>>,
     reports: AtomicUsize,
     claims_refused: AtomicBool,
+    /// Settlements and releases are taken, and not decided.
+    ends_held_back: watch::Sender<bool>,
+    /// How long the last of them may wait for others.
+    end_wait: watch::Sender<Option<Duration>>,
     /// Commands applied so far.
     applied: watch::Sender<u64>,
 }
@@ -49,6 +53,8 @@ impl LedgerKeeper {
             last_reserved: Mutex::default(),
             reports: AtomicUsize::new(0),
             claims_refused: AtomicBool::new(false),
+            ends_held_back: watch::Sender::new(false),
+            end_wait: watch::Sender::new(None),
             applied: watch::Sender::new(0),
         }
     }
@@ -59,6 +65,16 @@ impl LedgerKeeper {
 
     pub(crate) fn go_away_after_the_next_reservation(&self) {
         self.goes_away.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn hold_back_ends(&self, held_back: bool) {
+        self.ends_held_back.send_replace(held_back);
+    }
+
+    /// Waits until one is asked for; how long it may wait for others.
+    pub(crate) async fn end_wait(&self) -> Duration {
+        let mut end_wait = self.end_wait.subscribe();
+        end_wait.wait_for(Option::is_some).await.unwrap().unwrap_or_default()
     }
 
     pub(crate) fn waiting(&self) -> usize {
@@ -192,7 +208,13 @@ impl BudgetKeeper for LedgerKeeper {
             if matches!(command, Command::ReportProvider(_)) {
                 self.reports.fetch_add(1, Ordering::SeqCst);
             }
-            let _waits = (!wait.is_zero()).then(|| Waits::new(&self.waiting));
+            let is_end = matches!(command, Command::Settle { .. } | Command::Release { .. });
+            if is_end {
+                self.end_wait.send_replace(Some(wait));
+                let mut held_back = self.ends_held_back.subscribe();
+                held_back.wait_for(|held_back| !held_back).await.unwrap();
+            }
+            let _waits = (!wait.is_zero() && !is_end).then(|| Waits::new(&self.waiting));
             // As the tenant's queue: asked again whenever something has changed, until the time is up.
             loop {
                 applied.borrow_and_update();

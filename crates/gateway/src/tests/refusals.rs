@@ -14,6 +14,7 @@ use super::{
     provider::{Step, answer, chat},
     world::{PER_USER, World, chat_request, http_client, per_user},
 };
+use crate::settle::IN_NO_HURRY;
 
 async fn raw(world: &World, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(world.gateway.proxy_address().unwrap()).await.unwrap();
@@ -96,6 +97,34 @@ async fn a_settlement_waits_for_the_cluster_and_the_client_does_not() {
     assert!(world.alice().1 > 90, "still held");
     world.keeper.set_reachable(true);
     world.resolved().await;
+    assert_eq!(world.alice(), (30, 0));
+}
+
+#[tokio::test]
+async fn an_answer_does_not_wait_for_its_settlement_and_says_what_will_be_left() {
+    let world = World::new(PER_USER).await;
+    world.provider.plays([answer("200 OK", &chat(10, 20))]);
+    world.keeper.hold_back_ends(true);
+    let first = world.chat(r#","max_tokens":90"#).await;
+    assert_eq!((first.status.as_u16(), first.header("x-ratelimit-remaining")), (200, Some("220")));
+    assert!(world.alice().0 == 0 && world.alice().1 > 90, "still held");
+    assert_eq!(world.keeper.end_wait().await, IN_NO_HURRY);
+    world.keeper.hold_back_ends(false);
+    world.resolved().await;
+    assert_eq!(world.alice(), (30, 0));
+}
+
+#[tokio::test]
+async fn an_answer_waits_for_its_settlement_where_the_config_says_so_and_then_it_is_urgent() {
+    let world = World::with(PER_USER, "timeouts: {settle_wait_ms: 60000}\n").await;
+    world.provider.plays([answer("200 OK", &chat(10, 20))]);
+    world.keeper.hold_back_ends(true);
+    let request = world.request("/v1/chat/completions", &chat_request(r#","max_tokens":90"#), &[]);
+    let asking = tokio::spawn(async move { http_client().request(request).await.unwrap().status() });
+    assert_eq!(world.keeper.end_wait().await, Duration::ZERO);
+    assert!(!asking.is_finished());
+    world.keeper.hold_back_ends(false);
+    assert_eq!(asking.await.unwrap().as_u16(), 200);
     assert_eq!(world.alice(), (30, 0));
 }
 

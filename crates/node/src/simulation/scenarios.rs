@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use quorate_ledger::{Amount, Command, Outcome};
 use quorate_rpc::budget::result::Kind;
 use quorate_rpc::convert;
-use tokio::time::Duration;
+use tokio::time::{Duration, Instant};
 
 use super::client::Client;
 use super::cluster::{Cluster, Reply, Request};
@@ -119,4 +119,48 @@ async fn one_that_was_denied_for_good_does_not_fill_the_log_while_it_waits() {
     assert_eq!(again, first, "the first decision");
     let more = cluster.raft.world().log.len() - before;
     assert!(more <= 3, "{more} entries for one reservation");
+}
+
+const IN_NO_HURRY: Duration = Duration::from_millis(90);
+
+async fn hold(client: &mut Client) -> Command {
+    let one = whole("acme", client.new_id_now(), "user", tokens(1));
+    assert!(matches!(client.execute(one.clone(), Duration::ZERO, LONG).await, Some(Outcome::Granted(_))));
+    let Command::Reserve { tenant, id, .. } = one else { panic!("a reservation") };
+    Command::Settle { tenant, id, actual: vec![tokens(1)], estimated: false }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_settlement_in_no_hurry_stands_in_the_entry_of_what_comes_next_and_before_it() {
+    let (cluster, mut client) = begin().await;
+    let settle = hold(&mut client).await;
+    let before = cluster.raft.world().log.len();
+    let (mut twin, settling) = (client.twin(), settle.clone());
+    let settled = tokio::spawn(async move { twin.execute(settling, IN_NO_HURRY, LONG).await });
+    tokio::time::sleep(IN_NO_HURRY / 2).await;
+    assert_eq!(cluster.raft.world().log.len(), before, "it waits");
+    let next = whole("acme", client.new_id_now(), "user", tokens(1));
+    assert!(matches!(client.execute(next.clone(), Duration::ZERO, LONG).await, Some(Outcome::Granted(_))));
+    assert!(matches!(settled.await.unwrap(), Some(Outcome::Settled(_))));
+    let entries: Vec<_> =
+        cluster.raft.world().log[before..].iter().map(|entry| entry.commands.clone()).collect();
+    assert_eq!(entries, [[settle, next]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_settlement_in_no_hurry_goes_alone_when_its_time_is_over() {
+    let (_cluster, mut client) = begin().await;
+    let settle = hold(&mut client).await;
+    let began = Instant::now();
+    assert!(matches!(client.execute(settle, IN_NO_HURRY, LONG).await, Some(Outcome::Settled(_))));
+    assert!((IN_NO_HURRY..IN_NO_HURRY * 2).contains(&began.elapsed()), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_is_not_kept_waiting_by_a_release_in_no_hurry() {
+    let (cluster, mut client) = begin().await;
+    let Command::Reserve { tenant, id, .. } = hold_and_wait(&cluster, &mut client).await else { panic!() };
+    let began = Instant::now();
+    client.execute(Command::Release { tenant, id }, IN_NO_HURRY, LONG).await.unwrap();
+    assert!(began.elapsed() < IN_NO_HURRY, "{:?}", began.elapsed());
 }

@@ -93,8 +93,10 @@ async fn use_it(
         }
         _ => {}
     }
+    // As gateways do it, whose answers do not wait for this.
+    let wait = if client.rng.percent(50) { client.rng.millis(1, 100) } else { NO_WAIT };
     if client.rng.percent(15) {
-        client.execute(Command::Release { tenant, id }, NO_WAIT, timeout).await;
+        client.execute(Command::Release { tenant, id }, wait, timeout).await;
         return;
     }
     let tenths = if client.rng.percent(10) { client.rng.between(11, 14) } else { client.rng.between(0, 10) };
@@ -102,9 +104,9 @@ async fn use_it(
     let actual = grant.balances.iter().map(|balance| part(balance.amount)).collect();
     let settle = Command::Settle { tenant, id, actual, estimated: client.rng.percent(10) };
     if client.rng.percent(20) {
-        again(client, settle.clone(), NO_WAIT, timeout);
+        again(client, settle.clone(), wait, timeout);
     }
-    client.execute(settle, NO_WAIT, timeout).await;
+    client.execute(settle, wait, timeout).await;
 }
 
 /// Puts the first policy, then changes limits now and then.
