@@ -17,6 +17,7 @@ CLASSIC = "Envoy, Limitador"
 COUNTING = "Envoy, Quorate counting"
 RESERVING = "Envoy, Quorate reserving"
 QUORATE = "Quorate's gateway"
+BEHIND = "Quorate's gateway, settling behind"
 LEASE = "Quorate's gateway, Lease"
 # All that the format of Envoy's service can say.
 PLENTY = 4_000_000_000
@@ -47,13 +48,15 @@ def systems(settings):
         RESERVING: "the worst case is held before a request and settled afterwards; deploy/envoy/reserving.yaml. Envoy knows of the"
         f" input only its bytes, so that one of these requests of 100 tokens is held as {overshoot.WORST_CASE}",
         QUORATE: "no Envoy: one gateway and three nodes; enforcement: Reserve",
-        LEASE: "the same with enforcement: Lease",
+        BEHIND: f"the same with {gateway.NO_WAIT}",
+        LEASE: "no Envoy: one gateway and three nodes; enforcement: Lease",
     }
     starts = {
         CLASSIC: lambda tokens: with_limitador(settings, tokens),
         COUNTING: lambda tokens: with_agent(settings, "counting.yaml", tokens),
         RESERVING: lambda tokens: with_agent(settings, "reserving.yaml", tokens),
         QUORATE: lambda tokens: without_envoy(settings, tokens, "Reserve"),
+        BEHIND: lambda tokens: without_envoy(settings, tokens, "Reserve", gateway.NO_WAIT),
         LEASE: lambda tokens: without_envoy(settings, tokens, "Lease"),
     }
     loads = [{"clients": clients} for clients in settings.either([1, 64, 256], [1, 64])]
@@ -95,10 +98,10 @@ def with_agent(settings, recipe, tokens):
 
 
 @contextmanager
-def without_envoy(settings, tokens, enforcement):
+def without_envoy(settings, tokens, enforcement, more=""):
     with quorate.cluster(settings, quorate.budget(enforcement, tokens)) as cluster:
         provider, port = quorate.start_provider(settings, cluster.processes)
-        cluster.start_gateway(port)
+        cluster.start_gateway(port, more)
         yield cluster.gateway, {**cluster.watch(), "provider": [provider]}, port
 
 
@@ -168,11 +171,11 @@ def shortages(rows):
 def verdicts(rows):
     theirs = rows.most(CLASSIC, "per_second")
     told = []
-    for system in (COUNTING, RESERVING, QUORATE, LEASE):
+    for system in (COUNTING, RESERVING, QUORATE, BEHIND, LEASE):
         ratio = results.times(rows.most(system, "per_second"), theirs)
         goal = f"{system}: at least the throughput of {CLASSIC}"
         told.append(tables.goal(goal, f"{ratio or 0:.2f} times, each at its best", ratio and ratio >= 1))
-    for system in (RESERVING, QUORATE, LEASE):
+    for system in (RESERVING, QUORATE, BEHIND, LEASE):
         tokens = rows.value(system, "tokens", **overshoot.CASE)
         reached = None if tokens is None else tokens <= overshoot.CASE["allowed"]
         told.append(tables.goal(f"{system}: nothing beyond the limit", f"{tokens or 0:,.0f} tokens of 250", reached))

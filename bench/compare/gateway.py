@@ -8,6 +8,9 @@ from .processes import Processes
 from .rounds import System
 
 PROVIDER, RESERVE, LEASE = "provider alone", "gateway, Reserve", "gateway, Lease"
+# Answers that do not wait for their settlement.
+BEHIND = "gateway, Reserve, settling behind"
+NO_WAIT = "timeouts: {settle_wait_ms: 0}"
 TENANTS = 64
 MODES = {"JSON": [], "SSE": ["--stream"]}
 
@@ -22,7 +25,8 @@ def systems(settings):
     return [
         System(PROVIDER, lambda: start_provider(settings), cases, "no gateway"),
         System(RESERVE, lambda: start_gateway(settings, "Reserve"), cases, "one gateway, three nodes; a budget for each user"),
-        System(LEASE, lambda: start_gateway(settings, "Lease"), cases, "the same with enforcement: Lease"),
+        System(BEHIND, lambda: start_gateway(settings, "Reserve", NO_WAIT), cases, f"the same with {NO_WAIT}"),
+        System(LEASE, lambda: start_gateway(settings, "Lease"), cases, "one gateway, three nodes; enforcement: Lease"),
     ]
 
 
@@ -34,10 +38,10 @@ def start_provider(settings):
 
 
 @contextmanager
-def start_gateway(settings, enforcement):
+def start_gateway(settings, enforcement, more=""):
     with quorate.cluster(settings, quorate.budget(enforcement)) as cluster:
         provider, port = quorate.start_provider(settings, cluster.processes)
-        cluster.start_gateway(port)
+        cluster.start_gateway(port, more)
         yield caller(settings, cluster.gateway, {**cluster.watch(), "provider": [provider]})
 
 
@@ -89,7 +93,7 @@ def added_by_clients(rows):
 
 def verdicts(rows):
     told = []
-    for system in (RESERVE, LEASE):
+    for system in (RESERVE, BEHIND, LEASE):
         adds = added(rows, system, {"answer": "JSON", "clients": 1})
         measured = f"{(adds or 0) / 1e3:.2f} ms, JSON, one client"
         goal = f"{system}: less than 0.5 ms added to the median of an idle gateway"

@@ -12,8 +12,8 @@ from .load import Failed
 from .processes import Processes, answers, free_ports
 from .rounds import System
 
-RESERVE, LEASE = "Quorate, Reserve", "Quorate, Lease"
-OURS = (RESERVE, LEASE)
+RESERVE, BEHIND, LEASE = "Quorate, Reserve", "Quorate, Reserve, settling behind", "Quorate, Lease"
+OURS = (RESERVE, BEHIND, LEASE)
 REQUIREMENTS = ["litellm[proxy]==1.108.7"]
 FILES = machine.ROOT / "bench" / "litellm"
 READY_WITHIN_S = 120
@@ -45,7 +45,8 @@ def systems(settings):
     cases = [{"clients": clients} for clients in settings.either([1, 16, 64], [1, 64])]
     ours = [
         System(RESERVE, lambda: gateway.start_gateway(settings, "Reserve"), cases, "one gateway and three nodes"),
-        System(LEASE, lambda: gateway.start_gateway(settings, "Lease"), cases, "the same with enforcement: Lease"),
+        System(BEHIND, lambda: gateway.start_gateway(settings, "Reserve", gateway.NO_WAIT), cases, f"the same with {gateway.NO_WAIT}"),
+        System(LEASE, lambda: gateway.start_gateway(settings, "Lease"), cases, "one gateway and three nodes; enforcement: Lease"),
     ]
     theirs = [
         System(name(number), lambda number=number: start_litellm(settings, number), cases, "limits in memory, no database")

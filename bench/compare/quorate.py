@@ -58,12 +58,13 @@ class Cluster:
         for process, http in zip(self.node_processes, ports[NODES:]):
             self.processes.wait_until(process, lambda: answers(http, "/readyz"))
 
-    def start_gateway(self, provider_port, with_rls=False):
+    def start_gateway(self, provider_port, more="", with_rls=False):
+        """`more`: lines of its config."""
         listen, http, rls = free_ports(3)
         nodes = ", ".join(f"'{node}'" for node in self.nodes)
         config = (
             f"name: bench\nlisten: '127.0.0.1:{listen}'\nhttp_listen: '127.0.0.1:{http}'\nnodes: [{nodes}]\n"
-            f"backends: [{{name: mock, provider: OpenAI, base_url: 'http://127.0.0.1:{provider_port}/v1'}}]\n"
+            f"backends: [{{name: mock, provider: OpenAI, base_url: 'http://127.0.0.1:{provider_port}/v1'}}]\n{more}\n"
         )
         if with_rls:
             # Without headers for the client, as Limitador answers by default.

@@ -98,8 +98,7 @@ pub struct Timeouts {
     pub body_ms: u64,
     /// Until the cluster has decided on a reservation; after that 503. Default: 5,000.
     pub reserve_ms: u64,
-    /// How long the end of an answer waits for its settlement, which goes on without it. Default: 0, not at all; then it is
-    /// in no hurry, and shares the disk's work with others.
+    /// How long the end of an answer waits for its settlement, which goes on without it. Default: 1,000; 0: not at all.
     pub settle_wait_ms: u64,
     /// Connecting to a backend, TLS included. Default: 10,000.
     pub connect_ms: u64,
@@ -125,7 +124,7 @@ impl Default for Timeouts {
             header_ms: 30_000,
             body_ms: 60_000,
             reserve_ms: 5_000,
-            settle_wait_ms: 0,
+            settle_wait_ms: 1_000,
             connect_ms: 10_000,
             first_byte_ms: 300_000,
             idle_ms: 120_000,

@@ -4,9 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
-use quorate_ledger::{
-    Amount, Balance, Charge, Command, Enforcement, Outcome, ReservationId, TimestampMs,
-};
+use quorate_ledger::{Amount, Balance, Charge, Command, Enforcement, Outcome, ReservationId, TimestampMs};
 use quorate_policy::runtime::BudgetMatch;
 use quorate_rpc::lease::{Hold, Leases, Lender, NotDecided, Want};
 

@@ -1,9 +1,8 @@
 //! The last stage: ends a reservation with what was really used, or with nothing. Runs to its end whatever becomes of the
 //! client; if this process dies first, the reservation expires and is charged as it was made.
 //!
-//! By default no answer waits for it: until it is decided the worst case stays held, so no budget is exceeded meanwhile.
-//! It is on its way before the answer, so what the client asks next comes behind it, and in no hurry: it waits a little for
-//! others to share its place in the log.
+//! An answer waits for it, unless the config says that it does not. It is on its way before the answer all the same, so what
+//! the client asks next of this gateway comes behind it, and until it is decided the worst case stays held.
 
 use std::{sync::Arc, task::Poll, time::Duration};
 
@@ -15,7 +14,7 @@ use crate::{core::Core, reserve::Held};
 
 /// One try; the client repeats the operation inside of it.
 const TRY: Duration = Duration::from_secs(5);
-/// How long an end that nobody waits for may wait for others to share its place in the log.
+/// How long an end that nobody waits for may wait for another operation to share its place in the log.
 pub(crate) const IN_NO_HURRY: Duration = Duration::from_millis(5);
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(500);

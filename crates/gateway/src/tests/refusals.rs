@@ -101,21 +101,21 @@ async fn a_settlement_waits_for_the_cluster_and_the_client_does_not() {
 }
 
 #[tokio::test]
-async fn an_answer_does_not_wait_for_its_settlement_and_says_what_will_be_left() {
-    let world = World::new(PER_USER).await;
+async fn an_answer_that_does_not_wait_for_its_settlement_says_what_will_be_left() {
+    let world = World::with(PER_USER, "timeouts: {settle_wait_ms: 0}\n").await;
     world.provider.plays([answer("200 OK", &chat(10, 20))]);
     world.keeper.hold_back_ends(true);
     let first = world.chat(r#","max_tokens":90"#).await;
     assert_eq!((first.status.as_u16(), first.header("x-ratelimit-remaining")), (200, Some("220")));
-    assert!(world.alice().0 == 0 && world.alice().1 > 90, "still held");
     assert_eq!(world.keeper.end_wait().await, IN_NO_HURRY);
+    assert!(world.alice().0 == 0 && world.alice().1 > 90, "still held");
     world.keeper.hold_back_ends(false);
     world.resolved().await;
     assert_eq!(world.alice(), (30, 0));
 }
 
 #[tokio::test]
-async fn an_answer_waits_for_its_settlement_where_the_config_says_so_and_then_it_is_urgent() {
+async fn an_answer_waits_for_its_settlement_where_the_config_says_so() {
     let world = World::with(PER_USER, "timeouts: {settle_wait_ms: 60000}\n").await;
     world.provider.plays([answer("200 OK", &chat(10, 20))]);
     world.keeper.hold_back_ends(true);
