@@ -339,12 +339,14 @@ impl<'c> Reserving<'c> {
     pub(crate) async fn while_wanted<T>(&mut self, waiting: impl Future<Output = T>) -> Result<T, Refusal> {
         let core = &self.call.core;
         tokio::select! {
-            done = waiting => Ok(done),
+            // First, as what is cut off gives back room to those that wait: nothing is to begin now.
+            biased;
+            () = core.cut.cancelled() => Err(Refusal::Stopping),
             () = self.reply.closed() => {
                 core.metrics.hang_ups.inc();
                 Err(Refusal::ClientGone)
             }
-            () = core.cut.cancelled() => Err(Refusal::Stopping),
+            done = waiting => Ok(done),
         }
     }
 }
