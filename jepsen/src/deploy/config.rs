@@ -11,7 +11,10 @@ pub const LOG_KEEP: u64 = 500;
 
 /// Short, so that a run sees their ends: reservations of a killed gateway expire after 15 s, a lost probe after 3.
 const GATEWAY_TIMEOUTS: &str =
-    "timeouts: {first_byte_ms: 2000, idle_ms: 3000, total_ms: 10000, settle_ms: 5000, probe_ms: 3000}\n";
+    "first_byte_ms: 2000, idle_ms: 3000, total_ms: 10000, settle_ms: 5000, probe_ms: 3000";
+
+/// The gateway whose answers do not wait for their settlements, counted from 0.
+pub const SETTLES_BEHIND: usize = 1;
 
 /// `previous`: for a release that may not know all keys.
 pub fn node(me: &NodePlace, members: &[NodePlace], data: &Path, previous: bool) -> String {
@@ -30,7 +33,7 @@ pub fn node(me: &NodePlace, members: &[NodePlace], data: &Path, previous: bool) 
 
 /// `provider` gives the address of the provider behind a backend.
 pub fn gateway(
-    name: &str,
+    number: usize,
     address: &str,
     http: &str,
     nodes: &[String],
@@ -42,9 +45,16 @@ pub fn gateway(
         format!("  - {{name: {backend}, provider: OpenAI, base_url: \"{url}\", models: [{model}]}}\n")
     };
     let backends: String = BACKENDS.into_iter().map(backend).collect();
+    let wait = if number == SETTLES_BEHIND { ", settle_wait_ms: 0" } else { "" };
     format!(
-        "name: {name}\nlisten: \"{address}\"\nhttp_listen: \"{http}\"\nnodes: [\"{nodes}\"]\nbackends:\n{backends}{GATEWAY_TIMEOUTS}"
+        "name: {}\nlisten: \"{address}\"\nhttp_listen: \"{http}\"\nnodes: [\"{nodes}\"]\nbackends:\n{backends}\
+         timeouts: {{{GATEWAY_TIMEOUTS}{wait}}}\n",
+        gateway_name(number),
     )
+}
+
+pub fn gateway_name(number: usize) -> String {
+    format!("gateway-{}", number + 1)
 }
 
 #[cfg(test)]
@@ -67,11 +77,18 @@ mod tests {
     #[test]
     fn a_gateway_has_every_backend() {
         let nodes = ["10.0.0.1:7701".to_owned(), "10.0.0.2:7701".to_owned()];
-        let text = gateway("gateway-1", "10.0.1.1:8080", "10.0.1.1:8081", &nodes, |name| format!("{name}:1"));
+        let text = gateway(0, "10.0.1.1:8080", "10.0.1.1:8081", &nodes, |name| format!("{name}:1"));
         assert!(text.contains("nodes: [\"10.0.0.1:7701\", \"10.0.0.2:7701\"]"), "{text}");
         for (backend, model) in BACKENDS {
             let line = format!("base_url: \"http://{backend}:1/v1\", models: [{model}]");
             assert!(text.contains(&line), "{text}");
         }
+    }
+
+    #[test]
+    fn one_gateway_settles_behind_its_answers() {
+        let text = |number| gateway(number, "10.0.1.1:8080", "10.0.1.1:8081", &[], |_| String::new());
+        assert!(text(SETTLES_BEHIND).contains("settle_wait_ms: 0}"), "{}", text(SETTLES_BEHIND));
+        assert!(!text(0).contains("settle_wait_ms"), "{}", text(0));
     }
 }

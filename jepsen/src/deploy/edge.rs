@@ -53,9 +53,9 @@ impl Deployment {
             }
             (gateway.address.clone(), gateway.http.clone())
         };
-        let name = format!("gateway-{}", number + 1);
+        let name = config::gateway_name(number);
         let provider = |backend: &str| self.provider_address(backend).unwrap_or_default();
-        let text = config::gateway(&name, &address, &http, &nodes, provider);
+        let text = config::gateway(number, &address, &http, &nodes, provider);
         let path = self.options.folder.join(format!("{name}.yaml"));
         std::fs::write(&path, text)?;
         let process = Process::start(&Spec {

@@ -26,7 +26,7 @@ use parking_lot::Mutex;
 use quorate_rpc::tls::Security;
 use quorate_rpc::{Admin, Client, ClientConfig};
 
-pub use config::LOG_KEEP;
+pub use config::{LOG_KEEP, SETTLES_BEHIND};
 pub use disks::{Disk, TOOLS as DISK_TOOLS};
 pub use links::{Direction, Place, between};
 pub use network::{Network, missing as network_missing};

@@ -12,6 +12,7 @@ use super::tally::Tally;
 use crate::check::Verdict;
 use crate::check::faults::spells;
 pub use crate::check::words::CHAT;
+use crate::deploy::SETTLES_BEHIND;
 use crate::history::{History, Operation, Outcome};
 
 pub const MODEL: &str = "gpt-4o";
@@ -61,12 +62,13 @@ pub fn check(history: &History, variant: &Variant) -> Verdict {
             served.entry(call.marker.clone()).or_default().push((event.index, call));
         }
     }
+    let killed = spells(history).iter().any(|spell| KILLS.contains(&&*spell.fault));
     let operations = history.operations(variant.name);
     let mut users: BTreeMap<String, Vec<(u64, Range)>> = BTreeMap::new();
     for operation in operations.iter().filter(|operation| operation.f == CHAT) {
         let Some(call) = tally.read::<Call>(&operation.call, operation.index) else { continue };
         let calls = served.remove(&call.marker).unwrap_or_default();
-        let range = request(&mut tally, operation, &call, &calls);
+        let range = request(&mut tally, operation, &call, &calls, killed);
         users.entry(call.user).or_default().push((operation.index, range));
     }
     for (marker, calls) in served {
@@ -74,13 +76,19 @@ pub fn check(history: &History, variant: &Variant) -> Verdict {
         tally.violation(ONCE, format!("{marker} was served, and nobody had asked for it"), events);
     }
     // The slices of a killed gateway are charged whole.
-    let open_ended = variant.leases && spells(history).iter().any(|spell| KILLS.contains(&&*spell.fault));
+    let open_ended = variant.leases && killed;
     accounts(&mut tally, &operations, &users, variant, open_ended);
     tally.verdict()
 }
 
-/// One request, by its answer; what it may have cost.
-fn request(tally: &mut Tally, operation: &Operation, call: &Call, calls: &[(u64, Served)]) -> Range {
+/// One request, by its answer; what it may have cost. `killed`: gateways were.
+fn request(
+    tally: &mut Tally,
+    operation: &Operation,
+    call: &Call,
+    calls: &[(u64, Served)],
+    killed: bool,
+) -> Range {
     let events = || std::iter::once(operation.index).chain(calls.iter().map(|(index, _)| *index)).collect();
     let tokens: u64 = calls.iter().map(|(_, call)| call.input + call.output).sum();
     let input: u64 = calls.iter().map(|(_, call)| call.input).sum();
@@ -114,7 +122,9 @@ fn request(tally: &mut Tally, operation: &Operation, call: &Call, calls: &[(u64,
                 );
                 tally.violation(EXACT, detail, events());
             }
-            Range { least: tokens, most: tokens }
+            // Perhaps before its settlement, and the reservation has expired.
+            let is_open = killed && call.gateway == SETTLES_BEHIND as u64;
+            Range { least: tokens, most: if is_open { bound.most } else { tokens } }
         }
         // What was still on its way to the gateway when the client left is not charged.
         (200, End::Left) => Range { least: input + answer.received, ..bound },

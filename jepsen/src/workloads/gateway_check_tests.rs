@@ -111,28 +111,50 @@ fn without_the_record_or_the_last_read_nothing_is_decided() {
     assert!(!finished(lost, &last(60, 0, 0)).undecided.is_empty());
 }
 
+/// One whole answer of 14 by that gateway, and what was charged.
+fn one_answer(variant: &Variant, gateway: usize, fault: Option<&str>, spent: u64) -> Verdict {
+    let mut script = Script::new(variant.name);
+    script.ok(CHAT, &Call { gateway: gateway as u64, ..call("a") }, &answer(200, End::Whole, 14));
+    script.info(SERVED, &served("a", 4, 10));
+    script.info(COMPLETE, &"steady");
+    let mut last = last(spent, 0, 0);
+    last.accounts[0].budget = variant.life.to_owned();
+    script.ok(FINAL, &1, &last);
+    let mut history = script.history();
+    if let Some(fault) = fault {
+        let mut event = history.events[0].clone();
+        (event.workload, event.f) = (crate::history::NEMESIS.to_owned(), format!("inject:{fault}"));
+        history.events.push(event);
+    }
+    check(&history, variant)
+}
+
 /// A killed gateway's slices are charged whole; nothing else excuses a charge.
 #[test]
 fn with_leases_more_is_charged_only_where_a_gateway_was_killed() {
-    let history = |fault: Option<&str>, spent: u64| {
-        let mut script = Script::new(LEASES.name);
-        script.ok(CHAT, &call("a"), &answer(200, End::Whole, 14));
-        script.info(SERVED, &served("a", 4, 10));
-        script.info(COMPLETE, &"steady");
-        let mut last = last(spent, 0, 0);
-        last.accounts[0].budget = LEASES.life.to_owned();
-        script.ok(FINAL, &1, &last);
-        let mut history = script.history();
-        if let Some(fault) = fault {
-            let mut event = history.events[0].clone();
-            (event.workload, event.f) = (crate::history::NEMESIS.to_owned(), format!("inject:{fault}"));
-            history.events.push(event);
-        }
-        check(&history, &LEASES)
-    };
+    let history = |fault, spent| one_answer(&LEASES, 0, fault, spent);
     assert!(history(None, 14).passed());
     for (fault, spent) in [(None, 15), (Some("kill-leader"), 15), (Some("kill-gateway"), 13), (None, 13)] {
         assert_eq!(violated(&history(fault, spent)), [COVERED], "{fault:?} {spent}");
     }
     assert!(history(Some("kill-gateway"), 60).passed());
+}
+
+/// Its answers do not wait for their settlements: a kill may come between, and then what was reserved is charged.
+#[test]
+fn the_gateway_that_settles_behind_is_charged_more_only_where_one_was_killed() {
+    let killed = Some("kill-gateway");
+    for (gateway, fault, spent) in
+        [(SETTLES_BEHIND, None, 14), (SETTLES_BEHIND, killed, 14), (SETTLES_BEHIND, killed, 100)]
+    {
+        assert!(one_answer(&PLAIN, gateway, fault, spent).passed(), "{gateway} {fault:?} {spent}");
+    }
+    for (gateway, fault, spent) in [(SETTLES_BEHIND, None, 15), (SETTLES_BEHIND, killed, 13), (0, killed, 15)]
+    {
+        assert_eq!(
+            violated(&one_answer(&PLAIN, gateway, fault, spent)),
+            [COVERED],
+            "{gateway} {fault:?} {spent}"
+        );
+    }
 }
