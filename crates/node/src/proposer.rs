@@ -138,28 +138,14 @@ impl Gathering {
 
     /// Returns when the batch is to go, with nothing in it if the queue is closed.
     async fn gather(&mut self, queue: &mut mpsc::Receiver<Pending>) {
-        loop {
-            while !self.is_full() {
-                match queue.try_recv() {
-                    Ok(next) => self.push(next),
-                    Err(mpsc::error::TryRecvError::Empty) => break,
-                    Err(mpsc::error::TryRecvError::Disconnected) => return,
-                }
-            }
-            if self.is_full() || self.due.is_some_and(|due| due <= Instant::now()) {
-                return;
-            }
+        while !self.is_full() {
             let next = match self.due {
                 None => queue.recv().await,
-                Some(due) => match timeout_at(due, queue.recv()).await {
-                    Ok(next) => next,
-                    Err(_) => return,
-                },
+                Some(due) if due <= Instant::now() => queue.try_recv().ok(),
+                Some(due) => timeout_at(due, queue.recv()).await.unwrap_or(None),
             };
-            match next {
-                Some(next) => self.push(next),
-                None => return,
-            }
+            let Some(next) = next else { return };
+            self.push(next);
         }
     }
 
