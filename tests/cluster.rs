@@ -100,6 +100,32 @@ async fn the_budget_holds_while_the_leader_is_killed() {
     assert_eq!(deployment.served().await, 1_000);
 }
 
+/// What comes next through the same gateway is decided after what was answered, and in parallel no more get in than ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_budget_holds_where_answers_do_not_wait_for_their_settlements() {
+    let mut deployment = Deployment::without_gateways(&policy(250, "Lifetime")).await;
+    for _ in 0..2 {
+        let mock = [("mock", deployment.provider_address.clone())];
+        deployment.start_gateway_with(&mock, "timeouts: {settle_wait_ms: 0}\n").await;
+    }
+    let mut short = request_of_100(false);
+    short["metadata"]["mock_tokens"] = "20".into();
+    let mut left = Vec::new();
+    for _ in 0..5 {
+        let answer = deployment.chat(0, "alice", &short).await.unwrap();
+        assert_eq!(answer.status, 200, "{answer:?}");
+        left.push(answer.headers["x-ratelimit-remaining"].to_str().unwrap().to_owned());
+    }
+    assert_eq!(left, ["220", "190", "160", "130", "100"]);
+    assert_eq!(deployment.chat(0, "alice", &short).await.unwrap().status, 429, "it may need 101");
+    assert_eq!(statuses(&deployment, "bob", 20, &request_of_100(false)).await, two_of_20());
+    for (user, tokens) in [("alice", 150), ("bob", 200)] {
+        let account = deployment.until_account("user", user, |account| account.reserved_micros == 0).await;
+        assert_eq!(account.spent_micros / MICROS, tokens, "{user}");
+    }
+    assert_eq!(deployment.served().await, 350);
+}
+
 /// The gateway is killed while the provider works: the money may be gone, so what was reserved is charged, once.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_killed_gateway_had_reserved_expires_as_charged() {

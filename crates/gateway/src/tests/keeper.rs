@@ -71,6 +71,11 @@ impl LedgerKeeper {
         self.ends_held_back.send_replace(held_back);
     }
 
+    /// Whether one was asked for.
+    pub(crate) fn has_end(&self) -> bool {
+        self.end_wait.borrow().is_some()
+    }
+
     /// Waits until one is asked for; how long it may wait for others.
     pub(crate) async fn end_wait(&self) -> Duration {
         let mut end_wait = self.end_wait.subscribe();

@@ -106,6 +106,7 @@ async fn an_answer_that_does_not_wait_for_its_settlement_says_what_will_be_left(
     world.provider.plays([answer("200 OK", &chat(10, 20))]);
     world.keeper.hold_back_ends(true);
     let first = world.chat(r#","max_tokens":90"#).await;
+    assert!(world.keeper.has_end(), "what the client asks next comes behind it");
     assert_eq!((first.status.as_u16(), first.header("x-ratelimit-remaining")), (200, Some("220")));
     assert_eq!(world.keeper.end_wait().await, IN_NO_HURRY);
     assert!(world.alice().0 == 0 && world.alice().1 > 90, "still held");
