@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use futures_util::poll;
 use quorate_ledger::{Command, Outcome};
 use quorate_replica::{BATCH_MAX_BYTES, size_bound};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -112,10 +113,14 @@ impl<G: Group> Worker<G> {
                 return;
             }
             let (replica, metrics, operations) = (self.replica.clone(), self.metrics.clone(), batch.take());
-            tokio::spawn(async move {
-                decide(&replica, &metrics, operations).await;
-                drop(permit);
-            });
+            let mut deciding = Box::pin(async move { decide(&replica, &metrics, operations).await });
+            // On its way to the log before the next one: tasks begin in any order.
+            if poll!(&mut deciding).is_pending() {
+                tokio::spawn(async move {
+                    deciding.await;
+                    drop(permit);
+                });
+            }
         }
     }
 }
@@ -194,5 +199,72 @@ async fn decide(replica: &impl Group, metrics: &Metrics, batch: Vec<Pending>) {
                 asker.tell(Err(undecided.clone()));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use quorate_ledger::{Ledger, TimestampMs};
+    use quorate_replica::{Applied, ProposeError, ReadPoint, ReplicaError, Status};
+    use tokio::sync::watch;
+
+    use super::*;
+
+    /// Notes what is proposed, in the order in which it arrives, and decides nothing.
+    #[derive(Debug, Clone, Default)]
+    struct Log(Arc<Mutex<Vec<Command>>>);
+
+    impl Group for Log {
+        async fn propose(&self, commands: Vec<Command>) -> Result<Applied, ProposeError> {
+            self.0.lock().expect("no test panics with it").extend(commands);
+            Err(ProposeError::NotLeader { leader: None })
+        }
+
+        fn read<T>(&self, _: impl FnOnce(&Ledger, ReadPoint) -> T) -> T {
+            unreachable!("a proposer only proposes")
+        }
+
+        async fn linearize(&self) -> Result<(), ReplicaError> {
+            unreachable!("a proposer only proposes")
+        }
+
+        fn has_lease(&self) -> bool {
+            unreachable!("a proposer only proposes")
+        }
+
+        fn status(&self) -> watch::Receiver<Status> {
+            unreachable!("a proposer only proposes")
+        }
+
+        fn now(&self) -> TimestampMs {
+            unreachable!("a proposer only proposes")
+        }
+    }
+
+    /// With one worker thread the task that was spawned last begins first.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn batches_reach_the_log_in_the_order_of_their_operations() {
+        let limits = Limits { batch_operations: 1, ..Limits::default() };
+        let (log, metrics) = (Log::default(), Arc::new(Metrics::new()));
+        let proposer = Proposer::start(log.clone(), &limits, metrics);
+        let commands: Vec<_> = (0..16)
+            .map(|number| Command::Expire { tenant: format!("tenant-{number}"), ids: Vec::new() })
+            .collect();
+
+        let decisions: Vec<_> = commands
+            .iter()
+            .map(|command| {
+                let (answer, decision) = oneshot::channel();
+                proposer.submit(command.clone(), Asker { answer, place: None });
+                decision
+            })
+            .collect();
+        for decision in decisions {
+            decision.await.expect("all are answered").expect_err("this log decides nothing");
+        }
+
+        assert_eq!(*log.0.lock().expect("no test panics with it"), commands);
     }
 }
