@@ -4,7 +4,7 @@ NODES and PROVIDER say where a cluster and a simulated provider run."""
 import json
 import sys
 
-from setting import DEPLOY, Setting, question, until
+from setting import DEPLOY, Setting, in_one_hour, question, until
 
 setting = Setting(sys.argv[1], sys.argv[2])
 LIMIT = 250
@@ -97,7 +97,9 @@ def away(gateway):
 try:
     setting.cli("apply", "-f", str(DEPLOY / "rate-limits.yaml"))
     gateway, _ = setting.gateway()
+    in_one_hour()
     counting()
+    in_one_hour()
     reserving()
     away(gateway)
 finally:

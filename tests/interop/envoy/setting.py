@@ -15,12 +15,20 @@ from importlib import resources
 DEPLOY = pathlib.Path(__file__).resolve().parents[3] / "deploy" / "envoy"
 ENVOY = str(resources.files("envoy") / "_bin" / "envoy")
 WITHIN = 30
+HOUR, MINUTE = 3600, 60
 
 
 def free_port():
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return one.getsockname()[1]
+
+
+def in_one_hour():
+    """The limits of deploy/envoy are of an hour: none is to end while it is looked at."""
+    left = HOUR - time.time() % HOUR
+    if left < MINUTE:
+        time.sleep(left)
 
 
 def until(what, holds, found=lambda: ""):
