@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use parking_lot::Mutex;
 use quorate_ledger::{Command, Outcome, ReservationId, TimestampMs};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::admin_client::Admin;
 use crate::budget::result::Kind;
@@ -24,6 +24,8 @@ use crate::watch::WatchHandle;
 const IN_FLIGHT_MAX: usize = 16_384;
 /// An attempt that takes longer goes to another node: this one may be stopped.
 const ATTEMPT: Duration = Duration::from_millis(2_500);
+/// One that opens a session does so at once. Two fit into an attempt: with any node, and with the leader that it names.
+const OPEN: Duration = Duration::from_millis(1_200);
 const BACKOFF_MIN: Duration = Duration::from_millis(10);
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
 
@@ -237,13 +239,7 @@ impl Client {
         }
         let routes = &self.shared.routes;
         let address = routes.pick().ok_or("no node is configured")?;
-        let session = match self.open(&address).await {
-            Ok(session) => session,
-            Err(reason) => {
-                routes.forget_leader(&address);
-                return Err(reason);
-            }
-        };
+        let session = self.open(&address).await?;
         let session = match session.leader().filter(|leader| *leader != session.address()).map(str::to_owned)
         {
             // A follower passes everything on; the leader itself is a hop nearer.
@@ -262,11 +258,17 @@ impl Client {
         self.shared.session.lock().as_ref().filter(|session| !session.is_over()).cloned()
     }
 
+    /// A node with which none can be opened does not count as the leader.
     async fn open(&self, address: &str) -> Result<Session, String> {
-        let channel = self.shared.routes.channel(address).map_err(|error| error.to_string())?;
-        let opened = Session::open(channel, address.to_owned(), false).await;
+        let routes = &self.shared.routes;
+        let channel = routes.channel(address).map_err(|error| error.to_string())?;
+        let opening = timeout(OPEN, Session::open(channel, address.to_owned(), false));
         self.shared.stats.sessions_opened.fetch_add(1, Ordering::Relaxed);
-        opened.map_err(|status| format!("{address}: {}", explain(&status)))
+        let opened = match opening.await {
+            Ok(opened) => opened.map_err(|status| format!("{address}: {}", explain(&status))),
+            Err(_) => Err(format!("{address}: opening a session took too long")),
+        };
+        opened.inspect_err(|_| routes.forget_leader(address))
     }
 
     fn abandon(&self, session: &Arc<Session>) {
