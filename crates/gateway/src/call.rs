@@ -124,8 +124,7 @@ impl Call {
             Err(refusal) => return self.refuse(reply, &refusal),
         };
         if reply.is_closed() {
-            self.core.metrics.hang_ups.inc();
-            return self.release(held).await;
+            return self.left(held).await;
         }
         // And those that came back meanwhile: nothing is held for them yet.
         let back = self.usable(&plan).into_iter().filter(|one| !left.contains(one) && !passed.contains(one));
@@ -142,6 +141,12 @@ impl Call {
         let _ = reply.send(refusal.response(self.facts.endpoint.dialect()));
     }
 
+    /// The client hung up before anything was sent.
+    async fn left(&self, held: Option<Held>) {
+        self.core.metrics.hang_ups.inc();
+        self.release(held).await;
+    }
+
     async fn try_all(&self, mut trail: Trail, mut reply: Reply) {
         loop {
             let (index, leases) = match self.next(&mut trail, &mut reply).await {
@@ -156,6 +161,14 @@ impl Call {
                 // The client may be gone: then nobody reads it.
                 let _ = reply.send(answered::here(&attempt).await);
                 return;
+            }
+            // Until here it took decisions of the cluster: much may have happened meanwhile.
+            if self.core.cut.is_cancelled() {
+                self.release(trail.held).await;
+                return self.refuse(reply, &Refusal::Stopping);
+            }
+            if reply.is_closed() {
+                return self.left(trail.held).await;
             }
             let sent = match attempt.encode(trail.held.as_ref()) {
                 Ok(sent) => sent,

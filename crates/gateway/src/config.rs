@@ -1,6 +1,6 @@
 //! The configuration of one gateway, as read from its file. Every key has a comment; unknown keys are refused.
 
-use std::net::TcpListener;
+use std::{net::TcpListener, time::Duration};
 
 use quorate_rpc::listen;
 use quorate_rpc::tls::{HttpTlsFiles, TlsFiles};
@@ -145,6 +145,12 @@ impl Timeouts {
 }
 
 impl GatewayConfig {
+    /// How long any reservation of this process lives at most.
+    pub(crate) fn reservation_longest(&self) -> Duration {
+        let through_proxies = self.rate_limit.as_ref().map_or(0, |section| section.reservation_ms);
+        Duration::from_millis(self.timeouts.reservation_ms().max(through_proxies))
+    }
+
     /// What the types cannot say.
     ///
     /// # Errors

@@ -39,6 +39,8 @@ pub(crate) struct Followed {
 
 /// Long texts counted at the same time: counting is pure CPU.
 const COUNTING_MAX: usize = 4;
+/// As many operations as a client of the cluster has in flight.
+const UNHEARD_MAX: usize = 16_384;
 
 #[derive(Debug)]
 pub(crate) struct Core {
@@ -53,11 +55,14 @@ pub(crate) struct Core {
     pub(crate) latencies: Arc<Latencies>,
     pub(crate) tier_hints: Hints,
     pub(crate) spare: Arc<Spare>,
+    pub(crate) repayer: Arc<Repayer>,
     /// Slices of hot accounts that this process holds.
     pub(crate) leases: Leases,
     /// Everything that must finish before the gateway may stop: calls and settlements.
     pub(crate) tasks: TaskTracker,
     pub(crate) in_flight: Arc<Semaphore>,
+    /// Reservations of which nobody knows whether they were made, as many as may be in flight at once.
+    pub(crate) unheard: Arc<Semaphore>,
     pub(crate) counting: Semaphore,
     pub(crate) memory: Memory,
     /// No new requests.
@@ -83,13 +88,13 @@ impl Core {
         let health = Health::start(me, &keeper, &followed.providers, &metrics, &tasks, &stop);
         let in_flight = Arc::new(Semaphore::new(config.limits.in_flight_max.min(Semaphore::MAX_PERMITS)));
         let spare = Arc::new(Spare::default());
-        let repayer = Repayer {
+        let repayer = Arc::new(Repayer {
             spare: Arc::clone(&spare),
             keeper: Arc::clone(&keeper),
             metrics: Arc::clone(&metrics),
             stop: stop.clone(),
-        };
-        tasks.spawn(repayer.run());
+        });
+        tasks.spawn(Arc::clone(&repayer).run());
         let hold_ms = config.timeouts.reservation_ms();
         let lender = Arc::new(KeeperLends(Arc::clone(&keeper)));
         let leases = Leases::start(lender, LeaseSettings::new(hold_ms));
@@ -110,9 +115,11 @@ impl Core {
             latencies: Arc::new(Latencies::new(providers)),
             tier_hints: Hints::default(),
             spare,
+            repayer,
             leases,
             tasks,
             in_flight,
+            unheard: Arc::new(Semaphore::new(UNHEARD_MAX)),
             counting: Semaphore::new(COUNTING_MAX),
             memory,
             stop,

@@ -186,14 +186,16 @@ impl Gateway {
         }
         if timeout_at(deadline, core.tasks.wait()).await.is_err() {
             tracing::warn!("answers still running are cut off");
-            core.cut.cancel();
-            if timeout(SETTLE_ON_STOP, core.tasks.wait()).await.is_err() {
-                core.give_up.cancel();
-                let ended = timeout(SETTLE_ON_STOP, core.tasks.wait()).await;
-                let left = if ended.is_ok() { 0 } else { core.tasks.len() };
-                tracing::error!(left, "some reservations could not be settled; they expire as reserved");
-            }
         }
+        // Also for a request whose body is not here yet: it has no task so far.
+        core.cut.cancel();
+        if timeout(SETTLE_ON_STOP, core.tasks.wait()).await.is_err() {
+            core.give_up.cancel();
+            let ended = timeout(SETTLE_ON_STOP, core.tasks.wait()).await;
+            let left = if ended.is_ok() { 0 } else { core.tasks.len() };
+            tracing::error!(left, "some reservations could not be settled; they expire as reserved");
+        }
+        core.repayer.finish(Instant::now() + SETTLE_ON_STOP).await;
         if !matches!(timeout(SETTLE_ON_STOP, &mut returned).await, Ok(Ok(true))) {
             returned.abort();
             tracing::error!("some slices of accounts could not be returned; they expire as charged");

@@ -23,6 +23,7 @@ const WITHIN: Duration = Duration::from_secs(5);
 const TTL_MS: u64 = TTL_MAX_MS;
 
 /// Everything that a debt needs to become a charge.
+#[derive(Debug)]
 pub(crate) struct Repayer {
     pub(crate) spare: Arc<Spare>,
     pub(crate) keeper: Arc<dyn BudgetKeeper>,
@@ -31,29 +32,33 @@ pub(crate) struct Repayer {
 }
 
 impl Repayer {
-    /// Runs until `stop`, and then once more.
-    pub(crate) async fn run(self) {
-        loop {
-            tokio::select! {
-                () = self.stop.cancelled() => {}
-                () = tokio::time::sleep(EVERY) => {}
-            }
+    /// Runs until `stop`.
+    pub(crate) async fn run(self: Arc<Self>) {
+        while self.stop.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_some() {
             if !self.spare.is_lost() {
                 for debt in self.spare.debts() {
                     self.repay(debt).await;
                 }
             }
-            if self.stop.is_cancelled() {
-                let lost = self.spare.debts().len();
-                if lost > 0 {
-                    self.metrics.fail_open_lost.inc_by(lost as u64);
-                    tracing::error!(
-                        debts = lost,
-                        "this gateway stops, and what it admitted without the cluster is not charged"
-                    );
-                }
-                return;
-            }
+        }
+    }
+
+    /// The last debts, when nobody makes new ones any more. What is not charged by `deadline` is lost, and counted.
+    pub(crate) async fn finish(&self, deadline: Instant) {
+        let mut debts = self.spare.debts().into_iter();
+        // Also where the cluster was lost a moment ago: it may be back.
+        while Instant::now() < deadline {
+            let Some(debt) = debts.next() else { break };
+            self.repay(debt).await;
+        }
+        // Where nothing is left in an account, the debt has been given back.
+        let lost = debts.len() + self.spare.debts().len();
+        if lost > 0 {
+            self.metrics.fail_open_lost.inc_by(lost as u64);
+            tracing::error!(
+                debts = lost,
+                "this gateway stops, and what it admitted without the cluster is not charged"
+            );
         }
     }
 

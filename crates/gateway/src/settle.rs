@@ -7,10 +7,11 @@
 use std::{sync::Arc, task::Poll, time::Duration};
 
 use futures_util::poll;
-use quorate_ledger::{Amount, Balance, Command, Outcome, Refusal, ReservationId};
+use quorate_ledger::{Amount, Balance, Command, Outcome, ReservationId};
+use quorate_rpc::lease::Unheard;
 use tokio::{sync::oneshot, time::Instant};
 
-use crate::{core::Core, reserve::Held};
+use crate::{core::Core, leased::KeeperLends, reserve::Held};
 
 /// One try; the client repeats the operation inside of it.
 const TRY: Duration = Duration::from_secs(5);
@@ -18,9 +19,6 @@ const TRY: Duration = Duration::from_secs(5);
 pub(crate) const IN_NO_HURRY: Duration = Duration::from_millis(5);
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(500);
-/// When to look for a reservation whose decision was never heard. The last is after the nodes' own deadline for it.
-const ABANDON_AFTER: [Duration; 4] =
-    [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(6), Duration::from_secs(20)];
 
 /// How a reservation ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -162,23 +160,22 @@ fn concluded(core: &Core, held: &Held, outcome: Outcome) -> Option<Vec<Balance>>
 
 /// Releases a reservation of which it is not known whether it was ever made.
 pub(crate) fn abandon(core: &Arc<Core>, tenant: String, id: ReservationId) {
+    let left_to_expire = move |core: &Core, tenant: &str| {
+        core.metrics.unresolved.inc();
+        tracing::error!(reservation = %id, tenant, "no word of a reservation; if it was made it expires and is charged as it was made");
+    };
+    // Of those that are most likely to be there, the first of an outage, none is given up for the others.
+    let Ok(place) = Arc::clone(&core.unheard).try_acquire_owned() else {
+        return left_to_expire(core, &tenant);
+    };
     let task_core = Arc::clone(core);
     core.tasks.spawn(async move {
-        for pause in ABANDON_AFTER {
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = task_core.stop.cancelled() => {}
-            }
-            let release = Command::Release { tenant: tenant.clone(), id };
-            match task_core.keeper.execute(release, TRY).await {
-                // Not made so far: it may still be on its way.
-                Ok(Outcome::Refused(Refusal::UnknownReservation { .. })) => {}
-                Ok(_) => return,
-                Err(error) => tracing::debug!(reservation = %id, %error, "cannot look for a reservation"),
-            }
-            if task_core.stop.is_cancelled() {
-                return;
-            }
+        let core = task_core;
+        let lender = KeeperLends(Arc::clone(&core.keeper));
+        let unheard = Unheard { tenant: tenant.clone(), id, ttl: core.config.reservation_longest() };
+        if !unheard.release(&lender, core.stop.cancelled(), core.give_up.cancelled()).await {
+            left_to_expire(&core, &tenant);
         }
+        drop(place);
     });
 }

@@ -29,6 +29,8 @@ pub(crate) struct LedgerKeeper {
     last_reserved: Mutex<Vec<Charge>>,
     reports: AtomicUsize,
     claims_refused: AtomicBool,
+    /// Reservations are taken, and not decided.
+    reserves_held_back: watch::Sender<bool>,
     /// Settlements and releases are taken, and not decided.
     ends_held_back: watch::Sender<bool>,
     /// How long the last of them may wait for others.
@@ -53,6 +55,7 @@ impl LedgerKeeper {
             last_reserved: Mutex::default(),
             reports: AtomicUsize::new(0),
             claims_refused: AtomicBool::new(false),
+            reserves_held_back: watch::Sender::new(false),
             ends_held_back: watch::Sender::new(false),
             end_wait: watch::Sender::new(None),
             applied: watch::Sender::new(0),
@@ -65,6 +68,10 @@ impl LedgerKeeper {
 
     pub(crate) fn go_away_after_the_next_reservation(&self) {
         self.goes_away.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn hold_back_reserves(&self, held_back: bool) {
+        self.reserves_held_back.send_replace(held_back);
     }
 
     pub(crate) fn hold_back_ends(&self, held_back: bool) {
@@ -181,6 +188,11 @@ impl Drop for Waits<'_> {
     }
 }
 
+/// Waits until such commands are not held back.
+async fn decided(held_back: &watch::Sender<bool>) {
+    held_back.subscribe().wait_for(|held_back| !held_back).await.unwrap();
+}
+
 impl BudgetKeeper for LedgerKeeper {
     fn new_id(&self) -> ReservationId {
         ReservationId::from_u128(uuid::Uuid::now_v7().as_u128()).unwrap()
@@ -209,6 +221,7 @@ impl BudgetKeeper for LedgerKeeper {
             if let Command::Reserve { charges, .. } = &command {
                 self.reserves.fetch_add(1, Ordering::SeqCst);
                 self.last_reserved.lock().clone_from(charges);
+                decided(&self.reserves_held_back).await;
             }
             if matches!(command, Command::ReportProvider(_)) {
                 self.reports.fetch_add(1, Ordering::SeqCst);
@@ -216,8 +229,7 @@ impl BudgetKeeper for LedgerKeeper {
             let is_end = matches!(command, Command::Settle { .. } | Command::Release { .. });
             if is_end {
                 self.end_wait.send_replace(Some(wait));
-                let mut held_back = self.ends_held_back.subscribe();
-                held_back.wait_for(|held_back| !held_back).await.unwrap();
+                decided(&self.ends_held_back).await;
             }
             let _waits = (!wait.is_zero() && !is_end).then(|| Waits::new(&self.waiting));
             // As the tenant's queue: asked again whenever something has changed, until the time is up.

@@ -1,12 +1,14 @@
 //! The budget cluster goes away and comes back.
 
+use std::sync::Arc;
+
 use quorate_ledger::{Enforcement, Unit};
 use quorate_policy::runtime::{Budget, ClusterLoss, CompiledPolicy, Cost};
 
 use super::{
     policies::{config, of_budgets, of_unit, tokens, units},
-    provider::{answer, chat},
-    world::{World, chat_request},
+    provider::{Step, answer, chat},
+    world::{World, chat_request, http_client},
 };
 
 const NAMED: &str = r#","max_completion_tokens":20"#;
@@ -62,6 +64,26 @@ async fn a_debt_beyond_the_limit_is_charged_all_the_same() {
             account.is_some_and(|account| account.spent == units(60))
         })
         .await;
+}
+
+#[tokio::test]
+async fn what_ends_while_the_gateway_stops_is_charged_too() {
+    let world = world(of_budgets([open("b", 1_000, 100)])).await;
+    world.provider.plays([Step::Pause, answer("200 OK", &chat(10, 20))]);
+    world.keeper.set_reachable(false);
+    let request = world.request("/v1/chat/completions", &chat_request(NAMED), &[]);
+    let asking = tokio::spawn(async move { http_client().request(request).await.unwrap().status() });
+    world.provider.asked.notified().await;
+    world.keeper.set_reachable(true);
+    let (core, keeper) = (Arc::clone(&world.core), Arc::clone(&world.keeper));
+    let stopping = tokio::spawn(world.gateway.stop());
+    core.stop.cancelled().await;
+    world.provider.go();
+    assert_eq!(asking.await.unwrap().as_u16(), 200);
+    stopping.await.unwrap();
+    let account = keeper.account("default", "b", "alice").unwrap();
+    assert_eq!((account.spent, account.reserved.is_zero()), (units(30), true));
+    assert_eq!(core.metrics.fail_open_lost.get(), 0);
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Requests that wait for what others hold: clients that leave, a gateway that stops.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use quorate_policy::runtime::Budget;
 use tokio::{io::AsyncWriteExt, net::TcpStream, time::Instant};
@@ -72,4 +72,26 @@ async fn a_gateway_that_stops_leaves_nothing_in_the_queue() {
     drop(waiting);
     let account = world.keeper.account("default", "b", "alice").unwrap();
     assert!(account.reserved.is_zero(), "{account:?}");
+}
+
+#[tokio::test]
+async fn a_request_that_is_granted_after_the_cut_is_not_sent_and_not_charged() {
+    for more in [NAMED.to_owned(), format!("{NAMED},\"stream\":true")] {
+        let budgets = of_budgets([tokens("b", 100)]);
+        let world =
+            World::compiled(budgets, |url| config(&[("fake", url)], "timeouts: {stop_ms: 50}\n")).await;
+        world.keeper.hold_back_reserves(true);
+        let request = world.request("/v1/chat/completions", &chat_request(&more), &[]);
+        let asking = tokio::spawn(async move { http_client().request(request).await.unwrap().status() });
+        until("its reservation is asked for", || world.keeper.reserves() == 1).await;
+        let (core, keeper) = (Arc::clone(&world.core), Arc::clone(&world.keeper));
+        let stopping = tokio::spawn(world.gateway.stop());
+        core.cut.cancelled().await;
+        keeper.hold_back_reserves(false);
+        stopping.await.unwrap();
+        assert_eq!(asking.await.unwrap().as_u16(), 503);
+        assert!(world.provider.got().is_empty());
+        let account = keeper.account("default", "b", "alice").unwrap();
+        assert!(account.spent.is_zero() && account.reserved.is_zero(), "{account:?}");
+    }
 }

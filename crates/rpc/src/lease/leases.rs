@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use quorate_ledger::{Amount, Balance, Command, Outcome, Refusal, ReservationId};
+use quorate_ledger::{Amount, Balance, Outcome, ReservationId};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -16,6 +16,7 @@ use super::book::Book;
 use super::lender::{Lender, NotDecided};
 use super::stats::{BudgetLeases, LeaseStats};
 use super::types::{Action, Ask, Hold, LeaseSettings, Left, Line, Now, Return, Taken, Want};
+use super::unheard::Unheard;
 
 const SHARDS: usize = 16;
 const TICK: Duration = Duration::from_millis(100);
@@ -28,9 +29,6 @@ const RETURN_TRY: Duration = Duration::from_secs(5);
 const RETURN_PAUSE: Duration = Duration::from_millis(500);
 /// How long somebody who is short waits for what was free here to arrive in the ledger.
 const ROOM_WITHIN: Duration = Duration::from_secs(1);
-/// When to look for a slice whose grant was never heard. The last is after the nodes' own deadline for it.
-const ABANDON_AFTER: [Duration; 4] =
-    [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(6), Duration::from_secs(20)];
 
 /// All slices of a process. Cheap to clone; all clones share them. When the last one is dropped without
 /// [`Leases::stop`], its slices expire as charged.
@@ -390,7 +388,7 @@ impl Shared {
                 self.with(shard, |book, now| book.failed(ticket, now));
                 tell(Err(error.clone()));
                 if let NotDecided::Unknown(_) = error {
-                    self.abandon(ask.tenant, id).await;
+                    self.abandon(ask.tenant, id, Duration::from_millis(ask.ttl_ms)).await;
                 }
             }
         }
@@ -434,23 +432,15 @@ impl Shared {
     }
 
     /// Releases a slice of which it is not known whether it was ever granted.
-    async fn abandon(&self, tenant: String, id: ReservationId) {
-        let mut phase = self.phase.subscribe();
-        for pause in ABANDON_AFTER {
-            tokio::select! {
-                () = sleep(pause) => {}
-                _ = phase.wait_for(|phase| *phase >= Phase::Stops) => {}
-            }
-            let release = Command::Release { tenant: tenant.clone(), id };
-            match self.lender.execute(release, RETURN_TRY).await {
-                // Not made so far: it may still be on its way.
-                Ok(Outcome::Refused(Refusal::UnknownReservation { .. })) => {}
-                Ok(_) => return,
-                Err(error) => tracing::debug!(slice = %id, %error, "cannot look for a slice"),
-            }
-            if *phase.borrow() >= Phase::Stops {
-                return;
-            }
+    async fn abandon(&self, tenant: String, id: ReservationId, ttl: Duration) {
+        let (mut stops, mut gives_up) = (self.phase.subscribe(), self.phase.subscribe());
+        // The sender is in `self`.
+        let stopping = async { drop(stops.wait_for(|phase| *phase >= Phase::Stops).await) };
+        let given_up = async { drop(gives_up.wait_for(|phase| *phase == Phase::GivesUp).await) };
+        let unheard = Unheard { tenant: tenant.clone(), id, ttl };
+        if !unheard.release(&*self.lender, stopping, given_up).await {
+            self.stats.unresolved.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(slice = %id, tenant, "no word of a slice; if it was granted it expires and is charged whole");
         }
     }
 }

@@ -16,11 +16,13 @@ mod pace;
 mod slice;
 mod stats;
 mod types;
+mod unheard;
 
 pub use leases::Leases;
 pub use lender::{Lender, NotDecided};
 pub use stats::{BudgetLeases, LeaseStats};
 pub use types::{Hold, LeaseSettings, Left, Want};
+pub use unheard::Unheard;
 
 #[cfg(test)]
 mod book_tests;
