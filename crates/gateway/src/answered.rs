@@ -179,7 +179,9 @@ async fn collect(
             attempt.core().metrics.upstream_error(attempt.name(), "too_large");
             return Err(Refusal::AnswerTooLarge { backend: backend() });
         }
-        if timeout_at(attempt.deadline(), share.cover(length)).await.is_err() {
+        // Those who hold some of it may wait for more, each for the others.
+        let deadline = attempt.deadline().min(Instant::now() + idle);
+        if timeout_at(deadline, share.cover(length)).await.is_err() {
             return Err(Refusal::Overloaded);
         }
         read.extend_from_slice(&data);

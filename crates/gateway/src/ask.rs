@@ -35,11 +35,15 @@ pub(crate) struct Decided {
 
 impl Reserving<'_> {
     pub(crate) async fn ask(&mut self, charges: &[Charge], wait: Duration) -> Result<Answer, Refusal> {
+        let began = Instant::now();
         let answer = self.ask_once(charges, wait).await?;
         let Answer::Decided(Decided { outcome, .. }) = &answer else { return Ok(answer) };
         let Outcome::Denied(denial) = outcome.as_ref() else { return Ok(answer) };
         // Perhaps what stands in the way is held here, and nobody uses it.
-        if self.made_room(denial).await { self.ask_once(charges, wait).await } else { Ok(answer) }
+        match self.made_room(denial).await {
+            true => self.ask_once(charges, wait.saturating_sub(began.elapsed())).await,
+            false => Ok(answer),
+        }
     }
 
     async fn made_room(&self, denial: &Denial) -> bool {

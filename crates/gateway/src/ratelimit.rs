@@ -82,7 +82,7 @@ pub(crate) fn tier_message(tenant: &str, account: &Balance) -> String {
     if !account.subject.is_empty() {
         message.push_str(&format!(" for {}", account.subject));
     }
-    let left = account.limit.saturating_sub(account.spent);
+    let left = left(account);
     message.push_str(&format!(
         " admits no more requests at this share: {} of {} left",
         bare_amount(account.unit, left),

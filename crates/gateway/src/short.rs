@@ -40,7 +40,8 @@ impl Reserving<'_> {
             }
             Verdict::Wait(number) => {
                 let wait = self.plan.matches.get(number).map_or(0, |found| found.budget.max_wait_ms);
-                let until_deadline = self.call.deadline.saturating_duration_since(Instant::now());
+                let until_deadline =
+                    self.call.deadline_of(&self.plan).saturating_duration_since(Instant::now());
                 let left = Duration::from_millis(wait).saturating_sub(self.waited).min(until_deadline);
                 if !left.is_zero() {
                     // Few looks, however long the wait.
@@ -94,7 +95,7 @@ impl Reserving<'_> {
         };
         let budget = &self.plan.matches.iter().find(named)?.budget;
         let left = Duration::from_millis(budget.max_wait_ms).saturating_sub(self.waited);
-        let until_deadline = self.call.deadline.saturating_duration_since(Instant::now());
+        let until_deadline = self.call.deadline_of(&self.plan).saturating_duration_since(Instant::now());
         let wait = left.min(until_deadline).min(WAIT_MAX);
         (denial.held_by_reservations && !wait.is_zero()).then_some(wait)
     }
@@ -128,7 +129,7 @@ impl Reserving<'_> {
     fn refuse(&mut self, budget: &str, refusal: Refusal, hope: Hope) -> Result<(), Refusal> {
         let metrics = &self.call.core.metrics;
         let candidate = self.passing.left().first().and_then(|first| self.plan.candidates.get(*first));
-        let out_of_time = Instant::now() >= self.call.deadline;
+        let out_of_time = Instant::now() >= self.call.deadline_of(&self.plan);
         let Some(candidate) = candidate.filter(|_| self.is_own(budget) && !out_of_time) else {
             metrics.denied(budget);
             return Err(refusal);

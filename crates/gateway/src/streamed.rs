@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Response, header};
 use tokio::{
     sync::mpsc::{self, error::TrySendError},
-    time::{sleep, timeout, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 use crate::{
@@ -192,10 +192,12 @@ impl Pump<'_> {
             let end = loop {
                 self.reader.push(data);
                 let held = self.reader.held();
-                if !self.memory.covers(held)
-                    && timeout_at(self.attempt.deadline(), self.memory.cover(held)).await.is_err()
-                {
-                    return Err(End::Broken(Refusal::Overloaded));
+                if !self.memory.covers(held) {
+                    // Those who hold some of it may wait for more, each for the others.
+                    let deadline = self.attempt.deadline().min(Instant::now() + self.attempt.stream_idle());
+                    if timeout_at(deadline, self.memory.cover(held)).await.is_err() {
+                        return Err(End::Broken(Refusal::Overloaded));
+                    }
                 }
                 let end = self.take().await;
                 if end.is_some() {

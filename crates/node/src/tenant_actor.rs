@@ -173,7 +173,10 @@ impl<G: Group> State<G> {
 
     /// Expires what is due, then sleeps until the next deadline, or retires.
     fn wake(&mut self, myself: &ActorRef<Message>) {
-        self.alarm = None;
+        // It may be a later one than that which woke: there is only ever one.
+        if let Some((_, alarm)) = self.alarm.take() {
+            alarm.abort();
+        }
         self.arguments.turnstile.looks_at(END_OF_TIME);
         let (tenant, time) = (&self.arguments.tenant, self.arguments.replica.now());
         let (due, next) = self

@@ -279,8 +279,10 @@ impl<G: Group> State<G> {
     fn set_timer(&mut self, myself: &ActorRef<Message>) {
         // Where all are in flight, the decision on the first of them leads to the next look.
         let Some(deadline) = self.waiting.queue.next_deadline() else { return };
-        let at = deadline.min(Instant::now() + LOOK_EVERY);
-        let set = |(known, timer): &(Instant, JoinHandle<()>)| *known <= at && !timer.is_finished();
+        let now = Instant::now();
+        let at = deadline.min(now + LOOK_EVERY);
+        // One that is due may have sent its look already, which may be this one.
+        let set = |(known, _): &(Instant, JoinHandle<()>)| now < *known && *known <= at;
         if self.waiting.timer.as_ref().is_some_and(set) {
             return;
         }
