@@ -82,10 +82,12 @@ impl Budget for BudgetService {
         let counted = Counted::new(&self.metrics.sessions);
         let waits = Arc::new(Semaphore::new(self.session_in_flight / 2));
         let mut requests = request.into_inner();
-        // Ends with the first error: the caller broke off, and nobody is there to hear of it.
+        // Ends with the first error: the caller broke off, and nobody is there to hear of it. Or when this node stops: what
+        // it has taken is answered, the rest goes to another node.
         let requests =
             stream::poll_fn(move |context| requests.poll_next_unpin(context).map(|next| next?.ok()));
         let responses = requests
+            .take_until(self.watches.stop.clone().cancelled_owned())
             .map(move |request| service.clone().respond(request, may_forward, waits.clone()))
             .buffer_unordered(self.session_in_flight)
             .map(move |response| {

@@ -176,6 +176,7 @@ impl Node {
     /// Like `stop`, but for a whole cluster that goes down at once: there is nobody to hand the leadership to.
     pub async fn close(self) {
         self.stop.cancel();
+        self.replica.leave_streams();
         let mut server = self.server;
         if tokio::time::timeout(self.drain, &mut server).await.is_err() {
             server.abort();

@@ -245,6 +245,22 @@ async fn a_node_that_cannot_go_on_waits_for_nobody() {
     drop(silent);
 }
 
+/// Neither for a client's session, nor for the streams of its peers: only for what is under way.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_stops_waits_for_no_stream_that_is_idle() {
+    let mut cluster = Cluster::start_with(3, |config| config.limits.drain_ms = 600_000).await;
+    cluster.apply(POLICY).await;
+    let leader = cluster.leader().await;
+    for node in [(leader + 1) % 3, leader] {
+        let (client, other) = (cluster.client_at(node), cluster.client());
+        let held = reserve(&client, 100, 60_000);
+        client.execute(held, TIMEOUT).await.unwrap();
+        tokio::time::timeout(TIMEOUT, cluster.stop(node)).await.unwrap();
+        other.execute(reserve(&other, 1, 60_000), TIMEOUT).await.unwrap();
+        cluster.restart(node).await;
+    }
+}
+
 /// Both budgets change together: no decision may see one of the old policy and one of the new.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_limit_that_changes_under_load_loses_no_request_and_judges_none_by_half_a_policy() {

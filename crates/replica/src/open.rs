@@ -141,9 +141,14 @@ impl Replica {
         Ok(Self { inner })
     }
 
+    /// Ends the streams of its peers. For a node that is about to stop: they would hold up the end of its server.
+    pub fn leave_streams(&self) {
+        self.inner.stopping.send_replace(true);
+    }
+
     /// Stops Raft and closes the folder; when it returns, the folder can be opened again.
     pub async fn shutdown(&self) {
-        self.inner.stopping.send_replace(true);
+        self.leave_streams();
         if let Err(error) = self.inner.raft.shutdown().await {
             tracing::warn!(%error, "raft did not stop cleanly");
         }
