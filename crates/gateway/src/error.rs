@@ -11,7 +11,7 @@ pub enum GatewayError {
     Config(String),
     #[error(transparent)]
     Tls(#[from] TlsError),
-    #[error("cannot listen on {address} ({key}): {source}; choose another address or stop what uses it")]
+    #[error("cannot listen on {address} ({key}); choose another address or stop what uses it")]
     Bind { key: &'static str, address: String, source: std::io::Error },
     #[error(
         "{key}: {address} can be reached from other machines, and without TLS keys and prompts go there unencrypted; \

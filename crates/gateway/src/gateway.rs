@@ -10,6 +10,7 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
+use tracing::field::display;
 
 use crate::{
     budget::{BudgetKeeper, ClusterKeeper},
@@ -137,7 +138,11 @@ impl Gateway {
         let rate_limit_address = rate_limit.as_ref().map(|listening| listening.address);
         // Takes a moment and nobody waits for it.
         drop(tokio::task::spawn_blocking(Tokenizer::warm_up));
-        tracing::info!(name = core.config.name, ?proxy_address, %http_address, ?rate_limit_address, "gateway serves");
+        let (proxy_shown, rate_limit_shown) = (proxy_address.map(display), rate_limit_address.map(display));
+        tracing::info!(
+            name = core.config.name, proxy = proxy_shown, http = %http_address, rate_limit = rate_limit_shown,
+            "gateway serves"
+        );
         Ok(Self {
             proxy: proxy.map(|proxy| tokio::spawn(server::serve(proxy, Arc::clone(&core)))),
             rate_limit: rate_limit

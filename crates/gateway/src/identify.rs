@@ -135,7 +135,7 @@ fn by_key(
     // Where the policy says nothing, a key that was issued is good: it is the stronger proof.
     if rules.explicit && !rules.keys {
         return Err(Refusal::WrongKey(
-            "the policy does not accept API keys; set `keys` in its kind Identity".to_owned(),
+            "the policy does not accept API keys; set `apiKeys: true` in its kind Identity".to_owned(),
         ));
     }
     let record = key.find(keys, now).map_err(|error| Refusal::WrongKey(error.to_string()))?;

@@ -8,7 +8,7 @@ use tonic::Status;
 
 #[derive(Debug, Error)]
 pub enum NodeError {
-    #[error("cannot listen on {address} ({key}): {source}; is another process there?")]
+    #[error("cannot listen on {address} ({key}); is another process there?")]
     Bind { key: &'static str, address: String, source: std::io::Error },
     #[error(
         "{key}: {address} can be reached from other machines, and without TLS anybody there may read and do everything; \

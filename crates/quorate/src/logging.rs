@@ -1,6 +1,7 @@
 //! Logs: text or JSON on stderr, or text in a file. Nothing that is logged anywhere holds a secret.
 
 use std::fs::File;
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
@@ -61,6 +62,7 @@ pub fn start(options: &LogOptions) -> Result<()> {
         }
         None => {
             let builder = builder.with_writer(std::io::stderr);
+            let builder = if std::io::stderr().is_terminal() { builder } else { builder.with_ansi(false) };
             if json { builder.json().init() } else { builder.init() }
         }
     }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use quorate::command::{Cli, exit_code};
+use quorate::command::{Cli, exit_code, hint};
 
 /// Operations allocate small things on one thread and free them on another, between buffers of a megabyte for the log and
 /// the wire. glibc's allocator took a quarter of a node's CPU time under load with that.
@@ -35,6 +35,9 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
+            if let Some(hint) = hint(&error) {
+                eprintln!("hint: {hint}");
+            }
             exit_code(&error)
         }
     }

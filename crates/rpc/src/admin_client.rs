@@ -140,8 +140,9 @@ impl Admin {
         mut send: impl FnMut(AdminClient<Channel>) -> F,
     ) -> Result<T, ClientError> {
         let routes = &self.client.shared.routes;
-        let mut last = "no node is configured".to_owned();
+        let mut said = Vec::new();
         for round in 0..ROUNDS {
+            said.clear();
             for _ in 0..routes.count() {
                 let Some(address) = routes.pick_next() else { break };
                 let client = AdminClient::new(routes.channel(&address)?)
@@ -150,16 +151,17 @@ impl Admin {
                 match tokio::time::timeout(timeout, send(client)).await {
                     Ok(Ok(response)) => return Ok(response),
                     Ok(Err(status)) if is_about_the_node(&status) => {
-                        last = format!("{address}: {}", explain(&status))
+                        said.push(format!("{address}: {}", explain(&status)));
                     }
                     Ok(Err(status)) => return Err(status.into()),
-                    Err(_) => last = format!("{address} did not answer"),
+                    Err(_) => said.push(format!("{address} did not answer")),
                 }
             }
             if round + 1 < ROUNDS {
                 tokio::time::sleep(BETWEEN_ROUNDS).await;
             }
         }
-        Err(ClientError::Unavailable { message: last, retry_after_ms: 1_000 })
+        let message = if said.is_empty() { "no node is configured".to_owned() } else { said.join("; ") };
+        Err(ClientError::Unavailable { message, retry_after_ms: 1_000 })
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::WatchStream;
 use tracing::{debug, warn};
@@ -24,6 +24,8 @@ use crate::watched_providers::{Named, Providers};
 /// A node sends a sign of life every few seconds; one that does not is given up.
 const SILENCE_MAX: Duration = Duration::from_secs(8);
 const BACKOFF: Duration = Duration::from_millis(200);
+/// As long as no node is there to follow.
+const WARN_EVERY: Duration = Duration::from_secs(60);
 
 /// The policy version that runs here, and why it is not the newest.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -74,10 +76,17 @@ impl WatchHandle {
         };
         let mut follower = Follower { client, senders, report: reports, keys_revision: 0 };
         let task = tokio::spawn(async move {
+            let mut warned: Option<Instant> = None;
             loop {
                 let ended = follower.follow().await;
-                debug!(%ended, "watch ended; trying another node");
-                follower.senders.synced.send_replace(false);
+                if follower.senders.synced.send_replace(false) {
+                    debug!(%ended, "watch ended; trying another node");
+                    warned = None;
+                } else if warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
+                    let nodes = &follower.client.shared.config.nodes;
+                    warn!(%ended, ?nodes, "cannot follow the budget nodes; trying one after the other");
+                    warned = Some(Instant::now());
+                }
                 tokio::time::sleep(BACKOFF).await;
             }
         });

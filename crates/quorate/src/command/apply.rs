@@ -181,7 +181,7 @@ pub fn report(manifests: &Manifests, applied: &ApplyPolicyResponse, dry_run: boo
     }
     for secret in manifests.set.objects().filter(|object| object.kind == "Secret") {
         println!(
-            "secret {}/{} not sent; secrets are for the gateways' own files (docs/gateway.md, Secrets)",
+            "secret {}/{} not sent; secrets are for the gateways' own files (docs/gateway.md, Where requests go)",
             secret.namespace, secret.name
         );
     }

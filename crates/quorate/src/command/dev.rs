@@ -72,6 +72,7 @@ struct Addresses {
 
 impl Dev {
     pub async fn run(mut self, mut log: LogOptions) -> Result<()> {
+        let is_sample = self.policy.is_none();
         let policy = self.policy.take().map(|path| FileOptions::of(path).read()).transpose()?;
         self.openai = self.openai || self.offer_openai();
         // Before anything is touched: a port that is taken means that another one may be using the folder.
@@ -112,7 +113,7 @@ impl Dev {
             let config = self.gateway_config(number, &addresses, &listeners, &folder)?;
             gateways.push(Gateway::start(config, listeners).with_context(|| format!("gateway {number}"))?);
         }
-        self.print_screen(&addresses, &folder);
+        self.print_screen(&addresses, &folder, is_sample);
         told_to_stop().await?;
         println!("\nstopping");
         for gateway in gateways {
@@ -233,7 +234,7 @@ impl Dev {
         })
     }
 
-    fn print_screen(&self, addresses: &Addresses, folder: &Path) {
+    fn print_screen(&self, addresses: &Addresses, folder: &Path, is_sample: bool) {
         let Addresses { nodes, gateways, provider } = addresses;
         if self.ephemeral {
             println!("NODES={}\nGATEWAYS={}\nPROVIDER={provider}", nodes.join(","), gateways.join(","));
@@ -246,6 +247,24 @@ impl Dev {
         };
         let first = gateways.first().map_or("", String::as_str);
         let at = self.port_base.map_or_else(String::new, |_| format!(" --nodes {}", nodes.join(",")));
+        // What the policies of others name is theirs to know.
+        let (other_words, adjust) = match is_sample {
+            true => (
+                format!(
+                    "
+The same in Anthropic's words, whoever serves it:
+
+  curl -s http://{first}/v1/messages -H 'content-type: application/json' -H 'x-user-id: alice' \\
+    -d '{{\"model\": \"claude-haiku-4-5\", \"max_tokens\": 90, \"messages\": [{{\"role\": \"user\", \"content\": \"Hello!\"}}]}}'
+"
+                ),
+                format!(
+                    "
+  cargo run --release -- adjust --tenant default --budget user-hourly --subject alice --top-up 1000{at}"
+                ),
+            ),
+            false => Default::default(),
+        };
         println!(
             "Quorate runs. Ctrl-C stops it; a second start goes on with the same budgets (--fresh: with new ones).
 
@@ -258,18 +277,12 @@ Send a request:
 
   curl -s http://{first}/v1/chat/completions -H 'content-type: application/json' -H 'x-user-id: alice' \\
     -d '{{\"model\": \"gpt-4o-mini\", \"max_tokens\": 90, \"messages\": [{{\"role\": \"user\", \"content\": \"Hello!\"}}]}}'
-
-The same in Anthropic's words, whoever serves it:
-
-  curl -s http://{first}/v1/messages -H 'content-type: application/json' -H 'x-user-id: alice' \\
-    -d '{{\"model\": \"claude-haiku-4-5\", \"max_tokens\": 90, \"messages\": [{{\"role\": \"user\", \"content\": \"Hello!\"}}]}}'
-
+{other_words}
 Look at the budgets and the backends, from another terminal:
 
   cargo run --release -- get accounts{at}
   cargo run --release -- get providers{at}
-  cargo run --release -- describe tenant default{at}
-  cargo run --release -- adjust --tenant default --budget user-hourly --subject alice --top-up 1000{at}
+  cargo run --release -- describe tenant default{at}{adjust}
 ",
             nodes.join("  "),
             gateways.iter().map(|gateway| format!("http://{gateway}/v1")).collect::<Vec<_>>().join("  "),

@@ -48,7 +48,6 @@ impl RunGateway {
         let config = self.load()?;
         let listeners = Gateway::bind(&config)?;
         let gateway = Gateway::start(config, listeners)?;
-        tracing::info!(proxy = ?gateway.proxy_address(), http = %gateway.http_address(), "gateway runs");
         self.stop.told_to_stop().await?;
         tracing::info!("gateway stops");
         gateway.stop().await;

@@ -67,6 +67,12 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
     }
 }
 
+/// What to look at next, where the error itself cannot say.
+pub fn hint(error: &anyhow::Error) -> Option<&'static str> {
+    let unreachable = matches!(error.downcast_ref(), Some(ClientError::Unavailable { .. }));
+    unreachable.then_some("does a cluster run there? `--nodes HOST:PORT,…` or QUORATE_NODES say where it is")
+}
+
 /// What each is for, and examples: at its own type.
 #[derive(Debug, Subcommand)]
 enum Command {

@@ -4,6 +4,7 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::command::manifest_files::FileOptions;
+use crate::output::counted;
 
 /// Check manifests without a cluster
 ///
@@ -22,7 +23,8 @@ impl Validate {
             eprintln!("warning: {warning}");
         }
         let objects = manifests.set.objects().count();
-        println!("valid: {objects} objects, {} budgets", compiled.rules().len());
+        let budgets = compiled.rules().len();
+        println!("valid: {}, {}", counted(objects as u64, "object"), counted(budgets as u64, "budget"));
         Ok(())
     }
 }
