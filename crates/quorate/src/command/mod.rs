@@ -114,7 +114,7 @@ pub struct ClusterOptions {
         value_name = "HOST:PORT"
     )]
     pub nodes: Vec<String>,
-    /// Who makes a change, for the audit log [default: the user that runs this]
+    /// Who makes a change, for the audit log [default: $USER, or else "unknown"]
     #[arg(long = "by", env = "QUORATE_BY", value_name = "NAME")]
     by: Option<String>,
     #[command(flatten)]
