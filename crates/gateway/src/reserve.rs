@@ -115,12 +115,13 @@ impl<'c> Reserving<'c> {
             {
                 return Err(Refusal::Unbounded);
             }
-            let candidate = self.passing.left().first().copied();
+            let (candidate, waited) = (self.passing.left().first().copied(), self.waited);
             if let Some(held) = self.once().await? {
                 return Ok(self.reserved(Some(held)));
             }
-            // Another candidate is another question: there are only so many.
-            asked += usize::from(self.passing.left().first().copied() == candidate);
+            // Another candidate is another question, and so is a look after a wait: there are only so many.
+            let same = self.passing.left().first().copied() == candidate && self.waited == waited;
+            asked += usize::from(same);
         }
         Err(Refusal::ClusterUnavailable { retry_after_ms: 1000 })
     }
