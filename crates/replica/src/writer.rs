@@ -294,6 +294,9 @@ impl Writer {
         if self.committed_due.is_some_and(|due| due <= Instant::now()) {
             self.committed_due = None;
             if let Some(committed) = self.committed.take() {
+                // It may be of entries that are still in the queue. One that the log does not reach is damage when the
+                // folder is opened again; an older one is as good.
+                let committed = committed.min(self.last);
                 self.changes.insert(&self.keys.committed(), encode(&committed)?);
             }
         }
@@ -423,18 +426,43 @@ mod tests {
     use std::sync::mpsc::{channel, sync_channel};
 
     use super::*;
-    use crate::disk::open_db;
+    use crate::disk::{get, open_db};
+    use crate::types::log_id;
+
+    fn writer(folder: &std::path::Path, vote_copy: PathBuf, committed: Arc<WaitingCommitted>) -> Writer {
+        let db = open_db(folder).unwrap();
+        let files = Files {
+            db: File::options().write(true).open(folder.join("db")).unwrap(),
+            vote_copy,
+            mark: EndMark::open(folder, None).unwrap(),
+        };
+        Writer::new(Keys { group: 0 }, db, files, Arc::default(), (None, 0), committed)
+    }
+
+    #[test]
+    fn no_more_is_said_to_be_committed_than_the_log_has() {
+        let folder = tempfile::tempdir().unwrap();
+        let committed = Arc::new(WaitingCommitted::default());
+        let mut writer = writer(folder.path(), folder.path().join("vote"), Arc::clone(&committed));
+        let append = |index: u64| Job::Append {
+            entries: vec![(index, vec![0; 10])],
+            last: Some(log_id(index)),
+            callback: IOFlushed::noop(),
+        };
+        // Four are queued, the first two are a group: it is full, or the process ends behind it.
+        committed.replace(Some(log_id(3)));
+        for (group, known) in [([0, 1], 1), ([2, 3], 1)] {
+            writer.committed_due = (group[0] == 0).then(Instant::now);
+            writer.commit(group.map(append).into(), &mut Vec::new(), false).unwrap();
+            let found = get::<Option<LogId>>(&writer.db, writer.keys.committed(), "committed").unwrap();
+            assert_eq!(found.flatten(), Some(log_id(known)));
+        }
+    }
 
     #[test]
     fn one_that_fails_while_it_is_closed_ends() {
         let folder = tempfile::tempdir().unwrap();
-        let db = open_db(folder.path()).unwrap();
-        let files = Files {
-            db: File::options().write(true).open(folder.path().join("db")).unwrap(),
-            vote_copy: folder.path().join("nowhere").join("vote"),
-            mark: EndMark::open(folder.path(), None).unwrap(),
-        };
-        let writer = Writer::new(Keys { group: 0 }, db, files, Arc::default(), (None, 0), Arc::default());
+        let writer = writer(folder.path(), folder.path().join("nowhere").join("vote"), Arc::default());
         // Both in one group.
         let (queue, jobs) = sync_channel(2);
         let (done, told) = oneshot::channel();
