@@ -10,6 +10,8 @@ use quorate_rpc::budget::{
     Operation, Result as WireResult, SessionRequest, SessionResponse, WatchEvent, WatchRequest,
 };
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::decisions::{Decisions, ends, invalid};
@@ -25,11 +27,18 @@ pub(crate) struct BudgetService {
     pub watches: Watches,
     pub metrics: Arc<Metrics>,
     pub session_in_flight: usize,
+    /// No new operations.
+    pub stop: CancellationToken,
+    /// Operations; closed when the node stops.
+    pub under_way: TaskTracker,
 }
 
 impl BudgetService {
     /// Decides here, or has it decided by the leader.
     async fn decide(&self, operation: Operation, may_forward: bool) -> WireResult {
+        if self.stop.is_cancelled() {
+            return Undecided::stopping().into();
+        }
         let patience = self.decisions.patience(&operation);
         if !self.forwarder.leads() {
             if !may_forward {
@@ -81,14 +90,22 @@ impl Budget for BudgetService {
         let service = Arc::new(self.clone());
         let counted = Counted::new(&self.metrics.sessions);
         let waits = Arc::new(Semaphore::new(self.session_in_flight / 2));
+        let (stop, under_way) = (self.stop.clone(), self.under_way.clone());
+        // Who asks while this node stops is told to ask another one, until the last answer is on its way.
+        let last = under_way.clone();
+        let ended = async move {
+            stop.cancelled().await;
+            last.wait().await;
+        };
         let mut requests = request.into_inner();
-        // Ends with the first error: the caller broke off, and nobody is there to hear of it. Or when this node stops: what
-        // it has taken is answered, the rest goes to another node.
+        // Ends with the first error: the caller broke off, and nobody is there to hear of it.
         let requests =
             stream::poll_fn(move |context| requests.poll_next_unpin(context).map(|next| next?.ok()));
         let responses = requests
-            .take_until(self.watches.stop.clone().cancelled_owned())
-            .map(move |request| service.clone().respond(request, may_forward, waits.clone()))
+            .take_until(ended)
+            .map(move |request| {
+                under_way.track_future(service.clone().respond(request, may_forward, waits.clone()))
+            })
             .buffer_unordered(self.session_in_flight)
             .map(move |response| {
                 let _ = &counted;
@@ -101,7 +118,8 @@ impl Budget for BudgetService {
 
     async fn execute(&self, request: Request<Operation>) -> Result<Response<WireResult>, Status> {
         let may_forward = !request.metadata().contains_key(FORWARDED_HEADER);
-        let mut response = Response::new(self.decide(request.into_inner(), may_forward).await);
+        let deciding = self.decide(request.into_inner(), may_forward);
+        let mut response = Response::new(self.under_way.track_future(deciding).await);
         self.forwarder.add_leader(response.metadata_mut());
         Ok(response)
     }

@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
@@ -65,6 +66,7 @@ pub struct Node {
     http_address: SocketAddr,
     drain: Duration,
     stop: CancellationToken,
+    under_way: TaskTracker,
     server: JoinHandle<()>,
     tasks: Vec<JoinHandle<()>>,
     failure: watch::Receiver<Option<String>>,
@@ -95,7 +97,7 @@ impl Node {
         let metrics = Arc::new(Metrics::new());
         let proposer = Proposer::start(replica.clone(), &config.limits, metrics.clone());
         let tenants = Tenants::new(replica.clone(), proposer.clone(), metrics.clone(), &config.limits);
-        let stop = CancellationToken::new();
+        let (stop, under_way) = (CancellationToken::new(), TaskTracker::new());
         let grpc_address =
             listeners.grpc.local_addr().map_err(|error| NodeError::Serve(error.to_string()))?;
         let http_address =
@@ -110,7 +112,7 @@ impl Node {
             secrets: Secrets { dir: config.secrets.dir.clone() },
             metrics: metrics.clone(),
         };
-        let routes = routes(&config, &replica, &tenants, &policies, &metrics, &stop).await?;
+        let routes = routes(&config, &replica, &tenants, &policies, &metrics, (&stop, &under_way)).await?;
         let incoming = Incoming::new(tokio_listener(listeners.grpc)?, config.tls.as_ref())?;
         let http_listener = HttpListener::new(tokio_listener(listeners.http)?, http_tls);
         if let Incoming::Tls(_, tls) = &incoming {
@@ -128,7 +130,18 @@ impl Node {
             tokio::spawn(watch_for_failure(replica.clone(), failed)),
         ];
         let drain = Duration::from_millis(config.limits.drain_ms);
-        Ok(Self { replica, tenants, grpc_address, http_address, drain, stop, server, tasks, failure })
+        Ok(Self {
+            replica,
+            tenants,
+            grpc_address,
+            http_address,
+            drain,
+            stop,
+            under_way,
+            server,
+            tasks,
+            failure,
+        })
     }
 
     pub fn grpc_address(&self) -> SocketAddr {
@@ -176,9 +189,13 @@ impl Node {
     /// Like `stop`, but for a whole cluster that goes down at once: there is nobody to hand the leadership to.
     pub async fn close(self) {
         self.stop.cancel();
+        self.under_way.close();
+        let deadline = tokio::time::Instant::now() + self.drain;
+        // What its peers send may be what an operation waits for.
+        let _ = tokio::time::timeout_at(deadline, self.under_way.wait()).await;
         self.replica.leave_streams();
         let mut server = self.server;
-        if tokio::time::timeout(self.drain, &mut server).await.is_err() {
+        if tokio::time::timeout_at(deadline, &mut server).await.is_err() {
             server.abort();
             let _ = server.await;
         }
@@ -225,7 +242,7 @@ async fn routes(
     tenants: &Arc<Tenants>,
     policies: &Arc<Policies>,
     metrics: &Arc<Metrics>,
-    stop: &CancellationToken,
+    (stop, under_way): (&CancellationToken, &TaskTracker),
 ) -> Result<Routes, NodeError> {
     let forwarder = Arc::new(Forwarder::new(replica.clone()));
     let watchers = Watchers::new(config.id);
@@ -245,6 +262,8 @@ async fn routes(
         watches,
         metrics: metrics.clone(),
         session_in_flight: config.limits.session_in_flight,
+        stop: stop.clone(),
+        under_way: under_way.clone(),
     };
     let changes = Changes { tenants: tenants.clone() };
     let admin = AdminService {

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says what it expects by unwrapping it")]
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -13,7 +14,10 @@ use quorate_rpc::admin::{
     DrainBackendRequest, DrainBackendResponse, ListAccountsRequest, ListAuditRequest, ListNodesRequest,
     UndrainBackendRequest,
 };
-use quorate_rpc::{Client, Providers, circuit};
+use quorate_rpc::budget::result::Kind;
+use quorate_rpc::budget::{Operation, UnavailableReason};
+use quorate_rpc::tls::Security;
+use quorate_rpc::{Client, Providers, Session, channel, circuit, convert};
 use quorate_testkit::Cluster;
 
 const POLICY: &str = "apiVersion: quorate.dev/v1alpha1\nkind: Budget\nmetadata: {name: user}\nspec:\n  subject: [{header: x-user-id}]\n  limit: {tokens: 250}\n  window: Lifetime\n";
@@ -259,6 +263,45 @@ async fn a_node_that_stops_waits_for_no_stream_that_is_idle() {
         other.execute(reserve(&other, 1, 60_000), TIMEOUT).await.unwrap();
         cluster.restart(node).await;
     }
+}
+
+/// What it has taken it answers, also what it has passed on; who asks meanwhile is sent away.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_stops_answers_what_it_has_taken() {
+    let mut cluster = Cluster::start_with(3, |config| config.limits.drain_ms = 600_000).await;
+    cluster.apply(POLICY).await;
+    let leader = cluster.leader().await;
+    let (follower, client) = ((leader + 1) % 3, cluster.client_at(leader));
+    let held = reserve(&client, 100, 60_000);
+    client.execute(held.clone(), TIMEOUT).await.unwrap();
+    let address = cluster.addresses()[follower].clone();
+    let channel = channel(&address, &Security::Plain).unwrap();
+    let session = Arc::new(Session::open(channel, address, false).await.unwrap());
+    let call = |command: &Command, wait_ms: u32| {
+        let session = Arc::clone(&session);
+        let operation = convert::operation(command, 60_000).unwrap();
+        async move { session.call(Operation { wait_ms, ..operation }).await.unwrap().kind.unwrap() }
+    };
+    let unknown = Command::Release { tenant: "acme".into(), id: client.new_id() };
+    let waits = tokio::spawn(call(&reserve(&client, 200, 60_000), 60_000));
+    // Behind it on the same stream.
+    assert!(matches!(call(&unknown, 0).await, Kind::Refused(_)));
+
+    let meanwhile = async {
+        let said = loop {
+            match call(&unknown, 0).await {
+                Kind::Unavailable(said) => break said,
+                Kind::Refused(_) => tokio::task::yield_now().await,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(said.reason(), UnavailableReason::ShuttingDown);
+        assert!(!waits.is_finished());
+        let Command::Reserve { tenant, id, .. } = held else { unreachable!("it reserves") };
+        client.execute(Command::Release { tenant, id }, TIMEOUT).await.unwrap();
+        assert!(matches!(waits.await.unwrap(), Kind::Granted(_)));
+    };
+    tokio::time::timeout(TIMEOUT, async { tokio::join!(cluster.stop(follower), meanwhile) }).await.unwrap();
 }
 
 /// Both budgets change together: no decision may see one of the old policy and one of the new.
