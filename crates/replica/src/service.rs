@@ -165,16 +165,19 @@ impl RaftService for Service {
         self.replica.may_append(&vote)?;
         self.heard();
         let folder = self.replica.inner.state_machine.folder();
-        let (meta, file) = tokio::select! {
+        let (meta, file, partial) = tokio::select! {
             received = receive_snapshot(folder, &mut messages) => received?,
             () = self.stopping() => return Err(Status::unavailable("this node is stopping")),
         };
-        let path = file.path.clone();
-        let installed =
-            self.replica.inner.raft.install_full_snapshot(vote, Snapshot { meta, snapshot: file }).await;
+        let raft = self.replica.inner.raft.clone();
+        // To its end, whether the sender waits for it or not: the file is raft's until then.
+        let installing = tokio::spawn(async move {
+            let installed = raft.install_full_snapshot(vote, Snapshot { meta, snapshot: file }).await;
+            drop(partial);
+            installed
+        });
+        let installed = installing.await.map_err(|error| Status::internal(error.to_string()))?;
         self.heard();
-        // Still there only if raft did not want it.
-        let _ = std::fs::remove_file(path);
         self.answer(&first, &installed.map_err(stopped)?).map(Response::new)
     }
 

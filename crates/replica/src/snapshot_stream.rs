@@ -69,21 +69,25 @@ fn read_chunks(path: &Path, mut send: impl FnMut(Vec<u8>) -> bool) -> std::io::R
     }
 }
 
-/// Writes what comes to a file, syncs and checks it. On an error the file is gone.
+/// A file that goes with this, unless it has been renamed: also where the sender breaks off, and nobody hears of an error.
+pub(crate) struct Partial(PathBuf);
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // What cannot be removed now goes at the next start.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Writes what comes to a file, syncs and checks it.
 pub(crate) async fn receive_snapshot(
     folder: &SnapshotFolder,
     messages: &mut Streaming<RaftMessage>,
-) -> Result<(SnapshotMeta, SnapshotFile), Status> {
-    let path = folder.partial_path();
-    let received = match receive_file(&path, messages).await {
-        Ok(()) => check(path.clone()).await,
-        Err(status) => Err(status),
-    };
-    if received.is_err() {
-        // What cannot be removed now goes at the next start.
-        let _ = std::fs::remove_file(&path);
-    }
-    received
+) -> Result<(SnapshotMeta, SnapshotFile, Partial), Status> {
+    let partial = Partial(folder.partial_path());
+    receive_file(&partial.0, messages).await?;
+    let (meta, file) = check(partial.0.clone()).await?;
+    Ok((meta, file, partial))
 }
 
 async fn receive_file(path: &Path, messages: &mut Streaming<RaftMessage>) -> Result<(), Status> {
