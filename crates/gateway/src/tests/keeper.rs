@@ -29,6 +29,8 @@ pub(crate) struct LedgerKeeper {
     last_reserved: Mutex<Vec<Charge>>,
     reports: AtomicUsize,
     claims_refused: AtomicBool,
+    /// The next settlement or release does not arrive.
+    loses_end: AtomicBool,
     /// Settlements and releases are taken, and not decided.
     ends_held_back: watch::Sender<bool>,
     /// How long the last of them may wait for others.
@@ -53,6 +55,7 @@ impl LedgerKeeper {
             last_reserved: Mutex::default(),
             reports: AtomicUsize::new(0),
             claims_refused: AtomicBool::new(false),
+            loses_end: AtomicBool::new(false),
             ends_held_back: watch::Sender::new(false),
             end_wait: watch::Sender::new(None),
             applied: watch::Sender::new(0),
@@ -65,6 +68,10 @@ impl LedgerKeeper {
 
     pub(crate) fn go_away_after_the_next_reservation(&self) {
         self.goes_away.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn lose_the_next_end(&self) {
+        self.loses_end.store(true, Ordering::SeqCst);
     }
 
     pub(crate) fn hold_back_ends(&self, held_back: bool) {
@@ -218,6 +225,9 @@ impl BudgetKeeper for LedgerKeeper {
                 self.end_wait.send_replace(Some(wait));
                 let mut held_back = self.ends_held_back.subscribe();
                 held_back.wait_for(|held_back| !held_back).await.unwrap();
+                if self.loses_end.swap(false, Ordering::SeqCst) {
+                    return Err(KeeperError::Unknown { message: "it got lost".to_owned() });
+                }
             }
             let _waits = (!wait.is_zero() && !is_end).then(|| Waits::new(&self.waiting));
             // As the tenant's queue: asked again whenever something has changed, until the time is up.
