@@ -1,6 +1,10 @@
 //! How what Envoy's rate limit service has begun comes to its end: settled by any call, under any policy, by whoever has
 //! room for it.
 
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
 use super::rate_limit::{Door, reservation, told};
 use super::world::PER_USER;
 use crate::lower;
@@ -97,4 +101,20 @@ async fn what_outlives_its_call_keeps_its_place() {
     while door.try_ask("nobody", &["user=a"]).await.is_err() {
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test]
+async fn a_proxy_may_ask_how_the_service_is() {
+    let door = Door::new(LIMITS).await;
+    let address = door.world.gateway.rate_limit_address().unwrap();
+    let channel = quorate_rpc::channel(&address.to_string(), &quorate_rpc::tls::Security::Plain).unwrap();
+    let mut client = HealthClient::new(channel);
+    for name in ["", "envoy.service.ratelimit.v3.RateLimitService"] {
+        let request = HealthCheckRequest { service: name.to_owned() };
+        while client.check(request.clone()).await.unwrap().into_inner().status() != ServingStatus::Serving {
+            tokio::task::yield_now().await;
+        }
+    }
+    let unknown = HealthCheckRequest { service: "other".to_owned() };
+    assert_eq!(client.check(unknown).await.unwrap_err().code(), tonic::Code::NotFound);
 }
