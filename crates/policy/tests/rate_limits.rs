@@ -165,9 +165,9 @@ fn what_somebody_manages_comes_and_goes_as_a_whole() {
 #[test]
 fn mistakes_are_told_with_their_place() {
     for (text, place, said) in [
-        ("domain: ''\n", "line 1", "a name of 0 bytes"),
+        ("domain: ''\n", "line 1", "a domain of 0 bytes"),
         ("domain: d\ndescriptors: [{value: x}]\n", "line 2", "field key is missing"),
-        ("domain: d\ndescriptors: [{key: ''}]\n", "descriptors[0].key", "1 to 256 bytes"),
+        ("domain: d\ndescriptors: [{key: ''}]\n", "descriptors[0].key", "1 to 1024 bytes"),
         ("domain: d\ndescriptors: [{key: a, velue: x}]\n", "descriptors[0].velue", "did you mean value"),
         ("domain: d\ndescriptors: [{key: a}, {key: a}]\n", "descriptors[1]", "stands twice"),
         (
@@ -215,6 +215,44 @@ fn mistakes_are_told_with_their_place() {
         compile("domain: quorate\ndescriptors: [{key: a, rate_limit: {unit: day, replaces: [{name: n}]}}]\n");
     assert!(warnings.iter().any(|one| one.contains("attributes_domain")), "{warnings:?}");
     assert!(warnings.iter().any(|one| one.contains("no limit is named n")), "{warnings:?}");
+}
+
+#[test]
+fn two_descriptors_of_one_budget_are_told_apart() {
+    for (descriptors, one, other) in [
+        (
+            "[{key: path, value: /api, descriptors: [{key: v1, rate_limit: {unit: day}}]}, {key: path, value: /api/v1, rate_limit: {unit: day}}]",
+            "`path: /api > v1`",
+            "`path: /api/v1`",
+        ),
+        (
+            "[{key: a, value: b, rate_limit: {unit: day}}, {key: a=b, rate_limit: {unit: day}}]",
+            "`a=b`",
+            "`a=b`",
+        ),
+        (
+            "[{key: override, descriptors: [{key: Day, rate_limit: {unit: day}}]}]",
+            "`override > Day`",
+            "requests bring",
+        ),
+    ] {
+        let error =
+            parse(&format!("domain: d\ndescriptors: {descriptors}\n")).unwrap().compile().unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains(one) && error.contains(other), "{error}");
+        assert!(error.contains("another key or value"), "{error}");
+        assert!(!error.contains("metadata.name"), "{error}");
+    }
+}
+
+#[test]
+fn long_keys_and_domains_are_taken() {
+    let (domain, key, value) = ("d".repeat(1024), "k".repeat(1024), "v".repeat(1024));
+    let (policy, _) = compile(&format!(
+        "domain: {domain}\ndescriptors: [{{key: {key}, value: {value}, descriptors: [{{key: user, rate_limit: {{unit: day}}}}]}}]\n"
+    ));
+    let found = policy.domain(&domain).unwrap().find([(&*key, &*value), ("user", "a")].into_iter()).unwrap();
+    assert_eq!((found.subject.as_str(), found.budget.unwrap().rule.name.len()), ("a", 128));
 }
 
 #[test]
