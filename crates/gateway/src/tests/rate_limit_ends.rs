@@ -1,6 +1,8 @@
 //! How what Envoy's rate limit service has begun comes to its end: settled by any call, under any policy, by whoever has
 //! room for it.
 
+use std::time::Duration;
+
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -73,6 +75,23 @@ async fn a_policy_that_changes_between_does_not_keep_a_reservation_from_being_se
     // It is there again.
     door.world.put_policy(3, lower::compile(&both).unwrap());
     assert_eq!(door.world.account("other", "alice"), (100, 0));
+}
+
+#[tokio::test]
+async fn what_only_the_newer_policy_holds_is_held_and_named() {
+    let door = Door::new(LIMITS).await;
+    let newer = LIMITS.replace("key: user", "key: user\n    value: a\n    reserve: true");
+    // The nodes have it before the gateway has.
+    door.world.keeper.put_policy(&lower::compile(&newer).unwrap());
+    let (response, ()) = tokio::join!(door.ask("llm", &["user=a 4"]), async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        door.world.put_policy(2, lower::compile(&newer).unwrap());
+    });
+    assert_eq!(told(&response), "OK, OK 6");
+    let said = format!("quorate_reservation={} 3", reservation(&response));
+    door.ask("llm", &[&said]).await;
+    door.world.resolved().await;
+    assert_eq!(door.spent("llm/user=a", ""), 3);
 }
 
 #[tokio::test]
