@@ -111,6 +111,8 @@ async fn what_is_held_and_what_is_charged_at_once_are_one() {
     assert_eq!(door.told("pools", &["held=a 11", "plain=a 1"]).await, "OVER, OVER 0, OK 10");
     assert_eq!(door.told("pools", &["plain=a 1", "held=a 11"]).await, "OVER, OK 10, OVER 0");
     assert_eq!(door.told("pools", &["held=a 1", "plain=a 11"]).await, "OVER, OK 9, OVER 0");
+    // Given back.
+    door.world.resolved().await;
     assert_eq!(door.told("pools", &["plain=a 11", "held=a 1"]).await, "OVER, OVER 0, OK 9");
     door.world.resolved().await;
     assert_eq!(door.all_spent(&["held a", "plain a"]), [0, 0]);
