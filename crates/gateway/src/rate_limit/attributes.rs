@@ -8,10 +8,10 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use quorate_ledger::Amount;
+use quorate_ledger::{Amount, Enforcement};
 use quorate_policy::runtime::{
-    Budget, BudgetMatch, Cost, CostContext, HeaderSource, Identity, IdentityRules, MODEL_HEADER, RequestView,
-    Spending, TokenKind, Usage,
+    Budget, BudgetMatch, Cost, CostContext, CostError, HeaderSource, Identity, IdentityRules, MODEL_HEADER,
+    RequestView, Spending, TokenKind, Usage,
 };
 use quorate_rpc::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
 use quorate_rpc::rls::RateLimitRequest;
@@ -156,11 +156,20 @@ fn cost(budget: &Budget, at: &CostContext<'_>, counted: Counted, hits: u64, poli
     if let Cost::Tokens(kind) = &budget.cost {
         return units(kind.of(&usage)).map(Some);
     }
-    budget
-        .cost
-        .of(&usage, at, policy.policy.prices(), budget.price_fallback.as_ref())
-        .map(Some)
-        .map_err(|error| Mistake(format!("budget {}: {error}", budget.rule.name)))
+    let cost = budget.cost.of(&usage, at, policy.policy.prices(), budget.price_fallback.as_ref());
+    // As at the HTTP door: a budget that only watches lets it pass, and an expression that fails is not free.
+    match cost {
+        Ok(cost) => Ok(Some(cost)),
+        Err(CostError::NoPrice { .. }) if budget.rule.enforcement == Enforcement::Shadow => Ok(None),
+        Err(error @ CostError::NoPrice { .. }) => {
+            Err(Mistake(format!("budget {}: {error}", budget.rule.name)))
+        }
+        Err(error) => {
+            let total = usage.total;
+            tracing::warn!(budget = budget.rule.name, %error, total, "a cost failed; the token total is charged");
+            units(total).map(Some)
+        }
+    }
 }
 
 /// A request as a descriptor tells it.

@@ -133,6 +133,34 @@ async fn attributes_that_the_http_door_refuses_are_over() {
     assert_eq!(door.told("quorate", &["x-tenant-id= x-user-id=bob"]).await, "OK, OK 247");
 }
 
+const DOLLARS: &str = "
+apiVersion: quorate.dev/v1alpha1
+kind: Budget
+metadata: {name: dollars}
+spec:
+  subject: [user]
+  limit: {dollars: 1}
+  window: Year
+";
+
+#[tokio::test]
+async fn a_model_without_a_price_is_over_where_dollars_are_counted() {
+    let door = Door::new(&format!("{PER_USER}---{DOLLARS}")).await;
+    let text = "user=alice model=nobodys hits=input_tokens";
+    let response = door.ask("quorate", &[&format!("{text} 20"), "user=bob 5"]).await;
+    assert_eq!(told(&response), "OVER, OVER 0, OK 245");
+    assert!(body(&response).contains("no price for model nobodys"), "{}", body(&response));
+    // What can be told was used all the same.
+    assert_eq!(door.world.account("per-user", "alice"), (20, 0));
+    let response = door.ask("quorate", &[&format!("{text} quorate_reservation=hold 20")]).await;
+    assert_eq!(told(&response), "OVER, OVER 0");
+    assert_eq!(door.world.account("per-user", "alice"), (20, 0));
+    // A budget that only watches has no say.
+    let watching = DOLLARS.replace("  window", "  enforcement: Shadow\n  window");
+    let door = Door::new(&format!("{PER_USER}---{watching}")).await;
+    assert_eq!(door.told("quorate", &[&format!("{text} 20")]).await, "OK, OK 230");
+}
+
 #[tokio::test]
 async fn a_reservation_of_no_hits_has_a_name() {
     let door = Door::new(SHOP).await;
