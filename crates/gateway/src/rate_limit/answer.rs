@@ -71,7 +71,14 @@ impl Answering<'_> {
         {
             response.response_headers_to_add = self.headers(standing);
         }
-        if !passes && let Some((line, standing)) = tightest {
+        let refused = question.meanings.iter().find_map(|(meaning, _)| match meaning {
+            Meaning::Refused { why } => Some(why),
+            _ => None,
+        });
+        if !passes && let Some(why) = refused {
+            response.response_headers_to_add.push(header("content-type", "application/json"));
+            response.raw_body = bodies::refused(why);
+        } else if !passes && let Some((line, standing)) = tightest {
             if let Some(seconds) = self.seconds(standing) {
                 response.response_headers_to_add.push(header("retry-after", seconds.to_string()));
             }
@@ -108,6 +115,12 @@ impl Answering<'_> {
         match meaning {
             Meaning::Nothing | Meaning::Settles => ok(0),
             Meaning::Unlimited => ok(u32::MAX),
+            Meaning::Refused { .. } => {
+                let mut refused = ok(0);
+                (refused.over, refused.quota) = (true, self.config.quota_mode);
+                refused.status.code = Code::OverLimit.into();
+                refused
+            }
             Meaning::Limit { line, limit } => {
                 let Some(standing) = spent.get(*line) else { return ok(0) };
                 let window =
@@ -117,7 +130,10 @@ impl Answering<'_> {
                         self.metrics.hits(metric, Hits::of(hits, standing, limit.shadow));
                         (limit.name.clone(), limit.shadow, limit.quota || self.config.quota_mode)
                     }
-                    Limit::Brought => (String::new(), false, self.config.quota_mode),
+                    Limit::Brought { metric } => {
+                        self.metrics.hits(metric, Hits::of(hits, standing, false));
+                        (String::new(), false, self.config.quota_mode)
+                    }
                 };
                 self.limited(*line, standing, window, name, shadow, quota)
             }

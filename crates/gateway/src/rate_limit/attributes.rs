@@ -8,21 +8,23 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use quorate_ledger::Amount;
+use quorate_ledger::{Amount, Enforcement};
 use quorate_policy::runtime::{
-    Budget, BudgetMatch, Cost, CostContext, HeaderSource, Identity, IdentityRules, MODEL_HEADER, RequestView,
-    Spending, TokenKind, Usage,
+    Budget, BudgetMatch, Cost, CostContext, CostError, HeaderSource, Identity, IdentityRules, MODEL_HEADER,
+    RequestView, Spending, TokenKind, Usage,
 };
 use quorate_rpc::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
 use quorate_rpc::rls::RateLimitRequest;
 
-use super::question::{Line, Meaning, Mistake, Question, Settle, hits, units};
+use super::question::{Line, Meaning, Mistake, Question, hits, units};
 use super::reservation::{self, Reservation, mark};
 use crate::policy::ActivePolicy;
 
 /// What is counted, where a descriptor does not say it.
 const PATH: &str = "/v1/chat/completions";
 const METHOD: &str = "POST";
+/// As everywhere.
+const TENANT_BYTES_MAX: usize = 128;
 
 pub(super) fn read(
     question: &mut Question,
@@ -39,15 +41,21 @@ pub(super) fn read(
             ));
         }
         tenant = Some(asked.identity.tenant.clone());
-        let matched = asked.budgets(policy)?;
-        let costs = matched.iter().map(|(found, at)| cost(&found.budget, at, asked.counted, hits, policy));
-        let costs: Vec<Option<Amount>> = costs.collect::<Result<_, _>>()?;
-        let meaning = match &asked.settles {
-            Some(reservation) => {
-                settle(question, reservation, &matched, &costs)?;
+        let matched = asked.budgets(policy);
+        let costs = |matched: &Matched<'_>| -> Vec<Costs> {
+            matched.iter().map(|(found, at)| cost(&found.budget, at, asked.counted, hits, policy)).collect()
+        };
+        let meaning = match (&asked.settles, matched) {
+            (Some(reservation), matched) => {
+                let matched = matched.unwrap_or_default();
+                settle(question, reservation, &matched, &costs(&matched));
                 Meaning::Settles
             }
-            None => lines(question, asked.holds, matched, costs),
+            (None, Ok(matched)) => {
+                let costs = costs(&matched);
+                lines(question, asked.holds, matched, costs)
+            }
+            (None, Err(Mistake(why))) => Meaning::Refused { why },
         };
         question.meanings.push((meaning, hits));
     }
@@ -56,48 +64,43 @@ pub(super) fn read(
 }
 
 type Matched<'a> = Vec<(BudgetMatch, CostContext<'a>)>;
+/// Of one budget: see [`cost`].
+type Costs = Result<Option<Amount>, Mistake>;
 
-/// A budget that these hits say nothing of is looked at all the same.
-fn lines(question: &mut Question, holds: bool, matched: Matched<'_>, costs: Vec<Option<Amount>>) -> Meaning {
+/// A budget that these hits say nothing of is looked at all the same. One whose cost cannot be told refuses the request, as
+/// at the HTTP door; what was used is charged to the others.
+fn lines(question: &mut Question, holds: bool, matched: Matched<'_>, costs: Vec<Costs>) -> Meaning {
+    let refused = costs.iter().find_map(|cost| cost.as_ref().err()).map(|Mistake(why)| why.clone());
+    if let Some(why) = refused.clone().filter(|_| holds) {
+        return Meaning::Refused { why };
+    }
     let mut lines = Vec::new();
     for ((found, _), cost) in matched.into_iter().zip(costs) {
+        let Ok(cost) = cost else { continue };
         question.lines.push(Line {
             budget: found.budget,
             subject: found.subject,
             amount: cost.unwrap_or(Amount::ZERO),
             spending: if holds && cost.is_some() { Spending::Held } else { Spending::Count },
             limit: None,
+            quota: false,
         });
         lines.push(question.lines.len() - 1);
     }
-    if lines.is_empty() { Meaning::Nothing } else { Meaning::Budgets { lines } }
+    match refused {
+        Some(why) => Meaning::Refused { why },
+        None if lines.is_empty() => Meaning::Nothing,
+        None => Meaning::Budgets { lines },
+    }
 }
 
-fn settle(
-    question: &mut Question,
-    reservation: &Reservation,
-    matched: &Matched<'_>,
-    costs: &[Option<Amount>],
-) -> Result<(), Mistake> {
-    let known = question.settles.iter().position(|known| known.reservation.id == reservation.id);
-    let at = known.unwrap_or_else(|| {
-        let amounts = vec![Amount::ZERO; reservation.marks.len()];
-        question.settles.push(Settle { reservation: reservation.clone(), amounts });
-        question.settles.len() - 1
+/// A line whose account these attributes do not meet keeps what was held: the policy may have changed since.
+fn settle(question: &mut Question, reservation: &Reservation, matched: &Matched<'_>, costs: &[Costs]) {
+    question.used(reservation, |line| {
+        let is_met = |(found, _): &(BudgetMatch, _)| mark(&found.budget.rule.name, &found.subject) == line;
+        let cost = costs.get(matched.iter().position(is_met)?)?;
+        cost.as_ref().ok().map(|cost| cost.unwrap_or(Amount::ZERO))
     });
-    for (line, marked) in reservation.marks.iter().enumerate() {
-        let found = matched.iter().position(|(found, _)| mark(&found.budget.rule.name) == *marked);
-        let Some(found) = found else {
-            return Err(Mistake(
-                "the reservation is of a budget that these attributes do not meet: settle with the entries it was made with"
-                    .to_owned(),
-            ));
-        };
-        let amount = &mut question.settles[at].amounts[line];
-        let more = costs.get(found).copied().flatten().unwrap_or(Amount::ZERO);
-        *amount = amount.checked_add(more).unwrap_or(Amount::MAX);
-    }
-    Ok(())
 }
 
 /// What the hits of a descriptor are.
@@ -120,13 +123,7 @@ const COUNTED: [(&str, Counted); 7] = [
 ];
 
 /// `None`: these hits are none of the budget's business, or say too little (dollars of a total).
-fn cost(
-    budget: &Budget,
-    at: &CostContext<'_>,
-    counted: Counted,
-    hits: u64,
-    policy: &ActivePolicy,
-) -> Result<Option<Amount>, Mistake> {
+fn cost(budget: &Budget, at: &CostContext<'_>, counted: Counted, hits: u64, policy: &ActivePolicy) -> Costs {
     if counted == Counted::Requests {
         let times =
             u64::checked_mul(budget.request_cost.micros(), hits).and_then(|n| Amount::from_micros(n).ok());
@@ -159,11 +156,20 @@ fn cost(
     if let Cost::Tokens(kind) = &budget.cost {
         return units(kind.of(&usage)).map(Some);
     }
-    budget
-        .cost
-        .of(&usage, at, policy.policy.prices(), budget.price_fallback.as_ref())
-        .map(Some)
-        .map_err(|error| Mistake(format!("budget {}: {error}", budget.rule.name)))
+    let cost = budget.cost.of(&usage, at, policy.policy.prices(), budget.price_fallback.as_ref());
+    // As at the HTTP door: a budget that only watches lets it pass, and an expression that fails is not free.
+    match cost {
+        Ok(cost) => Ok(Some(cost)),
+        Err(CostError::NoPrice { .. }) if budget.rule.enforcement == Enforcement::Shadow => Ok(None),
+        Err(error @ CostError::NoPrice { .. }) => {
+            Err(Mistake(format!("budget {}: {error}", budget.rule.name)))
+        }
+        Err(error) => {
+            let total = usage.total;
+            tracing::warn!(budget = budget.rule.name, %error, total, "a cost failed; the token total is charged");
+            units(total).map(Some)
+        }
+    }
 }
 
 /// A request as a descriptor tells it.
@@ -254,12 +260,16 @@ impl<'a> Attributes<'a> {
         Ok(own)
     }
 
-    /// Who asks is the same whether a descriptor says `user` or the header that names users, and both are seen.
+    /// Who asks is the same whether a descriptor says `user` or the header that names users, and both are seen. As at the
+    /// HTTP door, what is empty is missing.
     fn identify(&mut self, rules: &IdentityRules, said: [Option<&str>; 3], tenant: &str) {
         let by_header =
             |name: &String| self.entries.iter().find(|(known, _)| *known == **name).map(|(_, value)| *value);
         let fields = [&rules.tenant, &rules.team, &rules.user];
-        let known = |part: usize| said[part].or_else(|| by_header(&self.names[part])).map(str::to_owned);
+        let known = |part: usize| {
+            let found = said[part].or_else(|| by_header(&self.names[part]));
+            found.filter(|value| !value.is_empty()).map(str::to_owned)
+        };
         let identity = Identity {
             tenant: known(0).unwrap_or_else(|| tenant.to_owned()),
             team: known(1).or_else(|| fields[1].default.clone()),
@@ -269,7 +279,15 @@ impl<'a> Attributes<'a> {
         self.identity = identity;
     }
 
+    /// An error is the request's, and the HTTP door would refuse it.
     fn budgets<'p>(&'p self, policy: &'p ActivePolicy) -> Result<Matched<'p>, Mistake> {
+        let tenant = &self.identity.tenant;
+        if tenant.len() > TENANT_BYTES_MAX || tenant.chars().any(char::is_control) {
+            return Err(Mistake(format!(
+                "a tenant of {} bytes or with control characters; 1 to {TENANT_BYTES_MAX} bytes without them are allowed",
+                tenant.len()
+            )));
+        }
         let view = RequestView {
             method: self.method,
             path: self.path,

@@ -6,6 +6,17 @@ use serde_json::json;
 
 use super::group::Standing;
 
+/// The request's own mistake.
+pub(super) fn refused(why: &str) -> Bytes {
+    let body = json!({"error": {
+        "message": why,
+        "type": "invalid_request_error",
+        "param": null,
+        "code": null,
+    }});
+    Bytes::from(body.to_string())
+}
+
 /// `budget`: which limit was short.
 pub(super) fn over(budget: &str, asked: Amount, standing: &Standing, now: TimestampMs) -> Bytes {
     let Standing { limit, left, resets_at, .. } = standing;

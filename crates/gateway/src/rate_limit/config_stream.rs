@@ -106,17 +106,17 @@ enum Refused {
 impl Follower {
     async fn run(&self, channel: tonic::transport::Channel) {
         let mut backoff = BACKOFF_MIN;
-        // Of the last answer that was taken up; told to the next stream.
-        let mut version = String::new();
+        // Of the last answer that was taken up.
+        let mut taken = String::new();
         loop {
-            let before = version.clone();
-            let ended = self.stream(channel.clone(), &mut version).await;
+            let before = taken.clone();
+            let ended = self.stream(channel.clone(), &mut taken).await;
             tracing::warn!(
                 server = self.server,
                 reason = ended,
                 "the config stream ended; it is opened again"
             );
-            if version != before {
+            if taken != before {
                 backoff = BACKOFF_MIN;
             }
             tokio::time::sleep(backoff).await;
@@ -125,12 +125,13 @@ impl Follower {
     }
 
     /// Until it ends; gives the reason.
-    async fn stream(&self, channel: tonic::transport::Channel, version: &mut String) -> String {
+    async fn stream(&self, channel: tonic::transport::Channel, taken: &mut String) -> String {
         let (say, said) = mpsc::channel(4);
         let mut client =
             RateLimitConfigDiscoveryServiceClient::new(channel).max_decoding_message_size(MESSAGE_MAX_BYTES);
+        // A new stream has taken up nothing, so that it is sent everything: the policy may have changed since.
+        let mut version = String::new();
         let first = DiscoveryRequest {
-            version_info: version.clone(),
             node: Some(Node {
                 id: self.node.clone(),
                 user_agent_name: "quorate".to_owned(),
@@ -155,6 +156,7 @@ impl Follower {
             let error_detail = match self.take_up(&answer).await {
                 Ok(()) => {
                     version.clone_from(&answer.version_info);
+                    taken.clone_from(&answer.version_info);
                     None
                 }
                 Err(Refused::Wrong(reason)) => {
@@ -238,7 +240,7 @@ impl Follower {
             Err(ClientError::Rejected { code: Code::InvalidArgument, message }) => {
                 Err(Refused::Wrong(message))
             }
-            Err(ClientError::Rejected { code: Code::Aborted | Code::FailedPrecondition, .. }) => Ok(None),
+            Err(ClientError::Rejected { code: Code::Aborted, .. }) => Ok(None),
             Err(error) => Err(later(error)),
         }
     }

@@ -9,8 +9,9 @@ use quorate_rpc::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
 use quorate_rpc::envoy::r#type::v3::RateLimitUnit;
 use quorate_rpc::rls::RateLimitRequest;
 
-use super::question::{Limit, Line, Meaning, Mistake, Question, Settle, hits, pairs, units};
-use super::reservation::{self, Reservation};
+use super::question::{Limit, Line, Meaning, Mistake, Question, hits, pairs, units};
+use super::reservation::{self, Reservation, mark};
+use super::subject::fitting;
 use crate::policy::ActivePolicy;
 
 pub(super) fn read(
@@ -19,38 +20,56 @@ pub(super) fn read(
     policy: &ActivePolicy,
 ) -> Result<(), Mistake> {
     let domain = policy.policy.domain(&request.domain);
+    // Those that others of the same request stand in for.
+    let mut replaced = HashSet::new();
     for descriptor in &request.descriptors {
         let hits = hits(request, descriptor);
         let named = descriptor.entries.iter().find(|entry| entry.key == reservation::ENTRY);
+        let amount = units(hits);
         if let Some(reservation) = named.and_then(|entry| Reservation::decode(&entry.value)) {
-            settle(question, reservation, units(hits)?);
+            settle(question, domain, descriptor, &reservation, amount.ok());
             question.meanings.push((Meaning::Settles, hits));
             continue;
         }
         let holds = named.is_some_and(|entry| entry.value == reservation::HOLD);
-        let meaning = match (domain, &descriptor.limit) {
+        let meaning = match (domain, amount) {
             (None, _) => Meaning::Nothing,
-            (Some(domain), Some(_)) => brought(question, domain, descriptor, hits)?,
-            (Some(domain), None) => configured(question, domain, descriptor, holds, hits)?,
+            // Often it is the client who says it, and who is then not let through uncounted.
+            (_, Err(Mistake(why))) => Meaning::Refused { why },
+            (Some(domain), Ok(amount)) if descriptor.limit.is_some() => {
+                brought(question, domain, descriptor, holds, amount)?
+            }
+            (Some(domain), Ok(amount)) => {
+                configured(question, domain, descriptor, holds, amount, &mut replaced)
+            }
         };
         question.meanings.push((meaning, hits));
     }
-    replace(question);
+    replace(question, &replaced);
     Ok(())
 }
 
-/// Hits of several descriptors for one reservation add up. Every line of it counts the same hits.
-fn settle(question: &mut Question, reservation: Reservation, amount: Amount) {
-    match question.settles.iter_mut().find(|known| known.reservation.id == reservation.id) {
-        Some(known) => {
-            let more = |before: &mut Amount| *before = before.checked_add(amount).unwrap_or(Amount::MAX);
-            known.amounts.iter_mut().for_each(more);
-        }
-        None => {
-            let amounts = vec![amount; reservation.marks.len()];
-            question.settles.push(Settle { reservation, amounts });
-        }
+/// The entries that name a limit.
+fn besides_reservation(descriptor: &RateLimitDescriptor) -> Vec<(&str, &str)> {
+    pairs(descriptor).filter(|(key, _)| *key != reservation::ENTRY).collect()
+}
+
+/// For every line of the reservation or, where the descriptor has other entries too, for the one of the limit that these
+/// meet. Hits of several descriptors for one line add up.
+fn settle(
+    question: &mut Question,
+    domain: Option<&DomainIndex>,
+    descriptor: &RateLimitDescriptor,
+    reservation: &Reservation,
+    amount: Option<Amount>,
+) {
+    let entries = besides_reservation(descriptor);
+    if entries.is_empty() {
+        return question.used(reservation, |_| amount);
     }
+    let found = domain.and_then(|domain| domain.find(entries.into_iter()));
+    let met = found.and_then(|found| Some(mark(&found.budget?.rule.name, &fitting(found.subject))));
+    question.used(reservation, |line| amount.filter(|_| met == Some(line)));
 }
 
 fn configured(
@@ -58,27 +77,28 @@ fn configured(
     domain: &DomainIndex,
     descriptor: &RateLimitDescriptor,
     holds: bool,
-    hits: u64,
-) -> Result<Meaning, Mistake> {
+    amount: Amount,
+    replaced: &mut HashSet<String>,
+) -> Meaning {
     let found = if holds {
-        let without: Vec<(&str, &str)> =
-            pairs(descriptor).filter(|(key, _)| *key != reservation::ENTRY).collect();
-        domain.find(without.iter().copied())
+        domain.find(besides_reservation(descriptor).into_iter())
     } else {
         domain.find(pairs(descriptor))
     };
-    let Some(found) = found.map_err(|error| Mistake(error.to_string()))? else { return Ok(Meaning::Nothing) };
+    let Some(found) = found else { return Meaning::Nothing };
+    replaced.extend(found.limit.replaces.iter().cloned());
     let limit = Arc::clone(found.limit);
-    let Some(budget) = found.budget else { return Ok(Meaning::Unlimited) };
+    let Some(budget) = found.budget else { return Meaning::Unlimited };
     question.lines.push(Line {
         budget: Arc::clone(budget),
-        subject: found.subject,
-        amount: units(hits)?,
+        subject: fitting(found.subject),
+        amount,
         spending: if holds { Spending::Held } else { limit.spending },
         limit: None,
+        quota: limit.quota,
     });
     let line = question.lines.len() - 1;
-    Ok(Meaning::Limit { line, limit: Limit::Configured { limit, metric: found.metric } })
+    Meaning::Limit { line, limit: Limit::Configured { limit, metric: found.metric } }
 }
 
 /// A limit that the descriptor brings itself: counted in the domain, compared here.
@@ -86,13 +106,21 @@ fn brought(
     question: &mut Question,
     domain: &DomainIndex,
     descriptor: &RateLimitDescriptor,
-    hits: u64,
+    holds: bool,
+    amount: Amount,
 ) -> Result<Meaning, Mistake> {
     let Some(limit) = &descriptor.limit else { return Ok(Meaning::Nothing) };
     if limit.unit_multiplier.is_some_and(|times| times > 1) {
         return Err(Mistake(
             "unit_multiplier of a limit override is not supported: name a whole unit".to_owned(),
         ));
+    }
+    if holds {
+        return Err(Mistake(format!(
+            "{}: {} goes not with a limit override: leave one of the two out",
+            reservation::ENTRY,
+            reservation::HOLD
+        )));
     }
     let window = match limit.unit() {
         RateLimitUnit::Second => Window::Second,
@@ -104,28 +132,21 @@ fn brought(
         RateLimitUnit::Year => Window::Year,
         RateLimitUnit::Unknown => return Err(Mistake("a limit override needs a unit".to_owned())),
     };
-    let Some(budget) = domain.override_budget(window) else { return Ok(Meaning::Nothing) };
-    let subject =
-        override_subject(&budget.rule.name, pairs(descriptor)).map_err(|error| Mistake(error.to_string()))?;
+    let Some(found) = domain.of_override(window) else { return Ok(Meaning::Nothing) };
     question.lines.push(Line {
-        budget: Arc::clone(budget),
-        subject,
-        amount: units(hits)?,
+        budget: Arc::clone(&found.budget),
+        subject: fitting(override_subject(pairs(descriptor))),
+        amount,
         spending: Spending::Count,
         limit: Some(units(limit.requests_per_unit.into())?),
+        quota: false,
     });
     let line = question.lines.len() - 1;
-    Ok(Meaning::Limit { line, limit: Limit::Brought })
+    Ok(Meaning::Limit { line, limit: Limit::Brought { metric: Arc::clone(&found.metric) } })
 }
 
 /// Takes the limits out that others of the same request stand in for.
-fn replace(question: &mut Question) {
-    let replacing = |meaning: &Meaning| match meaning {
-        Meaning::Limit { limit: Limit::Configured { limit, .. }, .. } => limit.replaces.clone(),
-        _ => Vec::new(),
-    };
-    let replaced: HashSet<String> =
-        question.meanings.iter().flat_map(|(meaning, _)| replacing(meaning)).collect();
+fn replace(question: &mut Question, replaced: &HashSet<String>) {
     if replaced.is_empty() {
         return;
     }

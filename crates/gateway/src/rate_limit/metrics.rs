@@ -30,6 +30,7 @@ struct CodeLabel {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Hits {
     total: u64,
+    within: u64,
     over: u64,
     near: u64,
     shadow: bool,
@@ -37,11 +38,16 @@ pub(super) struct Hits {
 
 impl Hits {
     pub(super) fn of(hits: u64, standing: &Standing, shadow: bool) -> Self {
-        let within = if standing.over { 0 } else { hits };
-        let used = standing.limit.saturating_sub(standing.left).units_floor();
-        let near = standing.limit.units_floor() / 100 * NEAR_PERCENT
-            + standing.limit.units_floor() % 100 * NEAR_PERCENT / 100;
-        Self { total: hits, over: hits - within, near: within.min(used.saturating_sub(near)), shadow }
+        let limit = standing.limit.units_floor();
+        let near = limit / 100 * NEAR_PERCENT + limit % 100 * NEAR_PERCENT / 100;
+        // Of hits that are over together, those that there was room for are near at most.
+        let (within, fitting, used) = if standing.over {
+            (0, standing.within.units_floor().min(hits), limit)
+        } else {
+            (hits, hits, standing.limit.saturating_sub(standing.left).units_floor())
+        };
+        let (over, near) = (hits - fitting, fitting.min(used.saturating_sub(near)));
+        Self { total: hits, within, over, near, shadow }
     }
 }
 
@@ -67,6 +73,10 @@ pub(crate) struct RateLimitMetrics {
     pub(super) global_shadow: Counter,
     pub(super) settled: Counter,
     pub(super) unsettled: Counter,
+    /// Settlements that said nothing of some of the accounts.
+    pub(super) kept: Counter,
+    /// Calls beyond `in_flight_max`.
+    pub(super) turned_away: Counter,
     pub(super) config_taken: Counter,
     pub(super) config_refused: Counter,
     pub(super) seconds: Histogram,
@@ -87,6 +97,8 @@ impl RateLimitMetrics {
             global_shadow: Counter::default(),
             settled: Counter::default(),
             unsettled: Counter::default(),
+            kept: Counter::default(),
+            turned_away: Counter::default(),
             config_taken: Counter::default(),
             config_refused: Counter::default(),
             // From 10 µs to 1.3 s.
@@ -110,6 +122,12 @@ impl RateLimitMetrics {
         r.register("rate_limit_settled", "Reservations settled", self.settled.clone());
         r.register("rate_limit_unsettled", "Settlements that were refused", self.unsettled.clone());
         r.register(
+            "rate_limit_kept",
+            "Settlements that left some accounts with what was held",
+            self.kept.clone(),
+        );
+        r.register("rate_limit_turned_away", "Calls beyond in_flight_max", self.turned_away.clone());
+        r.register(
             "rate_limit_config_taken",
             "Configurations taken from the stream",
             self.config_taken.clone(),
@@ -121,7 +139,7 @@ impl RateLimitMetrics {
     pub(super) fn hits(&self, limit: &Arc<str>, hits: Hits) {
         let counters = self.counters(limit);
         counters.total.inc_by(hits.total);
-        counters.within.inc_by(hits.total - hits.over);
+        counters.within.inc_by(hits.within);
         counters.near.inc_by(hits.near);
         counters.over.inc_by(hits.over);
         if hits.shadow {
@@ -160,25 +178,31 @@ mod tests {
 
     use super::*;
 
-    fn standing(limit: u64, left: u64, over: bool) -> Standing {
+    fn standing(limit: u64, left: u64, within: Option<u64>) -> Standing {
         let units = |n| Amount::from_units(n).unwrap();
-        Standing { over, limit: units(limit), left: units(left), resets_at: None }
+        let (over, within) = (within.is_some(), units(within.unwrap_or(0)));
+        Standing { over, limit: units(limit), left: units(left), within, resets_at: None }
     }
 
     #[test]
     fn hits_are_within_near_or_over() {
-        for (hits, limit, left, over, near) in
-            [(1, 10, 9, false, 0), (1, 10, 1, false, 1), (5, 10, 0, false, 2), (5, 10, 0, true, 0)]
-        {
-            let of = Hits::of(hits, &standing(limit, left, over), false);
-            assert_eq!((of.near, of.over), (near, if over { hits } else { 0 }), "{hits} of {limit}");
+        for (hits, limit, left, fitting, expected) in [
+            (1, 10, 9, None, (1, 0, 0)),
+            (1, 10, 1, None, (1, 1, 0)),
+            (5, 10, 0, None, (5, 2, 0)),
+            (5, 10, 0, Some(0), (0, 0, 5)),
+            (5, 10, 0, Some(1), (0, 1, 4)),
+            (9, 10, 0, Some(5), (0, 2, 4)),
+        ] {
+            let of = Hits::of(hits, &standing(limit, left, fitting), false);
+            assert_eq!((of.within, of.near, of.over), expected, "{hits} of {limit}");
         }
     }
 
     #[test]
     fn names_are_bounded() {
         let metrics = RateLimitMetrics::new();
-        let hits = Hits::of(1, &standing(10, 9, false), false);
+        let hits = Hits::of(1, &standing(10, 9, None), false);
         for index in 0..LIMITS_MAX + 10 {
             metrics.hits(&Arc::from(format!("d.key_{index}")), hits);
         }

@@ -3,7 +3,7 @@
 //!
 //! `service` takes a call; `question` says what is asked of which account (`descriptors`: the domains of
 //! envoyproxy/ratelimit's configuration; `attributes`: every other policy); `spend` asks the ledger; `answer` puts it into
-//! words. `config_stream` is apart: it brings the configuration that a control plane sends into the cluster's policy.
+//! words; `ending` does what goes on behind the answer. `config_stream` is apart: it brings the configuration that a control plane sends into the cluster's policy.
 
 mod answer;
 mod attributes;
@@ -11,6 +11,7 @@ mod bodies;
 mod config;
 mod config_stream;
 mod descriptors;
+mod ending;
 mod group;
 mod metadata;
 mod metrics;
@@ -20,6 +21,7 @@ mod server;
 mod service;
 mod spend;
 mod streamed_config;
+mod subject;
 
 pub use config::{ConfigStream, RateLimitConfig};
 pub(crate) use config_stream::{admin, follow as follow_config_stream};

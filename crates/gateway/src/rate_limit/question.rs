@@ -1,9 +1,10 @@
 //! What a call asks: of which accounts, how much, and how. Out of it comes the work for `spend`, and enough of each
 //! descriptor for `answer`.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use quorate_ledger::Amount;
+use quorate_ledger::{Amount, CHARGES_MAX, Enforcement};
 use quorate_policy::runtime::{Budget, DescriptorLimit, Spending};
 use quorate_rpc::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
 use quorate_rpc::rls::RateLimitRequest;
@@ -27,6 +28,20 @@ pub(super) struct Line {
     pub spending: Spending,
     /// In place of the account's own.
     pub limit: Option<Amount>,
+    /// Over the limit only together with all other lines of this sort.
+    pub quota: bool,
+}
+
+impl Line {
+    /// It is of the budget of this name.
+    pub(super) fn is_of(&self, budget: &str) -> bool {
+        self.budget.rule.name == budget
+    }
+
+    /// What is over is refused: it is not only counted.
+    pub(super) fn binds(&self) -> bool {
+        self.limit.is_some() || self.budget.rule.enforcement != Enforcement::Shadow
+    }
 }
 
 /// What a descriptor means.
@@ -46,20 +61,24 @@ pub(super) enum Meaning {
     },
     /// It says what was used of a reservation.
     Settles,
+    /// The request's own mistake: it is over the limit, and is not charged.
+    Refused {
+        why: String,
+    },
 }
 
 /// Where a limit of a domain comes from.
 #[derive(Debug)]
 pub(super) enum Limit {
     Configured { limit: Arc<DescriptorLimit>, metric: Arc<str> },
-    Brought,
+    Brought { metric: Arc<str> },
 }
 
-/// What was used of a reservation: one amount for each of its lines.
+/// What was used of a reservation: one amount for each of its lines; `None`: nobody says so.
 #[derive(Debug, Clone)]
 pub(super) struct Settle {
     pub reservation: Reservation,
-    pub amounts: Vec<Amount>,
+    pub amounts: Vec<Option<Amount>>,
 }
 
 #[derive(Debug, Default)]
@@ -104,7 +123,60 @@ impl Question {
         } else {
             descriptors::read(&mut question, request, policy)?;
         }
+        for line in &mut question.lines {
+            line.quota |= config.quota_mode;
+            // Nothing is refused, so everything counts.
+            if config.shadow_mode && line.spending != Spending::Held {
+                line.spending = Spending::Count;
+            }
+        }
+        question.check()?;
         Ok(question)
+    }
+
+    /// One operation of the ledger bears all that is all or nothing together. Said before anything is charged.
+    fn check(&self) -> Result<(), Mistake> {
+        if self.lines.len() <= CHARGES_MAX {
+            return Ok(());
+        }
+        for held in [true, false] {
+            let whole = |line: &&Line| match line.spending {
+                Spending::Held => held,
+                Spending::Whole | Spending::Lease => !held,
+                Spending::Count => false,
+            };
+            let accounts =
+                self.lines.iter().filter(whole).map(|line| (&line.budget.rule.name, &line.subject));
+            let count = accounts.collect::<HashSet<_>>().len();
+            if count > CHARGES_MAX {
+                return Err(Mistake(format!(
+                    "{count} accounts are charged all or nothing in one call, at most {CHARGES_MAX} are allowed; ask in several calls"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Something is to be held.
+    pub(super) fn holds(&self) -> bool {
+        self.lines.iter().any(|line| line.spending == Spending::Held)
+    }
+
+    /// Takes down what was used of a reservation: for each mark of a line, `None` where this descriptor says nothing of it.
+    /// What several descriptors say adds up.
+    pub(super) fn used(&mut self, reservation: &Reservation, of: impl Fn(u32) -> Option<Amount>) {
+        let known = self.settles.iter().position(|known| known.reservation.id == reservation.id);
+        let at = known.unwrap_or_else(|| {
+            let amounts = vec![None; reservation.lines.len()];
+            self.settles.push(Settle { reservation: reservation.clone(), amounts });
+            self.settles.len() - 1
+        });
+        for (amount, line) in self.settles[at].amounts.iter_mut().zip(&reservation.lines) {
+            if let Some(more) = of(line.mark) {
+                let sum = amount.unwrap_or_default().checked_add(more).unwrap_or(Amount::MAX);
+                *amount = Some(sum);
+            }
+        }
     }
 }
 

@@ -1,8 +1,8 @@
-//! What an answer calls a reservation, so that any process can settle it later: its id, whose it is, and which budgets its
-//! lines are of. Opaque to everybody else.
+//! What an answer calls a reservation, so that any process can settle it later: its id, whose it is, which accounts its
+//! lines are of, and what is held of each. Opaque to everybody else.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use quorate_ledger::{CHARGES_MAX, ReservationId};
+use quorate_ledger::{Amount, CHARGES_MAX, ReservationId};
 
 /// The entry of a descriptor that asks for a reservation, or names one.
 pub(super) const ENTRY: &str = "quorate_reservation";
@@ -11,27 +11,43 @@ pub(super) const HOLD: &str = "hold";
 /// The header of the request that goes on, and the key in the answer's dynamic metadata.
 pub(super) const HEADER: &str = "x-quorate-reservation";
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// Of a line: its mark and its amount.
+const LINE_BYTES: usize = 4 + 8;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Reservation {
     pub id: ReservationId,
     pub tenant: String,
-    /// One for each line, in their order: see [`mark`].
-    pub marks: Vec<u32>,
+    /// In the order of its charges.
+    pub lines: Vec<HeldLine>,
 }
 
-/// Tells one budget of a reservation from another (Fowler, Noll, Vo).
-pub(super) fn mark(budget: &str) -> u32 {
-    budget.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+/// One charge of a reservation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct HeldLine {
+    /// See [`mark`].
+    pub mark: u32,
+    /// What is charged where nobody says what was used.
+    pub held: Amount,
+}
+
+/// Tells one account of a reservation from another (Fowler, Noll, Vo).
+pub(super) fn mark(budget: &str, subject: &str) -> u32 {
+    // No text has this byte.
+    let bytes = budget.bytes().chain([0xff]).chain(subject.bytes());
+    bytes.fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
 impl Reservation {
     pub(super) fn encode(&self) -> String {
         let mut bytes = vec![VERSION];
         bytes.extend(self.id.to_bytes());
-        bytes.push(u8::try_from(self.marks.len()).unwrap_or(u8::MAX));
-        self.marks.iter().for_each(|mark| bytes.extend(mark.to_be_bytes()));
+        bytes.push(u8::try_from(self.lines.len()).unwrap_or(u8::MAX));
+        for line in &self.lines {
+            bytes.extend(line.mark.to_be_bytes());
+            bytes.extend(line.held.micros().to_be_bytes());
+        }
         bytes.extend(self.tenant.as_bytes());
         URL_SAFE_NO_PAD.encode(bytes)
     }
@@ -42,16 +58,23 @@ impl Reservation {
         let (version, rest) = bytes.split_first()?;
         let (id, rest) = rest.split_at_checked(16)?;
         let (count, rest) = rest.split_first()?;
-        let (marks, tenant) = rest.split_at_checked(usize::from(*count) * 4)?;
+        let (lines, tenant) = rest.split_at_checked(usize::from(*count) * LINE_BYTES)?;
         if *version != VERSION || usize::from(*count) > CHARGES_MAX || *count == 0 {
             return None;
         }
-        let marks = marks.chunks_exact(4).filter_map(|four| four.try_into().ok()).map(u32::from_be_bytes);
         Some(Self {
             id: ReservationId::from_bytes(id)?,
             tenant: String::from_utf8(tenant.to_vec()).ok()?,
-            marks: marks.collect(),
+            lines: lines.chunks_exact(LINE_BYTES).map(HeldLine::decode).collect::<Option<_>>()?,
         })
+    }
+}
+
+impl HeldLine {
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (mark, held) = bytes.split_at_checked(4)?;
+        let held = u64::from_be_bytes(held.try_into().ok()?);
+        Some(Self { mark: u32::from_be_bytes(mark.try_into().ok()?), held: Amount::from_micros(held).ok()? })
     }
 }
 
@@ -64,12 +87,17 @@ mod tests {
     #[test]
     fn there_and_back() {
         let id = ReservationId::from_u128(uuid::Uuid::now_v7().as_u128()).unwrap();
-        let one = Reservation { id, tenant: "acme, söhne".to_owned(), marks: vec![mark("a"), mark("b")] };
+        let line =
+            |subject, units| HeldLine { mark: mark("a", subject), held: Amount::from_units(units).unwrap() };
+        let lines = vec![line("x", 1), line("y", 2)];
+        assert_ne!(lines[0].mark, lines[1].mark);
+        assert_ne!(mark("a", "bc"), mark("ab", "c"));
+        let one = Reservation { id, tenant: "acme, söhne".to_owned(), lines };
         let text = one.encode();
         assert!(http::HeaderValue::from_str(&text).is_ok());
         assert_eq!(Reservation::decode(&text), Some(one));
         assert_eq!(Reservation::decode(HOLD), None);
-        for end in 0..24 {
+        for end in 0..40 {
             assert_eq!(Reservation::decode(&text[..end]), None, "{end}");
         }
     }

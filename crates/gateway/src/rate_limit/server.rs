@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::Either;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
@@ -14,6 +15,8 @@ use quorate_rpc::tls::{HttpListener, Names, Protocol};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
+use tonic_health::ServingStatus;
+use tonic_health::server::{HealthReporter, health_reporter};
 use tower_service::Service as _;
 
 use super::config::RateLimitConfig;
@@ -33,6 +36,11 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 const STREAMS_MAX: u32 = 8_192;
 /// A descriptor is small; this holds all that a question may have.
 const MESSAGE_MAX_BYTES: usize = 256 << 10;
+
+/// The other service here, for proxies that ask before they send anything: `grpc.health.v1`.
+const HEALTH_PATH: &str = "/grpc.health.v1.Health/";
+/// What it is asked for: everything, or this service.
+const HEALTH_NAMES: [&str; 2] = ["", "envoy.service.ratelimit.v3.RateLimitService"];
 
 /// A bound socket and the certificates for it.
 pub(crate) struct Listening {
@@ -58,20 +66,29 @@ impl Listening {
     }
 }
 
-/// Serves until the core's `stop`; what is at work is answered. One service and nothing around it: no router, no layers,
-/// which all calls would go through.
+/// Serves until the core's `stop`; what is at work is answered. One service and nothing around it but its health: no router,
+/// no layers, which all calls would go through.
 pub(crate) async fn serve(listening: Listening, core: Arc<Core>) {
     let Listening { mut listener, config, .. } = listening;
     let within = Duration::from_millis(core.config.timeouts.stop_ms);
     let stop = core.stop.clone();
     let places = Arc::new(Semaphore::new(config.in_flight_max.min(Semaphore::MAX_PERMITS)));
+    let (reporter, health) = health_reporter();
+    tell(&reporter, ServingStatus::NotServing).await;
+    tokio::spawn(report(reporter, Arc::clone(&core)));
     let service = RateLimitServiceServer::new(Service { core, config, places });
     let service = service.max_decoding_message_size(MESSAGE_MAX_BYTES);
     let http = builder();
     let graceful = GracefulShutdown::new();
     while let Some((stream, _)) = stop.run_until_cancelled(listener.accept()).await {
-        let service = service.clone();
-        let answer = service_fn(move |request: http::Request<Incoming>| service.clone().call(request));
+        let (service, health) = (service.clone(), health.clone());
+        let answer = service_fn(move |request: http::Request<Incoming>| {
+            if request.uri().path().starts_with(HEALTH_PATH) {
+                Either::Left(health.clone().call(request))
+            } else {
+                Either::Right(service.clone().call(request))
+            }
+        });
         let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), answer));
         tokio::spawn(async move {
             if let Err(error) = connection.await {
@@ -82,6 +99,29 @@ pub(crate) async fn serve(listening: Listening, core: Arc<Core>) {
     drop(listener);
     if timeout(within, graceful.shutdown()).await.is_err() {
         tracing::warn!("some connections of the rate limit service did not end in time");
+    }
+}
+
+/// Well from the first policy on, until the gateway stops.
+async fn report(mut reporter: HealthReporter, core: Arc<Core>) {
+    let mut policy = core.policy.clone();
+    let first = core.stop.run_until_cancelled(policy.wait_for(Option::is_some)).await;
+    let is_there = matches!(first, Some(Ok(_)));
+    drop(first);
+    if is_there {
+        tell(&reporter, ServingStatus::Serving).await;
+        core.stop.cancelled().await;
+    }
+    tell(&reporter, ServingStatus::NotServing).await;
+    // Who watches is told so, and holds no connection open.
+    for name in HEALTH_NAMES {
+        reporter.clear_service_status(name).await;
+    }
+}
+
+async fn tell(reporter: &HealthReporter, status: ServingStatus) {
+    for name in HEALTH_NAMES {
+        reporter.set_service_status(name, status).await;
     }
 }
 

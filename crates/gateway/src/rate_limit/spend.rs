@@ -4,31 +4,29 @@
 //! count whether there is room or not, the Reserve takes what there is (`at_least` zero) and the Settle charges the rest as
 //! overdraft; what the Reserve saw says who was within the limit, so of parallel calls no two take the same room. Leased
 //! accounts are spent from slices that are here already, where these suffice.
+//!
+//! What is all or nothing is so together: what is held first, then what is charged at once; once a call is refused, the
+//! rest is only looked at. A quota that is short does not refuse, unless all are: it is left out and the others asked again.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_ledger::{
-    Amount, CHARGES_MAX, Charge, Command, Denial, Enforcement, Outcome, Refusal, ReservationId,
+    Amount, Balance, CHARGES_MAX, Charge, Command, Denial, Enforcement, Outcome, Refusal, ReservationId,
 };
 use quorate_policy::runtime::Spending;
 use quorate_rpc::lease::{Left, Want};
 
-use super::group::{Group, Standing};
+use super::ending::{self, Place};
+use super::group::{Group, How, LEAST, Standing};
 use super::question::{Line, Mistake};
-use super::reservation::{Reservation, mark};
+use super::reservation::{HeldLine, Reservation, mark};
 use crate::budget::KeeperError;
 use crate::core::Core;
 use crate::settle;
 
 /// Between a Reserve and the Settle behind it nothing takes as long.
 const CHARGE_TTL_MS: u64 = 10_000;
-/// How often it is asked anew without an account that cannot be made.
-const WITHOUT_MAX: usize = 8;
-const LEAST: Amount = match Amount::from_micros(1) {
-    Ok(amount) => amount,
-    Err(_) => Amount::ZERO,
-};
 
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,12 +42,19 @@ pub(super) enum Unspent {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Asking<'a> {
     pub core: &'a Arc<Core>,
+    /// What outlives the call keeps it.
+    pub place: &'a Place,
     pub tenant: &'a str,
     /// Of the policy that the lines are from.
     pub version: u64,
     pub within: Duration,
     pub reservation_ms: u64,
+    /// Nothing is refused: `shadow_mode` of the gateway.
+    pub shadow: bool,
 }
+
+/// Lines of one operation, by their numbers.
+type Numbered<'a> = Vec<(usize, &'a Line)>;
 
 /// What came of all lines.
 #[derive(Debug)]
@@ -92,50 +97,48 @@ async fn spend_rest(
     standings: &mut [Option<Standing>],
 ) -> Result<Spent, Unspent> {
     let (mut counted, mut whole, mut held) = (Vec::new(), Vec::new(), Vec::new());
-    // A budget that denies by itself would take the others with it.
-    let mut alone = Vec::new();
     for (number, line) in lines.iter().enumerate() {
         match line.spending {
             _ if standings[number].is_some() => {}
-            Spending::Count if line.budget.rule.enforcement == Enforcement::Count => {
-                alone.push((number, line))
-            }
+            Spending::Held => held.push((number, line)),
             _ if line.amount.is_zero() => counted.push((number, line)),
             Spending::Count => counted.push((number, line)),
             Spending::Whole | Spending::Lease => whole.push((number, line)),
-            Spending::Held => held.push((number, line)),
         }
     }
-    let mut reservation = None;
-    if !held.is_empty() {
-        reservation = hold(asking, held, standings).await?;
-    }
-    let charged = charge(asking, counted, whole, alone, standings).await;
+    let reservation = if held.is_empty() { None } else { hold(asking, lines, held, standings).await? };
+    let charged = charge(asking, lines, counted, whole, standings).await;
     if let (Err(_), Some(made)) = (&charged, &reservation) {
-        let Reservation { id, tenant, .. } = made.clone();
-        settle::abandon(asking.core, tenant, id);
+        settle::abandon(asking.core, made.tenant.clone(), made.id);
     }
     charged?;
-    // A line that nothing is known of was not counted for want of an account.
-    let unknown = |line: &Line| Standing {
-        over: line.budget.rule.enforcement != Enforcement::Shadow,
-        limit: line.limit.unwrap_or(line.budget.rule.limit),
-        left: Amount::ZERO,
-        resets_at: None,
-    };
-    let standings = standings.iter().zip(lines).map(|(known, line)| known.unwrap_or_else(|| unknown(line)));
+    let standings = standings.iter().zip(lines);
+    let standings = standings.map(|(known, line)| known.unwrap_or_else(|| Standing::without_account(line)));
     Ok(Spent { standings: standings.collect(), held: reservation })
 }
 
 /// What slices of leased accounts can bear, all of it or nothing: of those that this process holds without a round trip,
-/// else of those that this call takes. What is held for later is not among it, since any process may have to settle that.
+/// else of those that this call takes. What is held for later is not among it, since any process may have to settle that; nor
+/// is what is all or nothing together with lines that no slice can bear.
 async fn local(
     asking: Asking<'_>,
     lines: &[Line],
     standings: &mut [Option<Standing>],
 ) -> Result<(), Unspent> {
-    let is_leased =
-        |line: &&Line| line.budget.rule.enforcement == Enforcement::Lease && line.spending != Spending::Held;
+    let no_slice = |line: &Line| match line.spending {
+        Spending::Held | Spending::Whole => true,
+        Spending::Lease => line.budget.rule.enforcement != Enforcement::Lease,
+        Spending::Count => false,
+    };
+    let with_others = lines.iter().any(no_slice);
+    let is_leased = |line: &&Line| {
+        let may = match line.spending {
+            Spending::Count => true,
+            Spending::Lease | Spending::Whole => !with_others || line.amount.is_zero(),
+            Spending::Held => false,
+        };
+        may && line.budget.rule.enforcement == Enforcement::Lease
+    };
     let leased = || lines.iter().filter(is_leased);
     let twin = |(at, line): (usize, &Line)| {
         let mut before = leased().take(at);
@@ -155,106 +158,110 @@ async fn local(
     let spent = spent.map_err(|error| Unspent::Unavailable(error.to_string()))?;
     let places = standings.iter_mut().zip(lines).filter(|(_, line)| is_leased(line));
     for ((standing, _), Left { limit, left, resets_at }) in places.zip(spent.into_iter().flatten()) {
-        *standing = Some(Standing { over: false, limit, left, resets_at });
+        *standing = Some(Standing { over: false, limit, left, within: Amount::ZERO, resets_at });
     }
     Ok(())
 }
 
+/// By what is known so far: what is all or nothing in this call is not charged.
+fn is_refused(asking: Asking<'_>, lines: &[Line], standings: &[Option<Standing>]) -> bool {
+    let is_over = |(line, standing): (&Line, &Option<Standing>)| {
+        line.binds() && standing.is_some_and(|standing| standing.over)
+    };
+    let known = || lines.iter().zip(standings);
+    let refuses = |line: &Line| line.spending != Spending::Count && !line.quota;
+    let mut quotas = known().filter(|(line, _)| line.quota).peekable();
+    let no_quota_left = quotas.peek().is_some() && quotas.all(is_over);
+    !asking.shadow && (no_quota_left || known().filter(|(line, _)| refuses(line)).any(is_over))
+}
+
 async fn charge(
     asking: Asking<'_>,
-    counted: Vec<(usize, &Line)>,
-    whole: Vec<(usize, &Line)>,
-    alone: Vec<(usize, &Line)>,
+    all: &[Line],
+    counted: Numbered<'_>,
+    whole: Numbered<'_>,
     standings: &mut [Option<Standing>],
 ) -> Result<(), Unspent> {
     for lines in counted.chunks(CHARGES_MAX) {
-        at_once(asking, lines.to_vec(), false, standings).await?;
+        at_once(asking, all, lines.to_vec(), How::Count, standings).await?;
     }
-    for line in alone {
-        at_once(asking, vec![line], false, standings).await?;
+    if whole.is_empty() {
+        return Ok(());
     }
-    if !whole.is_empty() {
-        at_once(asking, whole, true, standings).await?;
-    }
-    Ok(())
+    let how = if is_refused(asking, all, standings) { How::Look } else { How::Whole };
+    at_once(asking, all, whole, how, standings).await
 }
 
 /// Charges lines and waits for nothing more to be said of them.
 async fn at_once(
     asking: Asking<'_>,
-    mut lines: Vec<(usize, &Line)>,
-    whole: bool,
+    all: &[Line],
+    mut lines: Numbered<'_>,
+    mut how: How,
     standings: &mut [Option<Standing>],
 ) -> Result<(), Unspent> {
     let mut made_room = false;
-    for _ in 0..WITHOUT_MAX {
-        if lines.is_empty() {
-            return Ok(());
-        }
-        let group = Group::new(lines.clone(), whole);
+    while !lines.is_empty() {
+        let group = Group::new(&lines, how);
         let id = asking.core.keeper.new_id();
         let actual = group.charges.iter().map(|charge| charge.amount).collect();
         let settling = Command::Settle { tenant: asking.tenant.to_owned(), id, actual, estimated: false };
         let reserving = asking.reserve(id, group.charges.clone(), CHARGE_TTL_MS);
         let settled = asking.core.keeper.execute(settling.clone(), asking.within);
-        let (reserved, settled) = tokio::join!(reserving, settled);
+        let (reserved, mut settled) = tokio::join!(reserving, settled);
         match reserved? {
             Outcome::Granted(grant) => {
                 asking.core.leases.saw(asking.tenant, &grant.balances);
                 group.standings(&grant.balances, standings);
                 // It came before what it settles.
                 if let Ok(Outcome::Refused(Refusal::UnknownReservation { .. })) = settled {
-                    asking.execute(settling).await?;
+                    settled = asking.core.keeper.execute(settling.clone(), asking.within).await;
+                }
+                if !matches!(settled, Ok(Outcome::Settled(_))) {
+                    ending::settle_again(asking.core, asking.place, id, settling);
                 }
                 return Ok(());
             }
-            Outcome::Denied(denial) if !made_room && asking.makes_room(&denial).await => made_room = true,
-            Outcome::Denied(denial) => {
-                group.denied(&denial.account, standings);
-                let left = |(number, line): &(usize, &Line)| {
-                    standings[*number]
-                        .is_none()
-                        .then(|| (*number, Line { amount: Amount::ZERO, ..(*line).clone() }))
-                };
-                let rest: Vec<(usize, Line)> = lines.iter().filter_map(left).collect();
-                return Box::pin(look(asking, &rest, &lines, standings)).await;
+            Outcome::Denied(denial) if !made_room && asking.makes_room(&denial).await => {
+                made_room = true;
+                continue;
             }
-            Outcome::Refused(refusal) => lines = without(asking, lines, refusal)?,
+            Outcome::Denied(denial) => group.denied(&denial.account, standings),
+            Outcome::Refused(refusal) => {
+                let capped = asking.without_account(refusal)?;
+                let others: Numbered<'_> =
+                    lines.iter().filter(|line| line.1.is_of(&capped)).copied().collect();
+                // One of several accounts cannot be made; those that are there count.
+                if how != How::Whole && others.iter().any(|line| line.1.subject != others[0].1.subject) {
+                    for line in others {
+                        Box::pin(at_once(asking, all, vec![line], how, standings)).await?;
+                    }
+                } else {
+                    none_left(&others, standings);
+                }
+            }
             other => return Err(unexpected(&other)),
         }
-    }
-    Ok(())
-}
-
-/// Where lines stand that were not charged because another one was short.
-async fn look(
-    asking: Asking<'_>,
-    rest: &[(usize, Line)],
-    asked: &[(usize, &Line)],
-    standings: &mut [Option<Standing>],
-) -> Result<(), Unspent> {
-    let lines = rest.iter().map(|(number, line)| (*number, line)).collect();
-    at_once(asking, lines, false, standings).await?;
-    for (number, line) in asked.iter().filter(|(number, _)| rest.iter().any(|(other, _)| other == number)) {
-        if let Some(standing) = &mut standings[*number] {
-            standing.over = line.amount > standing.left;
+        made_room = false;
+        keep_unknown(&mut lines, standings)?;
+        if how == How::Whole && is_refused(asking, all, standings) {
+            how = How::Look;
         }
     }
     Ok(())
 }
 
-/// Holds all lines, or none.
+/// Holds all lines, or none. A quota that is short is left out.
 async fn hold(
     asking: Asking<'_>,
-    mut lines: Vec<(usize, &Line)>,
+    all: &[Line],
+    mut lines: Numbered<'_>,
     standings: &mut [Option<Standing>],
 ) -> Result<Option<Reservation>, Unspent> {
+    let how = if asking.shadow { How::HoldSome } else { How::Hold };
     let mut made_room = false;
-    for _ in 0..WITHOUT_MAX {
-        if lines.is_empty() {
-            return Ok(None);
-        }
-        let group = Group::new(lines.clone(), true);
+    while !lines.is_empty() {
+        let group = Group::new(&lines, how);
         let id = asking.core.keeper.new_id();
         let reserved = asking.reserve(id, group.charges.clone(), asking.reservation_ms).await;
         if reserved.is_err() {
@@ -264,44 +271,53 @@ async fn hold(
         match reserved? {
             Outcome::Granted(grant) => {
                 group.standings(&grant.balances, standings);
-                let marks = group.charges.iter().map(|charge| mark(&charge.budget)).collect();
-                return Ok(Some(Reservation { id, tenant: asking.tenant.to_owned(), marks }));
-            }
-            Outcome::Denied(denial) if !made_room && asking.makes_room(&denial).await => made_room = true,
-            Outcome::Denied(denial) => {
-                group.denied(&denial.account, standings);
-                let left = |(number, line): &(usize, &Line)| {
-                    standings[*number]
-                        .is_none()
-                        .then(|| (*number, Line { amount: Amount::ZERO, ..(*line).clone() }))
+                let line = |balance: &Balance| HeldLine {
+                    mark: mark(&balance.budget, &balance.subject),
+                    held: balance.amount,
                 };
-                let rest: Vec<(usize, Line)> = lines.iter().filter_map(left).collect();
-                look(asking, &rest, &lines, standings).await?;
-                return Ok(None);
+                let lines = grant.balances.iter().map(line).collect();
+                return Ok(Some(Reservation { id, tenant: asking.tenant.to_owned(), lines }));
             }
-            Outcome::Refused(refusal) => lines = without(asking, lines, refusal)?,
+            Outcome::Denied(denial) if !made_room && asking.makes_room(&denial).await => {
+                made_room = true;
+                continue;
+            }
+            Outcome::Denied(denial) => group.denied(&denial.account, standings),
+            Outcome::Refused(refusal) => {
+                let capped = asking.without_account(refusal)?;
+                let others: Numbered<'_> =
+                    lines.iter().filter(|line| line.1.is_of(&capped)).copied().collect();
+                none_left(&others, standings);
+            }
             other => return Err(unexpected(&other)),
+        }
+        made_room = false;
+        keep_unknown(&mut lines, standings)?;
+        if is_refused(asking, all, standings) {
+            at_once(asking, all, lines, How::Look, standings).await?;
+            return Ok(None);
         }
     }
     Ok(None)
 }
 
-/// The lines that are left where one cannot have an account.
-fn without<'a>(
-    asking: Asking<'_>,
-    mut lines: Vec<(usize, &'a Line)>,
-    refusal: Refusal,
-) -> Result<Vec<(usize, &'a Line)>, Unspent> {
-    match &refusal {
-        Refusal::TooManyAccounts { budget, .. } => {
-            asking.core.metrics.accounts_capped(budget);
-            lines.retain(|(_, line)| line.budget.rule.name != *budget);
-            Ok(lines)
-        }
-        Refusal::Invalid(message) => Err(Unspent::Wrong(Mistake(message.clone()))),
-        Refusal::UnknownBudget { .. } => Err(Unspent::Outdated(refusal.to_string())),
-        other => Err(Unspent::Unavailable(other.to_string())),
+/// Lines that cannot have an account are known by that.
+fn none_left(lines: &[(usize, &Line)], standings: &mut [Option<Standing>]) {
+    for (number, line) in lines {
+        standings[*number] = Some(Standing::without_account(line));
     }
+}
+
+/// The lines that are to be asked for once more: fewer than before.
+fn keep_unknown(lines: &mut Numbered<'_>, standings: &[Option<Standing>]) -> Result<(), Unspent> {
+    let before = lines.len();
+    lines.retain(|(number, _)| standings[*number].is_none());
+    if lines.len() == before {
+        return Err(Unspent::Unavailable(
+            "the budget nodes spoke of an account that was not asked for; upgrade this gateway".to_owned(),
+        ));
+    }
+    Ok(())
 }
 
 fn unexpected(outcome: &Outcome) -> Unspent {
@@ -322,6 +338,19 @@ impl Asking<'_> {
         let (leases, account) = (&self.core.leases, &denial.account);
         leases.saw(self.tenant, std::slice::from_ref(account));
         denial.held_by_reservations && leases.make_room(self.tenant, &account.budget, &account.subject).await
+    }
+
+    /// The budget of which there is no account left; every other refusal is an error.
+    fn without_account(self, refusal: Refusal) -> Result<String, Unspent> {
+        match &refusal {
+            Refusal::TooManyAccounts { budget, .. } => {
+                self.core.metrics.accounts_capped(budget);
+                Ok(budget.clone())
+            }
+            Refusal::Invalid(message) => Err(Unspent::Wrong(Mistake(message.clone()))),
+            Refusal::UnknownBudget { .. } => Err(Unspent::Outdated(refusal.to_string())),
+            other => Err(Unspent::Unavailable(other.to_string())),
+        }
     }
 
     async fn execute(self, command: Command) -> Result<Outcome, Unspent> {

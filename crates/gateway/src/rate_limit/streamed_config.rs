@@ -140,7 +140,7 @@ mod tests {
         let (policy, _) = set.compile().unwrap();
         let domain = policy.domain("ns/eg/http").unwrap();
         let entries = [("route", "a/b"), ("user", "u")];
-        let found = domain.find(entries.into_iter()).unwrap().unwrap();
+        let found = domain.find(entries.into_iter()).unwrap();
         assert_eq!((found.limit.requests_per_unit, found.limit.window), (7, quorate_ledger::Window::Week));
         assert!(found.limit.shadow && found.limit.quota && found.limit.detailed_metric);
         assert_eq!(
@@ -148,7 +148,7 @@ mod tests {
             ("mine", &["other".to_owned()][..])
         );
         assert!(found.limit.metadata.is_some());
-        assert!(domain.find([("free", "x")].into_iter()).unwrap().unwrap().budget.is_none());
+        assert!(domain.find([("free", "x")].into_iter()).unwrap().budget.is_none());
         let other = Any { type_url: "type.googleapis.com/x".to_owned(), ..resource };
         assert!(manifests(&[other]).unwrap_err().starts_with("resources[0]"));
     }

@@ -31,6 +31,8 @@ pub(crate) struct LedgerKeeper {
     claims_refused: AtomicBool,
     /// Reservations are taken, and not decided.
     reserves_held_back: watch::Sender<bool>,
+    /// The next settlement or release does not arrive.
+    loses_end: AtomicBool,
     /// Settlements and releases are taken, and not decided.
     ends_held_back: watch::Sender<bool>,
     /// How long the last of them may wait for others.
@@ -56,6 +58,7 @@ impl LedgerKeeper {
             reports: AtomicUsize::new(0),
             claims_refused: AtomicBool::new(false),
             reserves_held_back: watch::Sender::new(false),
+            loses_end: AtomicBool::new(false),
             ends_held_back: watch::Sender::new(false),
             end_wait: watch::Sender::new(None),
             applied: watch::Sender::new(0),
@@ -72,6 +75,10 @@ impl LedgerKeeper {
 
     pub(crate) fn hold_back_reserves(&self, held_back: bool) {
         self.reserves_held_back.send_replace(held_back);
+    }
+
+    pub(crate) fn lose_the_next_end(&self) {
+        self.loses_end.store(true, Ordering::SeqCst);
     }
 
     pub(crate) fn hold_back_ends(&self, held_back: bool) {
@@ -230,6 +237,9 @@ impl BudgetKeeper for LedgerKeeper {
             if is_end {
                 self.end_wait.send_replace(Some(wait));
                 decided(&self.ends_held_back).await;
+                if self.loses_end.swap(false, Ordering::SeqCst) {
+                    return Err(KeeperError::Unknown { message: "it got lost".to_owned() });
+                }
             }
             let _waits = (!wait.is_zero() && !is_end).then(|| Waits::new(&self.waiting));
             // As the tenant's queue: asked again whenever something has changed, until the time is up.

@@ -16,13 +16,14 @@ use tonic::transport::Channel;
 use super::provider::{answer, chat};
 use super::world::{PER_USER, World};
 
-struct Door {
-    world: World,
+/// A gateway with the service, and a proxy.
+pub(crate) struct Door {
+    pub(crate) world: World,
     client: RateLimitServiceClient<Channel>,
 }
 
 /// `a=b c=d 5`: two entries, five hits; without a number, none are named.
-fn descriptor(text: &str) -> RateLimitDescriptor {
+pub(crate) fn descriptor(text: &str) -> RateLimitDescriptor {
     let mut one = RateLimitDescriptor::default();
     for word in text.split_whitespace() {
         match word.split_once('=') {
@@ -34,11 +35,11 @@ fn descriptor(text: &str) -> RateLimitDescriptor {
 }
 
 impl Door {
-    async fn new(policy: &str) -> Self {
+    pub(crate) async fn new(policy: &str) -> Self {
         Self::with(policy, "").await
     }
 
-    async fn with(policy: &str, more: &str) -> Self {
+    pub(crate) async fn with(policy: &str, more: &str) -> Self {
         let world = World::with(policy, &format!("rate_limit: {{listen: '127.0.0.1:0'{more}}}\n")).await;
         let address = world.gateway.rate_limit_address().unwrap();
         let channel = quorate_rpc::channel(&address.to_string(), &quorate_rpc::tls::Security::Plain).unwrap();
@@ -46,30 +47,38 @@ impl Door {
         Self { world, client }
     }
 
-    async fn send(&self, request: RateLimitRequest) -> Result<RateLimitResponse, tonic::Status> {
+    pub(crate) async fn send(&self, request: RateLimitRequest) -> Result<RateLimitResponse, tonic::Status> {
         self.client.clone().should_rate_limit(request).await.map(tonic::Response::into_inner)
     }
 
-    async fn ask(&self, domain: &str, descriptors: &[&str]) -> RateLimitResponse {
+    pub(crate) async fn try_ask(
+        &self,
+        domain: &str,
+        descriptors: &[&str],
+    ) -> Result<RateLimitResponse, tonic::Status> {
         let descriptors = descriptors.iter().map(|text| descriptor(text)).collect();
-        self.send(RateLimitRequest { domain: domain.to_owned(), descriptors, hits_addend: 0 }).await.unwrap()
+        self.send(RateLimitRequest { domain: domain.to_owned(), descriptors, hits_addend: 0 }).await
+    }
+
+    pub(crate) async fn ask(&self, domain: &str, descriptors: &[&str]) -> RateLimitResponse {
+        self.try_ask(domain, descriptors).await.unwrap()
     }
 
     /// `OK 9`, `OVER 0`: code and what is left, for each descriptor; first the code of all.
-    async fn told(&self, domain: &str, descriptors: &[&str]) -> String {
+    pub(crate) async fn told(&self, domain: &str, descriptors: &[&str]) -> String {
         told(&self.ask(domain, descriptors).await)
     }
 
-    fn spent(&self, budget: &str, subject: &str) -> u64 {
+    pub(crate) fn spent(&self, budget: &str, subject: &str) -> u64 {
         self.world.account(budget, subject).0
     }
 }
 
-fn code(code: i32) -> &'static str {
+pub(crate) fn code(code: i32) -> &'static str {
     if code == Code::Ok as i32 { "OK" } else { "OVER" }
 }
 
-fn told(response: &RateLimitResponse) -> String {
+pub(crate) fn told(response: &RateLimitResponse) -> String {
     let mut text = code(response.overall_code).to_owned();
     for status in &response.statuses {
         text.push_str(&format!(", {} {}", code(status.code), status.limit_remaining));
@@ -85,21 +94,21 @@ const SHOP: &str = "
 domain: shop
 descriptors:
   - key: user
-    rate_limit: {unit: week, requests_per_unit: 3}
+    rate_limit: {unit: year, requests_per_unit: 3}
   - key: user
     value: banned
-    rate_limit: {unit: week, requests_per_unit: 0}
+    rate_limit: {unit: year, requests_per_unit: 0}
   - key: user
     value: free
     rate_limit: {unlimited: true}
   - key: path
     value: /img/*
     share_threshold: true
-    rate_limit: {unit: day, requests_per_unit: 5}
+    rate_limit: {unit: year, requests_per_unit: 5}
   - key: tokens
     descriptors:
       - key: user
-        rate_limit: {unit: week, requests_per_unit: 250}
+        rate_limit: {unit: year, requests_per_unit: 250}
 ";
 
 #[tokio::test]
@@ -150,11 +159,11 @@ async fn one_call_is_one_operation_that_says_all() {
     let response = door.send(request.clone()).await.unwrap();
     let status = &response.statuses[0];
     let limit = status.current_limit.clone().unwrap();
-    assert_eq!((limit.requests_per_unit, limit.unit()), (3, Unit::Week));
-    assert!((1..=604_800).contains(&status.duration_until_reset.as_ref().unwrap().seconds));
+    assert_eq!((limit.requests_per_unit, limit.unit()), (3, Unit::Year));
+    assert!((1..=31_622_400).contains(&status.duration_until_reset.as_ref().unwrap().seconds));
     let said = headers(&response);
     assert_eq!((said["RateLimit-Limit"], said["RateLimit-Remaining"]), ("3", "1"));
-    assert!(said["RateLimit-Reset"].parse::<u64>().unwrap() <= 604_800);
+    assert!(said["RateLimit-Reset"].parse::<u64>().unwrap() <= 31_622_400);
     let over = door.send(request.clone()).await.unwrap();
     let said = headers(&over);
     assert_eq!((said["RateLimit-Remaining"], said["content-type"]), ("0", "application/json"));
@@ -181,12 +190,12 @@ async fn one_call_is_one_operation_that_says_all() {
 async fn a_limit_may_come_with_the_descriptor() {
     let door = Door::new(SHOP).await;
     let mut one = descriptor("user=alice 3");
-    one.limit = Some(RateLimitOverride { requests_per_unit: 5, unit: 3, unit_multiplier: None });
+    one.limit = Some(RateLimitOverride { requests_per_unit: 5, unit: 6, unit_multiplier: None });
     let request = RateLimitRequest { domain: "shop".to_owned(), descriptors: vec![one], hits_addend: 0 };
     assert_eq!(told(&door.send(request.clone()).await.unwrap()), "OK, OK 2");
     assert_eq!(told(&door.send(request).await.unwrap()), "OVER, OVER 0");
     assert_eq!(door.spent("shop/user", "alice"), 0);
-    assert_eq!(door.spent("shop/override/Hour", "user=alice"), 6);
+    assert_eq!(door.spent("shop/override/Year", "user=alice"), 6);
 }
 
 const MODES: &str = "
@@ -194,19 +203,19 @@ domain: modes
 descriptors:
   - key: shadow
     shadow_mode: true
-    rate_limit: {unit: day, requests_per_unit: 1}
+    rate_limit: {unit: year, requests_per_unit: 1}
   - key: plain
-    rate_limit: {unit: day, requests_per_unit: 1, name: plain}
+    rate_limit: {unit: year, requests_per_unit: 1, name: plain}
   - key: instead
-    rate_limit: {unit: day, requests_per_unit: 4, replaces: [{name: plain}]}
+    rate_limit: {unit: year, requests_per_unit: 4, replaces: [{name: plain}]}
   - key: one
     quota_mode: true
     metadata: {pool: {one: 1}}
-    rate_limit: {unit: day, requests_per_unit: 1}
+    rate_limit: {unit: year, requests_per_unit: 1}
   - key: two
     quota_mode: true
     metadata: {pool: {two: true}}
-    rate_limit: {unit: day, requests_per_unit: 2}
+    rate_limit: {unit: year, requests_per_unit: 2}
 ";
 
 #[tokio::test]
@@ -236,13 +245,13 @@ domain: strict
 descriptors:
   - key: user
     enforcement: Reserve
-    rate_limit: {unit: day, requests_per_unit: 250}
+    rate_limit: {unit: year, requests_per_unit: 250}
   - key: team
     enforcement: Reserve
-    rate_limit: {unit: day, requests_per_unit: 1000}
+    rate_limit: {unit: year, requests_per_unit: 1000}
   - key: held
     reserve: true
-    rate_limit: {unit: day, requests_per_unit: 250}
+    rate_limit: {unit: year, requests_per_unit: 250}
 ";
 
 #[tokio::test]
@@ -256,7 +265,7 @@ async fn whole_or_not_at_all() {
     assert_eq!(door.told("strict", &["user=a 900", "team=t 900"]).await, "OVER, OVER 0, OVER 0");
 }
 
-fn reservation(response: &RateLimitResponse) -> String {
+pub(crate) fn reservation(response: &RateLimitResponse) -> String {
     let header = &response.request_headers_to_add[0];
     assert_eq!(header.key, "x-quorate-reservation");
     let fields = &response.dynamic_metadata.as_ref().unwrap().fields;
@@ -297,7 +306,7 @@ metadata: {name: dollars}
 spec:
   subject: [user]
   limit: {dollars: 1}
-  window: Day
+  window: Year
 ---
 apiVersion: quorate.dev/v1alpha1
 kind: ModelPrice
@@ -308,9 +317,14 @@ spec:
   output: 400
 ";
 
+/// No window ends while a test looks at it.
+fn budgets() -> String {
+    format!("{}---{BUDGETS}", PER_USER.replace("Week", "Year"))
+}
+
 #[tokio::test]
 async fn the_accounts_of_all_other_policies() {
-    let door = Door::new(&format!("{PER_USER}---{BUDGETS}")).await;
+    let door = Door::new(&budgets()).await;
     // Some of it at the HTTP door, the rest here.
     door.world.provider.plays([answer("200 OK", &chat(40, 60))]);
     assert_eq!(door.world.chat("").await.status, 200);
@@ -338,7 +352,7 @@ async fn the_accounts_of_all_other_policies() {
 
 #[tokio::test]
 async fn a_reservation_of_attributes() {
-    let door = Door::new(&format!("{PER_USER}---{BUDGETS}")).await;
+    let door = Door::new(&budgets()).await;
     let ask = [
         "user=alice model=m hits=input_tokens quorate_reservation=hold 100",
         "user=alice model=m hits=output_tokens quorate_reservation=hold 100",
@@ -360,10 +374,10 @@ domain: leased
 descriptors:
   - key: user
     enforcement: Lease
-    rate_limit: {unit: day, requests_per_unit: 100000}
+    rate_limit: {unit: year, requests_per_unit: 100000}
   - key: few
     enforcement: Lease
-    rate_limit: {unit: day, requests_per_unit: 10}
+    rate_limit: {unit: year, requests_per_unit: 10}
 ";
 
 #[tokio::test]
@@ -408,8 +422,8 @@ async fn a_cluster_that_is_away_is_an_error() {
 #[tokio::test]
 async fn one_subject_too_many_is_over() {
     let door = Door::new(&SHOP.replace(
-        "rate_limit: {unit: week, requests_per_unit: 3}",
-        "rate_limit: {unit: week, requests_per_unit: 3}\n    accounts_max: 1",
+        "rate_limit: {unit: year, requests_per_unit: 3}",
+        "rate_limit: {unit: year, requests_per_unit: 3}\n    accounts_max: 1",
     ))
     .await;
     assert_eq!(door.told("shop", &["user=a"]).await, "OK, OK 2");
@@ -421,7 +435,9 @@ async fn metrics_of_limits() {
     let door = Door::new(SHOP).await;
     door.told("shop", &["user=alice 2"]).await;
     door.told("shop", &["user=alice 2"]).await;
-    for (name, count) in [("hits", 4.0), ("within_limit", 2.0), ("over_limit", 2.0)] {
+    // Of the second two, one had room.
+    let counts = [("hits", 4.0), ("within_limit", 2.0), ("near_limit", 1.0), ("over_limit", 1.0)];
+    for (name, count) in counts {
         let name = format!("quorate_gateway_rate_limit_{name}_total{{limit=\"shop.user\"}}");
         assert_eq!(door.world.metric(&name), Some(count), "{name}");
     }

@@ -3,6 +3,8 @@
 //! A budget is named by the way to its descriptor, so it keeps its accounts when others come and go. No request of a
 //! gateway's own is charged to it: it is bound to no route.
 
+use std::collections::HashMap;
+
 use quorate_ledger::{Amount, BudgetRule, Enforcement, Unit, Window};
 
 use crate::lower::Lowering;
@@ -16,6 +18,23 @@ const ATTRIBUTES_DOMAIN: &str = "quorate";
 const WINDOWS: [Window; 7] =
     [Window::Second, Window::Minute, Window::Hour, Window::Day, Window::Week, Window::Month, Window::Year];
 
+/// What of a domain is known so far.
+#[derive(Default)]
+struct Known {
+    /// The names of limits, for `replaces`.
+    names: Vec<String>,
+    /// Of each budget, where its limit stands: `path: /api > v1`.
+    places: HashMap<String, String>,
+}
+
+/// The way to a descriptor.
+struct Way {
+    /// As its budget is named.
+    name: String,
+    /// As people read it, with the steps told apart.
+    place: String,
+}
+
 pub(crate) fn lower(lowering: &mut Lowering<'_>, object: &Object, config: &RateLimitConfig) {
     if config.domain == ATTRIBUTES_DOMAIN {
         lowering.warn(
@@ -23,10 +42,11 @@ pub(crate) fn lower(lowering: &mut Lowering<'_>, object: &Object, config: &RateL
             "the service keeps this name for the budgets of all other policies, unless its `attributes_domain` is another: nobody asks here",
         );
     }
-    let mut names = Vec::new();
-    let descriptors = level(lowering, object, &config.domain, &config.descriptors, &mut names);
+    let mut known = Known::default();
+    let above = Way { name: config.domain.clone(), place: String::new() };
+    let descriptors = level(lowering, object, &above, &config.descriptors, &mut known);
     let replaced = |limit: &DescriptorLimit| limit.replaces.clone();
-    for name in limits(&descriptors).flat_map(replaced).filter(|name| !names.contains(name)) {
+    for name in limits(&descriptors).flat_map(replaced).filter(|name| !known.names.contains(name)) {
         lowering.warn(object, &format!("no limit is named {name}, so nothing is replaced by that name"));
     }
     // What a request brings is no limit that the ledger could know: it counts there, and the service compares.
@@ -36,7 +56,7 @@ pub(crate) fn lower(lowering: &mut Lowering<'_>, object: &Object, config: &RateL
     for (window, name) in &overrides {
         let rule = BudgetRule::new(name.clone(), Unit::Cost, Amount::MAX, *window);
         let rule = BudgetRule { enforcement: Enforcement::Shadow, ..rule };
-        push(lowering, object, rule, "limits that requests bring");
+        push(lowering, object, &mut known, rule, "limits that requests bring", "limits that requests bring");
     }
     lowering.domains.push(RateLimitDomain { name: config.domain.clone(), descriptors, overrides });
 }
@@ -44,21 +64,18 @@ pub(crate) fn lower(lowering: &mut Lowering<'_>, object: &Object, config: &RateL
 fn level(
     lowering: &mut Lowering<'_>,
     object: &Object,
-    above: &str,
+    above: &Way,
     specs: &[DescriptorSpec],
-    names: &mut Vec<String>,
+    known: &mut Known,
 ) -> Vec<Descriptor> {
     let mut level = Vec::new();
     for spec in specs {
-        let way = match spec.value.as_str() {
-            "" => format!("{above}/{}", spec.key),
-            value => format!("{above}/{}={value}", spec.key),
-        };
+        let way = above.to(spec);
         let limit = spec.limit.as_ref().map(|limit| {
             if !limit.name.is_empty() {
-                names.push(limit.name.clone());
+                known.names.push(limit.name.clone());
             }
-            lower_limit(lowering, object, &way, spec, limit)
+            lower_limit(lowering, object, &way, known, (spec, limit))
         });
         level.push(Descriptor {
             key: spec.key.clone(),
@@ -66,22 +83,34 @@ fn level(
             share: spec.share_threshold,
             value_to_metric: spec.value_to_metric,
             limit,
-            descriptors: self::level(lowering, object, &way, &spec.descriptors, names),
+            descriptors: self::level(lowering, object, &way, &spec.descriptors, known),
         });
     }
     level
 }
 
+impl Way {
+    fn to(&self, spec: &DescriptorSpec) -> Self {
+        let Self { name, place } = self;
+        let (name, step) = match spec.value.as_str() {
+            "" => (format!("{name}/{}", spec.key), spec.key.clone()),
+            value => (format!("{name}/{}={value}", spec.key), format!("{}: {value}", spec.key)),
+        };
+        let place = if place.is_empty() { step } else { format!("{place} > {step}") };
+        Self { name, place }
+    }
+}
+
 fn lower_limit(
     lowering: &mut Lowering<'_>,
     object: &Object,
-    way: &str,
-    spec: &DescriptorSpec,
-    limit: &RateLimitSpec,
+    way: &Way,
+    known: &mut Known,
+    (spec, limit): (&DescriptorSpec, &RateLimitSpec),
 ) -> DescriptorLimit {
     let (requests_per_unit, window) = limit.per.unwrap_or((u32::MAX, Window::Lifetime));
     let budget = limit.per.map(|_| {
-        let name = bounded(way);
+        let name = bounded(&way.name);
         let most = Amount::from_units(requests_per_unit.into()).unwrap_or(Amount::MAX);
         let rule = BudgetRule {
             enforcement: match spec.spending {
@@ -92,7 +121,8 @@ fn lower_limit(
             accounts_max: spec.accounts_max,
             ..BudgetRule::new(name.clone(), Unit::Cost, most, window)
         };
-        push(lowering, object, rule, way.split_once('/').map_or(way, |(_, path)| path));
+        let what = way.name.split_once('/').map_or(way.name.as_str(), |(_, path)| path);
+        push(lowering, object, known, rule, what, &format!("`{}`", way.place));
         name
     });
     DescriptorLimit {
@@ -109,7 +139,21 @@ fn lower_limit(
     }
 }
 
-fn push(lowering: &mut Lowering<'_>, object: &Object, rule: BudgetRule, what: &str) {
+fn push(
+    lowering: &mut Lowering<'_>,
+    object: &Object,
+    known: &mut Known,
+    rule: BudgetRule,
+    what: &str,
+    place: &str,
+) {
+    if let Some(other) = known.places.insert(rule.name.clone(), place.to_owned()) {
+        let message = format!(
+            "{other} and {place} would be one budget, {}; give one of the two another key or value, here and in the proxy, or a domain of its own",
+            rule.name
+        );
+        return lowering.error(object, "descriptors", &message);
+    }
     let budget = Budget {
         routes: Some(Vec::new()),
         explains: format!("{} {what}", object.key),

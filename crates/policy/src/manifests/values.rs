@@ -8,6 +8,8 @@ use crate::runtime::{CelCost, Cidr, Pattern};
 
 pub(crate) const NAME_MAX_BYTES: usize = 128;
 const OBJECT_NAME_MAX_BYTES: usize = 253;
+/// Envoy Gateway's are made of the names of several objects.
+const DOMAIN_MAX_BYTES: usize = 1024;
 /// Envoy Gateway's own limit for a value to match.
 const MATCH_VALUE_MAX_BYTES: usize = 1024;
 /// Their values are keys. A subject or a condition is replicated and shown in tables, a key never.
@@ -24,6 +26,11 @@ const SECRET_HEADERS: [&str; 7] = [
 /// The name of a tenant or a model: any text that is not too long.
 pub(crate) fn name(at: &Cursor<'_>) -> Option<String> {
     bounded(at, NAME_MAX_BYTES, "name")
+}
+
+/// The domain of a rate limit configuration: free text.
+pub(crate) fn domain(at: &Cursor<'_>) -> Option<String> {
+    bounded(at, DOMAIN_MAX_BYTES, "domain")
 }
 
 /// The name of an object or a namespace.

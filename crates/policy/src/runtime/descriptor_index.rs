@@ -11,16 +11,22 @@ use quorate_ledger::Window;
 
 use super::subject::push_escaped;
 use super::wildcard::Wildcard;
-use super::{
-    Budget, CompileError, Descriptor, DescriptorLimit, MatchError, RateLimitDomain, SUBJECT_MAX_BYTES,
-};
+use super::{Budget, CompileError, Descriptor, DescriptorLimit, RateLimitDomain};
 
 /// A domain, ready to be asked.
 #[derive(Debug, Clone)]
 pub struct DomainIndex {
     name: String,
     root: Level,
-    overrides: Vec<(Window, Arc<Budget>)>,
+    overrides: Vec<(Window, Override)>,
+}
+
+/// Where limits count that requests bring themselves.
+#[derive(Debug, Clone)]
+pub struct Override {
+    pub budget: Arc<Budget>,
+    /// What metrics call it: `domain.override_Year`. One for all of them, since their values are the clients'.
+    pub metric: Arc<str>,
 }
 
 /// The budgets of the policy, by name.
@@ -32,7 +38,8 @@ pub struct FoundLimit<'a> {
     pub limit: &'a Arc<DescriptorLimit>,
     /// `None`: unlimited.
     pub budget: Option<&'a Arc<Budget>>,
-    /// The values that are not the configuration's own; empty: there is one account.
+    /// The values that are not the configuration's own; empty: there is one account. As long as they are: it may have
+    /// more than [`super::SUBJECT_MAX_BYTES`].
     pub subject: String,
     /// What metrics call it: `domain.key_value.key`.
     pub metric: Arc<str>,
@@ -76,7 +83,10 @@ impl DomainIndex {
     /// # Errors
     /// A limit names a budget that is not there.
     pub(super) fn new(domain: &RateLimitDomain, known: &Known<'_>) -> Result<Self, CompileError> {
-        let overrides = domain.overrides.iter().map(|(window, name)| Ok((*window, budget(known, name)?)));
+        let overrides = domain.overrides.iter().map(|(window, name)| {
+            let metric = format!("{}.override_{}", domain.name, window.name()).into();
+            Ok((*window, Override { budget: budget(known, name)?, metric }))
+        });
         Ok(Self {
             name: domain.name.clone(),
             root: level(&domain.descriptors, &domain.name, false, known)?,
@@ -88,25 +98,22 @@ impl DomainIndex {
         &self.name
     }
 
-    /// The budget for limits of this window that requests bring themselves.
-    pub fn override_budget(&self, window: Window) -> Option<&Arc<Budget>> {
-        self.overrides.iter().find(|(known, _)| *known == window).map(|(_, budget)| budget)
+    /// For limits of this window that requests bring themselves.
+    pub fn of_override(&self, window: Window) -> Option<&Override> {
+        self.overrides.iter().find(|(known, _)| *known == window).map(|(_, found)| found)
     }
 
-    /// `Ok(None)`: nothing limits it.
-    ///
-    /// # Errors
-    /// A subject longer than 512 bytes.
+    /// `None`: nothing limits it.
     pub fn find<'a, 'e>(
         &'a self,
         entries: impl ExactSizeIterator<Item = (&'e str, &'e str)> + Clone,
-    ) -> Result<Option<FoundLimit<'a>>, MatchError> {
+    ) -> Option<FoundLimit<'a>> {
         let mut at = &self.root;
         let mut subject = String::new();
         let mut left = entries.len();
         for (key, value) in entries.clone() {
             left -= 1;
-            let Some(node) = at.get(key).and_then(|key| key.find(value)) else { return Ok(None) };
+            let node = at.get(key)?.find(value)?;
             if node.separates {
                 if !subject.is_empty() {
                     subject.push_str(" + ");
@@ -114,17 +121,13 @@ impl DomainIndex {
                 push_escaped(&mut subject, value);
             }
             if left == 0 {
-                let Some(limit) = &node.limit else { return Ok(None) };
-                if subject.len() > SUBJECT_MAX_BYTES {
-                    let budget = limit.budget.clone().unwrap_or_default();
-                    return Err(MatchError::SubjectTooLong { budget, bytes: subject.len() });
-                }
+                let limit = node.limit.as_ref()?;
                 let metric = self.metric(node, limit, entries);
-                return Ok(Some(FoundLimit { limit, budget: node.budget.as_ref(), subject, metric }));
+                return Some(FoundLimit { limit, budget: node.budget.as_ref(), subject, metric });
             }
             at = &node.next;
         }
-        Ok(None)
+        None
     }
 
     fn metric<'e>(
@@ -155,14 +158,8 @@ impl DomainIndex {
     }
 }
 
-/// The subject of a limit that a request brings itself: the whole descriptor.
-///
-/// # Errors
-/// Longer than 512 bytes.
-pub fn override_subject<'e>(
-    budget: &str,
-    entries: impl Iterator<Item = (&'e str, &'e str)>,
-) -> Result<String, MatchError> {
+/// The subject of a limit that a request brings itself: the whole descriptor, as long as it is.
+pub fn override_subject<'e>(entries: impl Iterator<Item = (&'e str, &'e str)>) -> String {
     let mut subject = String::new();
     for (number, (key, value)) in entries.enumerate() {
         if number > 0 {
@@ -173,10 +170,7 @@ pub fn override_subject<'e>(
         subject.push('=');
         push_escaped(&mut subject, value);
     }
-    if subject.len() > SUBJECT_MAX_BYTES {
-        return Err(MatchError::SubjectTooLong { budget: budget.to_owned(), bytes: subject.len() });
-    }
-    Ok(subject)
+    subject
 }
 
 fn budget(known: &Known<'_>, name: &str) -> Result<Arc<Budget>, CompileError> {

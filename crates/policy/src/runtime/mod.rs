@@ -42,7 +42,7 @@ pub use compiled::{CompiledPolicy, PolicyParts};
 pub use condition::{Attribute, Condition, MethodMatch, PathMatch, Selector, TextMatch};
 pub use cost::{Cost, CostContext, TokenKind, Usage};
 pub use descriptor::{Descriptor, DescriptorLimit, Metadata, RateLimitDomain, Spending};
-pub use descriptor_index::{DomainIndex, FoundLimit, override_subject};
+pub use descriptor_index::{DomainIndex, FoundLimit, Override, override_subject};
 pub use error::{CompileError, CostError, MatchError};
 pub use explain::{ExplainedBudget, Explanation, Verdict};
 pub use identity::{Anonymous, IdentityField, IdentityRules, JwksSource, JwtRules};

@@ -46,7 +46,8 @@ pub(crate) struct RateLimitSpec {
 
 const DESCRIPTORS_MAX: usize = 20_000;
 const REPLACES_MAX: usize = 64;
-const KEY_MAX_BYTES: usize = 256;
+/// Of a key and of a value: Envoy Gateway's keys hold namespace, route, rule, match and host.
+const KEY_MAX_BYTES: usize = 1024;
 /// What nests deeper is no descriptor that anybody sends.
 const DEPTH_MAX: usize = 16;
 const UNITS: [(&str, Window); 7] = [
@@ -67,7 +68,7 @@ impl RateLimitConfig {
 
     pub fn read(at: &Cursor<'_>) -> Option<Self> {
         let fields = at.fields()?;
-        let domain = fields.need("domain").and_then(|domain| values::name(&domain));
+        let domain = fields.need("domain").and_then(|domain| values::domain(&domain));
         let managed_by = fields.get("managed_by").map(|by| values::name(&by));
         let descriptors = read_level(&fields, 0);
         fields.done();
