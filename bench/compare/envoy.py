@@ -23,7 +23,7 @@ LEASE = "Quorate's gateway, Lease"
 # All that the format of Envoy's service can say.
 PLENTY = 4_000_000_000
 # The ports of deploy/envoy/*.yaml.
-ADMIN, LISTENER, PROVIDER, SERVICE = 9901, 10000, 8090, 8081
+ADMIN, LISTENER, PROVIDER, SERVICE = 9901, 10000, 8090, 8091
 # What makes a recipe one whose descriptors are attributes of a request, for budgets of any kind.
 ATTRIBUTES = {r"domain: llm\b": "domain: quorate", r"descriptor_key: user\b": "descriptor_key: x-user-id"}
 LIMITS = """- namespace: llm

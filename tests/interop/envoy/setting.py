@@ -78,8 +78,8 @@ class Setting:
         text = (DEPLOY / "gateway.yaml").read_text()
         nodes = ", ".join(f'"{node}"' for node in self.nodes.split(","))
         text = re.sub(r"nodes: .*", f"nodes: [{nodes}]", text)
-        text = text.replace("127.0.0.1:9081", f"127.0.0.1:{http_port}")
-        text = text.replace("127.0.0.1:8081", f"127.0.0.1:{self.limits_port}") + more
+        text = text.replace("127.0.0.1:9091", f"127.0.0.1:{http_port}")
+        text = text.replace("127.0.0.1:8091", f"127.0.0.1:{self.limits_port}") + more
         path = self.work / "gateway.yaml"
         path.write_text(text)
         process = self.start(f"gateway-{http_port}", [self.quorate, "gateway", "--config", str(path)])
@@ -89,7 +89,7 @@ class Setting:
     def envoy(self, name, change=lambda text: text):
         port, admin = free_port(), free_port()
         text = change((DEPLOY / f"{name}.yaml").read_text())
-        for usual, own in [(10000, port), (9901, admin), (8081, self.limits_port), (8090, self.provider.rsplit(":", 1)[1])]:
+        for usual, own in [(10000, port), (9901, admin), (8091, self.limits_port), (8090, self.provider.rsplit(":", 1)[1])]:
             text = text.replace(f"port_value: {usual}", f"port_value: {own}")
         path = self.work / f"{name}-{port}.yaml"
         path.write_text(text)

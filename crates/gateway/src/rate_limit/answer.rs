@@ -84,7 +84,10 @@ impl Answering<'_> {
             }
             response.response_headers_to_add.push(header("content-type", "application/json"));
             if let Some(line) = question.lines.get(line) {
-                response.raw_body = bodies::over(&line.budget.rule.name, line.amount, standing, self.now);
+                let twins = question.lines.iter().filter(|other| other.is_twin_of(line));
+                let asked =
+                    twins.fold(Amount::ZERO, |sum, twin| sum.checked_add(twin.amount).unwrap_or(Amount::MAX));
+                response.raw_body = bodies::over(&line.budget.rule.name, asked, standing, self.now);
             }
         }
         if self.config.dynamic_metadata {

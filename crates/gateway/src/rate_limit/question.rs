@@ -38,6 +38,11 @@ impl Line {
         self.budget.rule.name == budget
     }
 
+    /// They are charged to one account.
+    pub(super) fn is_twin_of(&self, other: &Self) -> bool {
+        self.subject == other.subject && Arc::ptr_eq(&self.budget, &other.budget)
+    }
+
     /// What is over is refused: it is not only counted.
     pub(super) fn binds(&self) -> bool {
         self.limit.is_some() || self.budget.rule.enforcement != Enforcement::Shadow

@@ -140,10 +140,7 @@ async fn local(
         may && line.budget.rule.enforcement == Enforcement::Lease
     };
     let leased = || lines.iter().filter(is_leased);
-    let twin = |(at, line): (usize, &Line)| {
-        let mut before = leased().take(at);
-        before.any(|other| other.subject == line.subject && Arc::ptr_eq(&other.budget, &line.budget))
-    };
+    let twin = |(at, line): (usize, &Line)| leased().take(at).any(|other| other.is_twin_of(line));
     if leased().enumerate().any(twin) {
         return Ok(());
     }

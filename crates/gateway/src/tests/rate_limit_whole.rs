@@ -67,6 +67,14 @@ async fn a_quota_that_is_used_up_does_not_keep_another_from_being_charged() {
 }
 
 #[tokio::test]
+async fn a_refusal_says_all_that_was_asked_of_the_account() {
+    let door = Door::new(POOLS).await;
+    let response = door.ask("pools", &["held=x 4", "held=x 7"]).await;
+    let body = String::from_utf8(response.raw_body.to_vec()).unwrap();
+    assert!(body.contains("10 of 10 are left, and 11 were asked for"), "{body}");
+}
+
+#[tokio::test]
 async fn what_refuses_the_call_keeps_its_quotas_from_being_charged() {
     let door = Door::new(POOLS).await;
     assert_eq!(door.told("pools", &["large=x 5", "plain=x 11"]).await, "OVER, OK 100, OVER 0");

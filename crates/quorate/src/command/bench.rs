@@ -22,7 +22,7 @@ use crate::output::OutputOptions;
 ///   quorate bench lease --duration 10
 ///   quorate bench gateway --rate 200 --gateway http://10.0.0.9:8080/v1
 ///   quorate bench tenants --tenants 10000
-///   quorate bench rls --target 127.0.0.1:8081 --clients 256 --sessions 8
+///   quorate bench rls --target 127.0.0.1:8091 --clients 256 --sessions 8
 ///   quorate bench redis --target 127.0.0.1:6379 --clients 50 --pipeline 16
 ///   quorate bench soak --minutes 30 --save findings
 #[derive(Debug, Args)]
