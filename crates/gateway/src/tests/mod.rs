@@ -24,6 +24,8 @@ mod rate_limit;
 mod recordings;
 mod refusals;
 mod routing;
+#[path = "../../../../tests/support/shared.rs"]
+mod shared;
 mod streams;
 mod tiers;
 mod tls;
