@@ -1,15 +1,17 @@
 //! The manifests people already have, applied to a running cluster with the command line, and what they promise seen
-//! over HTTP.
+//! over HTTP. Only their windows are longer than they say: none ends while it is looked at.
 
 #![allow(clippy::unwrap_used, reason = "a test says what it expects by unwrapping it")]
 
+#[path = "support/shared.rs"]
+mod shared;
 mod support;
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
+use shared::shared;
 use support::{Answer, Deployment};
 
 /// A policy that limits nothing: what is tested is applied on top.
@@ -23,13 +25,11 @@ spec: {models: [house-1], input: 1, output: 2}
 const SLACK: u64 = 5;
 
 fn given(name: &str) -> Option<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/manifests");
-    let path = folder.join(name);
-    if !path.exists() {
-        eprintln!("skipped: {} is not there", path.display());
-        return None;
-    }
-    Some(path)
+    shared(&format!("manifests/{name}"))
+}
+
+fn ours(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(name)
 }
 
 /// A request whose usage the simulated provider is told.
@@ -43,22 +43,27 @@ fn request(model: &str, max_tokens: u64, input: u64, output: u64) -> Value {
 }
 
 impl Deployment {
-    /// Most windows of these manifests end with the hour. None is to end within a test, and none takes a minute.
     async fn without_limits() -> Self {
-        let (hour, test) = (Duration::from_hours(1), Duration::from_mins(1));
-        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap();
-        let left = hour - Duration::from_secs(now.as_secs() % hour.as_secs());
-        if left < test {
-            tokio::time::sleep(left).await;
-        }
         Self::start(EMPTY).await
+    }
+
+    /// A copy of manifests whose windows end with the year. An hour or a day may be over at any time.
+    fn for_a_year(&self, file: &Path) -> String {
+        let mut text = std::fs::read_to_string(file).unwrap();
+        for short in ["unit: Hour", "unit: Day", "window: Hour", "window: Day"] {
+            let (key, _) = short.split_once(' ').unwrap();
+            text = text.replace(short, &format!("{key} Year"));
+        }
+        let copy = self.folder.path().join(file.file_name().unwrap());
+        std::fs::write(&copy, text).unwrap();
+        copy.to_str().unwrap().to_owned()
     }
 
     async fn with_manifests(names: &[&str]) -> Option<Self> {
         let paths: Vec<PathBuf> = names.iter().map(|name| given(name)).collect::<Option<_>>()?;
         let deployment = Self::without_limits().await;
         for path in paths {
-            let output = deployment.quorate(&["apply", "-f", path.to_str().unwrap()]).unwrap();
+            let output = deployment.quorate(&["apply", "-f", &deployment.for_a_year(&path)]).unwrap();
             assert!(output.contains(" created") || output.contains(" configured"), "{output}");
         }
         deployment.all_gateways_run_the_policy_in_force().await;
@@ -81,7 +86,7 @@ async fn a_limit_for_each_user() {
     let denied = deployment.asks(&[("x-user-id", "alice")], &body).await;
     assert_eq!(denied.status, 429);
     assert_eq!(denied.headers["x-ratelimit-remaining"], "40000");
-    assert!(denied.headers["x-ratelimit-limit"].to_str().unwrap().starts_with("100000, 100000;w=3600"));
+    assert!(denied.headers["x-ratelimit-limit"].to_str().unwrap().starts_with("100000, 100000;w=31536000"));
     assert_eq!(deployment.asks(&[("x-user-id", "bob")], &body).await.status, 200);
     // Whoever leaves the header out shares one account with all others who do.
     assert_eq!(deployment.asks(&[], &body).await.status, 200);
@@ -136,9 +141,8 @@ async fn the_second_backend_serves_when_the_first_fails() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_official_dialect_promises_the_same() {
     let mut deployment = Deployment::without_limits().await;
-    let file =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../policy/tests/official/tutorial-equivalent.yaml");
-    deployment.quorate(&["apply", "-f", file.to_str().unwrap()]).unwrap();
+    let file = deployment.for_a_year(&ours("crates/policy/tests/official/tutorial-equivalent.yaml"));
+    deployment.quorate(&["apply", "-f", &file]).unwrap();
     let served = deployment.provider_address.clone();
     let failing = deployment.start_provider(&["--limited-percent", "100"]).await;
     deployment.start_gateway_to(&[("openai", served.clone()), ("anthropic", served.clone())]).await;
@@ -191,7 +195,7 @@ spec:
     global:
       rules:
         - clientSelectors: [{headers: [{name: x-user-id, type: Distinct}]}]
-          limit: {requests: 1000, unit: Day}
+          limit: {requests: 1000, unit: Year}
           cost:
             request: {from: Number, number: 0}
             response: {from: Metadata, metadata: {namespace: io.envoy.ai_gateway, key: llm_cost_cents}}
@@ -377,8 +381,10 @@ async fn explain_says_what_a_request_would_meet() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_example_of_priorities() {
     let mut deployment = Deployment::without_limits().await;
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/examples/priority-routing");
-    deployment.quorate(&["apply", "-f", folder.to_str().unwrap()]).unwrap();
+    let folder = std::fs::read_dir(ours("deploy/examples/priority-routing")).unwrap();
+    let files: Vec<String> = folder.map(|file| deployment.for_a_year(&file.unwrap().path())).collect();
+    let flags = files.iter().flat_map(|file| ["-f", file]);
+    deployment.quorate(&["apply"].into_iter().chain(flags).collect::<Vec<_>>()).unwrap();
     let served = deployment.provider_address.clone();
     let failing = deployment.start_provider(&["--error-percent", "100"]).await;
     deployment.start_gateway_to(&[("openai", served.clone()), ("anthropic", served.clone())]).await;

@@ -20,7 +20,7 @@ use quorate_rpc::tls::Security;
 use quorate_rpc::{Client, ClientConfig, ClientError};
 use serde_json::Value;
 
-const READY_WITHIN: Duration = Duration::from_secs(60);
+pub const READY_WITHIN: Duration = Duration::from_secs(60);
 
 /// A process that dies with its handle.
 #[derive(Debug)]

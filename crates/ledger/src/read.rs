@@ -139,6 +139,11 @@ impl Ledger {
         delivered.chain(self.alerts.kept.iter_after(&after)).map(|(_, alert)| alert.clone())
     }
 
+    /// How many nobody has acknowledged.
+    pub fn alerts_waiting(&self) -> usize {
+        self.alerts.kept.len()
+    }
+
     /// Alerts that were dropped because nobody took them.
     pub fn alerts_dropped(&self) -> u64 {
         self.alerts.dropped

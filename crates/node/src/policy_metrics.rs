@@ -19,6 +19,7 @@ pub(crate) struct PolicyMetrics {
     accounts_refused: Counter,
     version: Gauge,
     keys: Gauge,
+    alerts_waiting: Gauge,
     alerts_dropped: Gauge,
 }
 
@@ -47,6 +48,7 @@ impl PolicyMetrics {
             ("policy_version", "The policy version that this node has applied", &self.version),
             ("policy_unreadable", "1 while this release cannot read the policy in force", &self.unreadable),
             ("api_keys", "API keys, revoked and expired ones that are kept included", &self.keys),
+            ("alerts_waiting", "Alerts in the ledger whose delivery is not done", &self.alerts_waiting),
             (
                 "alerts_dropped",
                 "Alerts that the ledger dropped because nobody took them",
@@ -82,6 +84,7 @@ impl PolicyMetrics {
         let ledger = replica.read(|ledger, _| ledger.clone());
         self.version.set(signed(ledger.policy_version()));
         self.keys.set(i64::try_from(ledger.keys().count()).unwrap_or(i64::MAX));
+        self.alerts_waiting.set(i64::try_from(ledger.alerts_waiting()).unwrap_or(i64::MAX));
         self.alerts_dropped.set(signed(ledger.alerts_dropped()));
     }
 }

@@ -18,6 +18,8 @@ use tokio::net::{TcpListener, TcpStream};
 const POLICY: &str = "apiVersion: quorate.dev/v1alpha1\nkind: Budget\nmetadata: {name: user}\nspec:\n  subject: [{header: x-user-id}]\n  limit: {tokens: 100}\n  window: Lifetime\n  alerts: {shares: [50, 100]}\n";
 const TIMEOUT: Duration = Duration::from_secs(20);
 const SECRET: &str = "hush";
+/// Alerts that are raised and not known as delivered.
+const WAITING: &str = "quorate_node_alerts_waiting";
 
 /// A tiny HTTP server that keeps what it was sent and answers as it is told.
 struct Receiver {
@@ -127,14 +129,16 @@ async fn each_share_is_told_once_whoever_leads() {
     let tag = ring::hmac::sign(&key, format!("{at}.{body}").as_bytes());
     let hex: String = tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(signature, format!("t={at},v1={hex}"));
-    // The next leader knows that it was delivered.
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    // What the cluster has on record is known to the next leader.
+    cluster.until_metric(WAITING, |alerts| alerts == 0).await;
     let leader = cluster.leader().await;
     cluster.stop(leader).await;
     spend(&client, 40).await;
-    let received = receiver.wait_for(2).await;
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    assert_eq!(receiver.received.lock().len(), 2, "{received:?}");
+    receiver.wait_for(2).await;
+    // All that this leader had to deliver.
+    cluster.until_metric(WAITING, |alerts| alerts == 0).await;
+    let received = receiver.received.lock().clone();
+    assert_eq!(received.len(), 2, "{received:?}");
     assert!(received[1].1.contains("\"share_percent\":100"), "{received:?}");
     let listed = client.admin().list_alerts(ListAlertsRequest::default()).await.unwrap().alerts;
     assert_eq!(listed.iter().map(|alert| alert.share).collect::<Vec<_>>(), [50, 100]);

@@ -20,6 +20,8 @@ use tonic::Code;
 
 const POLICY: &str = "apiVersion: quorate.dev/v1alpha1\nkind: Budget\nmetadata: {name: user}\nspec:\n  subject: [{header: x-user-id}]\n  limit: {tokens: 1000000}\n  window: Lifetime\n";
 const TIMEOUT: Duration = Duration::from_secs(20);
+/// Far more than what is waited for takes.
+const WELL_WITHIN: Duration = Duration::from_secs(60);
 
 async fn secured() -> (Cluster, Arc<Certificates>) {
     let certificates = Arc::new(Certificates::new());
@@ -164,9 +166,12 @@ async fn another_authority_takes_over_while_operations_run() {
         })
     };
     let reached = async |count| {
-        while done.load(Ordering::Relaxed) < count && !work.is_finished() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        let reached = async {
+            while done.load(Ordering::Relaxed) < count && !work.is_finished() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(WELL_WITHIN, reached).await.expect("operations go on");
     };
     let sees = |index: usize, security: Security| {
         let channel = quorate_rpc::channel(&cluster.addresses()[index], &security).unwrap();
@@ -177,9 +182,12 @@ async fn another_authority_takes_over_while_operations_run() {
     };
     let until = async |wanted: bool, security: &dyn Fn() -> Security| {
         for index in 0..3 {
-            while sees(index, security()).await != wanted {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
+            let taken_up = async {
+                while sees(index, security()).await != wanted {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            };
+            tokio::time::timeout(WELL_WITHIN, taken_up).await.expect("a node that takes up new files");
         }
     };
     reached(3).await;

@@ -2,10 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says what it expects by unwrapping it")]
 
+#[path = "../../../tests/support/shared.rs"]
+mod shared;
+
 use std::fs;
 use std::path::Path;
 
 use quorate_policy::manifests::{ManifestSet, Mode, PolicyError, Source};
+use shared::shared;
 
 const BROKEN: usize = 200;
 /// Of the generator: the same two hundred each time.
@@ -26,10 +30,10 @@ impl Random {
 
 fn good() -> Vec<(String, String)> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let folders =
-        [here.join("tests/official"), here.join("tests/own"), here.join("../../../shared/manifests")];
+    let mut folders = vec![here.join("tests/official"), here.join("tests/own")];
+    folders.extend(shared("manifests"));
     let mut files = Vec::new();
-    for folder in folders.iter().filter(|folder| folder.is_dir()) {
+    for folder in &folders {
         let mut paths: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
         paths.sort();
         for path in paths {

@@ -4,6 +4,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says what it expects by unwrapping it")]
 
+#[path = "../../../tests/support/shared.rs"]
+mod shared;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,19 +14,10 @@ use std::path::{Path, PathBuf};
 use quorate_policy::Compiled;
 use quorate_policy::manifests::{ManifestSet, Mode, Source};
 use quorate_policy::runtime::{Budget, CelCost, Cost, Routing};
+use shared::shared;
 
 fn here() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-/// `None` where the repository stands without the folder of examples beside it.
-fn shared() -> Option<PathBuf> {
-    let folder = here().join("../../../shared/manifests");
-    if !folder.is_dir() {
-        eprintln!("skipped: no folder shared/manifests beside the repository");
-        return None;
-    }
-    Some(folder)
 }
 
 fn files(folder: &Path) -> Vec<(String, String)> {
@@ -143,7 +137,7 @@ fn check(name: &str, files: &[(String, String)]) {
 
 #[test]
 fn each_file_of_the_tutorial_applies_alone() {
-    let Some(folder) = shared() else { return };
+    let Some(folder) = shared("manifests") else { return };
     for file in files(&folder) {
         let name = format!("tutorial-{}", file.0.trim_end_matches(".yaml"));
         check(&name, &[file]);
@@ -152,7 +146,7 @@ fn each_file_of_the_tutorial_applies_alone() {
 
 #[test]
 fn all_files_of_the_tutorial_apply_together() {
-    let Some(folder) = shared() else { return };
+    let Some(folder) = shared("manifests") else { return };
     check("tutorial-all", &files(&folder));
 }
 

@@ -4,6 +4,7 @@ mod certificates;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 pub use certificates::Certificates;
 
@@ -14,6 +15,7 @@ use quorate_rpc::admin::{ApplyPolicyRequest, ApplyPolicyResponse, CreateKeyReque
 use quorate_rpc::budget::ApiKey;
 use quorate_rpc::tls::{Role, Security};
 use quorate_rpc::{Client, ClientConfig};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// Nodes of one cluster in this process, each with its own folder and sockets.
 #[derive(Debug)]
@@ -185,6 +187,40 @@ impl Cluster {
         known.leader.as_ref().map_or(0, |leader| usize::try_from(leader.id).unwrap_or(1) - 1)
     }
 
+    /// A figure of /metrics, the sum over all nodes that run.
+    ///
+    /// # Panics
+    /// A node does not answer, or has no such figure.
+    pub async fn metric(&self, name: &str) -> u64 {
+        let mut sum = 0;
+        for node in self.nodes.iter().flatten() {
+            let mut stream = tokio::net::TcpStream::connect(node.http_address()).await.expect("a node");
+            let request = "GET /metrics HTTP/1.1\r\nhost: node\r\nconnection: close\r\n\r\n";
+            stream.write_all(request.as_bytes()).await.expect("a node that listens");
+            let mut page = String::new();
+            stream.read_to_string(&mut page).await.expect("a page");
+            let figure = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            sum += figure.and_then(|figure| figure.parse::<u64>().ok()).expect("a figure");
+        }
+        sum
+    }
+
+    /// Waits until the sum is as wanted.
+    ///
+    /// # Panics
+    /// It does not become so.
+    pub async fn until_metric(&self, name: &str, wanted: impl Fn(u64) -> bool) {
+        let deadline = Instant::now() + WANTED_WITHIN;
+        loop {
+            let found = self.metric(name).await;
+            if wanted(found) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{name} stays at {found}");
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
     /// In good order: hands the leadership over first.
     pub async fn stop(&mut self, index: usize) {
         if let Some(node) = self.nodes[index].take() {
@@ -211,6 +247,8 @@ impl Cluster {
 }
 
 const ANY: &str = "127.0.0.1:0";
+const WANTED_WITHIN: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 fn bind(address: &str) -> std::net::TcpListener {
     std::net::TcpListener::bind(address).expect("a free port")

@@ -8,7 +8,7 @@ use quorate_policy::runtime::{
 use super::{
     policies::{compile, config, of_budgets, of_unit, tokens, units},
     provider::{Step, answer, chat},
-    world::{World, chat_request, http_client},
+    world::{World, chat_request, http_client, until},
 };
 
 const NAMED: &str = r#","max_completion_tokens":50"#;
@@ -206,8 +206,8 @@ async fn who_may_wait_gets_what_others_give_back() {
     let first = ask(&world);
     world.provider.asked.notified().await;
     let second = ask(&world);
-    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    assert_eq!(world.provider.got().len(), 1, "the second one waits");
+    until("the second one waits", || world.keeper.waiting() == 1).await;
+    assert_eq!(world.provider.got().len(), 1);
     world.provider.go();
     assert_eq!(first.await.unwrap().as_u16(), 200);
     world.provider.go();

@@ -27,6 +27,8 @@ mod rate_limit_whole;
 mod recordings;
 mod refusals;
 mod routing;
+#[path = "../../../../tests/support/shared.rs"]
+mod shared;
 mod streams;
 mod tiers;
 mod tls;

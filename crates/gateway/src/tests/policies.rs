@@ -18,14 +18,14 @@ pub(crate) fn of_budgets(budgets: impl Into<Vec<Budget>>) -> CompiledPolicy {
     compile(PolicyParts { budgets: budgets.into(), ..PolicyParts::default() })
 }
 
-/// An hour, one account for each `x-user-id`, total tokens.
+/// A year, one account for each `x-user-id`, total tokens.
 pub(crate) fn tokens(name: &str, limit: u64) -> Budget {
     of_unit(name, Unit::Tokens, units(limit), Cost::Tokens(TokenKind::Total))
 }
 
-/// A window that hardly ever ends while a test runs: at the full hour, one that asked for what was spent found nothing.
+/// A window that hardly ever ends while a test runs: one that asks for what was spent just after its end finds nothing.
 pub(crate) fn of_unit(name: &str, unit: Unit, limit: Amount, cost: Cost) -> Budget {
-    let mut budget = Budget::new(BudgetRule::new(name, unit, limit, Window::Week), cost);
+    let mut budget = Budget::new(BudgetRule::new(name, unit, limit, Window::Year), cost);
     budget.subject = vec![SubjectPart::Header("x-user-id".to_owned())];
     budget
 }

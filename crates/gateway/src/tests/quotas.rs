@@ -4,12 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use quorate_ledger::{Command, Outcome, ProviderView, Window};
 use quorate_policy::runtime::{Budget, CompiledPolicy, PolicyParts, Tier, TierAction};
-use tokio::time::Instant;
 
 use super::{
     policies::{backend, compile, config, route, tokens},
     provider::{FakeProvider, Step, answer, chat},
-    world::{World, chat_request, http_client},
+    world::{World, chat_request, http_client, until},
 };
 
 /// Some 60 tokens at most.
@@ -20,8 +19,6 @@ fn own(name: &str, limit: u64) -> Budget {
     let mut budget = tokens(name, limit);
     budget.backends = Some(vec![format!("ns/{name}")]);
     budget.subject = Vec::new();
-    // Tests do not run over midnight twice.
-    budget.rule.window = Window::Day;
     budget
 }
 
@@ -46,14 +43,6 @@ async fn world(budgets: impl Into<Vec<Budget>>, backends: &[&str]) -> (World, Ve
     world.provider.plays([answer("200 OK", &chat(10, 20))]);
     others.iter().for_each(|other| other.plays([answer("200 OK", &chat(10, 20))]));
     (world, others)
-}
-
-async fn until(what: &str, done: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !done() {
-        assert!(Instant::now() < deadline, "never: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
 }
 
 /// A request under way at the first backend, for all that it has.

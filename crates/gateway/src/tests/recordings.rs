@@ -6,6 +6,7 @@ use serde_yaml_ng::Value;
 
 use super::{
     provider::{Step, answer_with},
+    shared::shared,
     world::{World, per_user},
 };
 use crate::{
@@ -24,12 +25,10 @@ struct Recording {
 }
 
 fn recordings() -> Vec<Recording> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/fixtures/openai");
-    let Ok(files) = std::fs::read_dir(&folder) else {
-        eprintln!("skipped: there are no recordings in {}", folder.display());
-        return Vec::new();
-    };
+    let Some(folder) = shared("fixtures/openai") else { return Vec::new() };
+    let files = std::fs::read_dir(folder).unwrap();
     let mut recordings: Vec<Recording> = files.map(|file| read(&file.unwrap().path())).collect();
+    assert!(!recordings.is_empty(), "a folder without recordings");
     recordings.sort_by(|a, b| a.name.cmp(&b.name));
     recordings
 }

@@ -146,7 +146,7 @@ async fn a_budget_that_the_cluster_does_not_know_is_asked_for_again_under_the_ne
     let policy = crate::lower::compile(&renamed).unwrap();
     world.keeper.put_policy(&policy);
     let (answer, ()) = tokio::join!(world.chat(""), async {
-        tokio::task::yield_now().await;
+        world.keeper.until("it was asked for", |_| world.keeper.reserves() > 0).await;
         world.put_policy(2, policy);
     });
     assert_eq!(answer.status.as_u16(), 200, "{}", answer.text());
@@ -161,7 +161,7 @@ async fn amounts_of_the_old_policy_are_not_charged_in_the_unit_of_the_new_one() 
     let counted = of_unit("b", Unit::Cost, units(100_000), Cost::Number(units(2)));
     world.keeper.put_policy(&of_budgets([counted.clone()]));
     let (answer, ()) = tokio::join!(world.chat(""), async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        world.keeper.until("it was asked for", |_| world.keeper.reserves() > 0).await;
         world.put_policy(2, of_budgets([counted]));
     });
     assert_eq!(answer.status.as_u16(), 200, "{}", answer.text());

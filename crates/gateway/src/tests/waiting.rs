@@ -3,12 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use quorate_policy::runtime::Budget;
-use tokio::{io::AsyncWriteExt, net::TcpStream, time::Instant};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use super::{
     policies::{config, of_budgets, tokens},
     provider::{Step, answer, chat},
-    world::{World, chat_request, http_client},
+    world::{World, chat_request, http_client, until},
 };
 
 const NAMED: &str = r#","max_completion_tokens":70"#;
@@ -28,14 +28,6 @@ async fn busy(more: &str) -> World {
     tokio::spawn(async move { http_client().request(request).await });
     world.provider.asked.notified().await;
     world
-}
-
-async fn until(what: &str, done: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !done() {
-        assert!(Instant::now() < deadline, "never: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use quorate_ledger::{KeyRecord, ProviderView};
 use quorate_policy::runtime::CompiledPolicy;
 use quorate_rpc::{Keys, Providers};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{keeper::LedgerKeeper, provider::FakeProvider};
@@ -131,6 +131,14 @@ pub(crate) fn chat_request(extra: &str) -> String {
 
 pub(crate) fn http_client() -> Client<hyper_util::client::legacy::connect::HttpConnector, Full<Bytes>> {
     Client::builder(TokioExecutor::new()).build_http()
+}
+
+pub(crate) async fn until(what: &str, done: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !done() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 impl World {
