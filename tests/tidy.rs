@@ -86,3 +86,25 @@ fn every_file_says_what_it_is_for() {
         assert!(lines <= LINES_MAX, "{} has {lines} lines, more than {LINES_MAX}", file.display());
     }
 }
+
+/// Every block of code is closed, and every link between files leads somewhere.
+#[test]
+fn documents_are_whole() {
+    let folders = ["", "docs", "bench", "jepsen"].map(|folder| root().join(folder));
+    let entries = folders.iter().flat_map(|folder| fs::read_dir(folder).unwrap());
+    let paths = entries.map(|entry| entry.unwrap().path());
+    for path in paths.filter(|path| path.extension().is_some_and(|extension| extension == "md")) {
+        let text = fs::read_to_string(&path).unwrap();
+        let fences = text.lines().filter(|line| line.starts_with("```")).count();
+        assert!(fences.is_multiple_of(2), "a block of code in {} is not closed", path.display());
+        let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        for link in links.filter(|link| !link.contains("://") && !link.starts_with('#')) {
+            let file = link.split('#').next().unwrap_or(link);
+            assert!(
+                path.with_file_name(file).exists(),
+                "{} leads to {link}, which is not there",
+                path.display()
+            );
+        }
+    }
+}

@@ -190,7 +190,7 @@ impl Gateway {
             }
         }
         if timeout_at(deadline, core.tasks.wait()).await.is_err() {
-            tracing::warn!("answers still running are cut off");
+            tracing::warn!("what is still under way is cut off");
         }
         // Also for a request whose body is not here yet: it has no task so far.
         core.cut.cancel();

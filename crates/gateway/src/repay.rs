@@ -37,7 +37,11 @@ impl Repayer {
         while self.stop.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_some() {
             if !self.spare.is_lost() {
                 for debt in self.spare.debts() {
-                    self.repay(debt).await;
+                    // Those that are left are for later, or for `finish`.
+                    match self.stop.is_cancelled() || self.spare.is_lost() {
+                        true => self.spare.give_back(debt),
+                        false => self.repay(debt).await,
+                    }
                 }
             }
         }

@@ -160,13 +160,10 @@ fn concluded(core: &Core, held: &Held, outcome: Outcome) -> Option<Vec<Balance>>
 
 /// Releases a reservation of which it is not known whether it was ever made.
 pub(crate) fn abandon(core: &Arc<Core>, tenant: String, id: ReservationId) {
-    let left_to_expire = move |core: &Core, tenant: &str| {
-        core.metrics.unresolved.inc();
-        tracing::error!(reservation = %id, tenant, "no word of a reservation; if it was made it expires and is charged as it was made");
-    };
-    // Of those that are most likely to be there, the first of an outage, none is given up for the others.
+    // The first of an outage are the ones most likely to be there: none of them is given up for another one.
     let Ok(place) = Arc::clone(&core.unheard).try_acquire_owned() else {
-        return left_to_expire(core, &tenant);
+        core.metrics.unresolved.inc();
+        return tracing::debug!(reservation = %id, tenant, "too many reservations are looked for already");
     };
     let task_core = Arc::clone(core);
     core.tasks.spawn(async move {
@@ -174,7 +171,11 @@ pub(crate) fn abandon(core: &Arc<Core>, tenant: String, id: ReservationId) {
         let lender = KeeperLends(Arc::clone(&core.keeper));
         let unheard = Unheard { tenant: tenant.clone(), id, ttl: core.config.reservation_longest() };
         if !unheard.release(&lender, core.stop.cancelled(), core.give_up.cancelled()).await {
-            left_to_expire(&core, &tenant);
+            core.metrics.unresolved.inc();
+            tracing::error!(
+                reservation = %id, tenant,
+                "no word of a reservation; if it was made it expires and is charged as it was made"
+            );
         }
         drop(place);
     });

@@ -24,8 +24,8 @@ use crate::watch::WatchHandle;
 const IN_FLIGHT_MAX: usize = 16_384;
 /// An attempt that takes longer goes to another node: this one may be stopped.
 const ATTEMPT: Duration = Duration::from_millis(2_500);
-/// One that opens a session does so at once. Two fit into an attempt: with any node, and with the leader that it names.
-const OPEN: Duration = Duration::from_millis(1_200);
+/// A node that opens a session does so at once.
+const OPEN: Duration = Duration::from_secs(2);
 const BACKOFF_MIN: Duration = Duration::from_millis(10);
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
 
@@ -73,6 +73,18 @@ pub(crate) struct Shared {
     /// Ledger time minus local time, in milliseconds, as last seen by a watch.
     pub clock_offset_ms: AtomicI64,
     stats: ClientStats,
+}
+
+/// Forgotten once the session is there. Whoever opens it may lose patience first.
+struct Opening<'a> {
+    routes: &'a Routes,
+    address: &'a str,
+}
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        self.routes.forget_leader(self.address);
+    }
 }
 
 /// Why an attempt brought no decision.
@@ -239,19 +251,22 @@ impl Client {
         }
         let routes = &self.shared.routes;
         let address = routes.pick().ok_or("no node is configured")?;
-        let session = self.open(&address).await?;
-        let session = match session.leader().filter(|leader| *leader != session.address()).map(str::to_owned)
-        {
-            // A follower passes everything on; the leader itself is a hop nearer.
-            Some(leader) => {
-                routes.set_leader(&leader);
-                self.open(&leader).await.unwrap_or(session)
-            }
-            None => session,
-        };
-        let session = Arc::new(session);
+        let session = Arc::new(self.open(&address).await?);
         *self.shared.session.lock() = Some(session.clone());
+        if let Some(leader) = session.leader().filter(|leader| *leader != session.address()) {
+            tokio::spawn(self.clone().come_nearer(leader.to_owned(), session.clone()));
+        }
         Ok(session)
+    }
+
+    /// A follower passes everything on; the leader itself is a hop nearer. Nobody waits for it: it may be silent.
+    async fn come_nearer(self, leader: String, follower: Arc<Session>) {
+        let Ok(session) = self.open(&leader).await else { return };
+        self.shared.routes.set_leader(&leader);
+        let mut slot = self.shared.session.lock();
+        if slot.as_ref().is_some_and(|current| Arc::ptr_eq(current, &follower)) {
+            *slot = Some(Arc::new(session));
+        }
     }
 
     fn live(&self) -> Option<Arc<Session>> {
@@ -262,13 +277,13 @@ impl Client {
     async fn open(&self, address: &str) -> Result<Session, String> {
         let routes = &self.shared.routes;
         let channel = routes.channel(address).map_err(|error| error.to_string())?;
-        let opening = timeout(OPEN, Session::open(channel, address.to_owned(), false));
         self.shared.stats.sessions_opened.fetch_add(1, Ordering::Relaxed);
-        let opened = match opening.await {
-            Ok(opened) => opened.map_err(|status| format!("{address}: {}", explain(&status))),
-            Err(_) => Err(format!("{address}: opening a session took too long")),
-        };
-        opened.inspect_err(|_| routes.forget_leader(address))
+        let opening = Opening { routes, address };
+        let opened = timeout(OPEN, Session::open(channel, address.to_owned(), false)).await;
+        let opened = opened.map_err(|_| format!("{address}: opening a session took too long"))?;
+        let session = opened.map_err(|status| format!("{address}: {}", explain(&status)))?;
+        std::mem::forget(opening);
+        Ok(session)
     }
 
     fn abandon(&self, session: &Arc<Session>) {

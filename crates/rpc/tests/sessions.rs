@@ -58,27 +58,41 @@ impl Budget for Follower {
     }
 }
 
-#[tokio::test]
-async fn a_leader_that_takes_connections_and_says_nothing_is_gone_around() {
+/// A node that decides, and one that takes connections, says nothing, and is said to lead.
+async fn nodes() -> (String, TcpListener) {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let leader = silent.local_addr().unwrap().to_string();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let nodes = vec![listener.local_addr().unwrap().to_string()];
+    let address = listener.local_addr().unwrap().to_string();
     let serving = tonic::transport::Server::builder()
         .add_service(BudgetServer::new(Follower { leader }))
         .serve_with_incoming(TcpListenerStream::new(listener));
     tokio::spawn(serving);
-    let config = ClientConfig {
-        name: "test".to_owned(),
-        nodes,
-        operation_timeout_ms: 2_000,
-        security: Security::Plain,
-    };
-    let client = Client::connect(config);
+    (address, silent)
+}
 
+fn client(nodes: Vec<String>) -> Client {
+    let security = Security::Plain;
+    Client::connect(ClientConfig { name: "test".to_owned(), nodes, operation_timeout_ms: 2_000, security })
+}
+
+async fn releases(client: &Client, within: Duration) -> bool {
     let release = Command::Release { tenant: "acme".to_owned(), id: client.new_id() };
-    let executed = client.execute(release, Duration::from_secs(5)).await.unwrap();
+    client.execute(release, within).await.is_ok_and(|executed| executed.outcome == Outcome::Released)
+}
 
-    assert_eq!(executed.outcome, Outcome::Released);
-    drop(silent);
+#[tokio::test]
+async fn nobody_waits_for_a_leader_that_says_nothing() {
+    let (follower, _silent) = nodes().await;
+    assert!(releases(&client(vec![follower]), Duration::from_secs(1)).await);
+}
+
+/// However little time a caller has: the next one asks another node.
+#[tokio::test]
+async fn a_node_that_says_nothing_is_gone_around() {
+    let (follower, silent) = nodes().await;
+    let client = client(vec![silent.local_addr().unwrap().to_string(), follower]);
+    let short = Duration::from_secs(1);
+    assert!(!releases(&client, short).await);
+    assert!(releases(&client, short).await);
 }

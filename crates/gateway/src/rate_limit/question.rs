@@ -162,6 +162,11 @@ impl Question {
         Ok(())
     }
 
+    /// A descriptor is over its limit as it stands.
+    pub(super) fn refuses(&self) -> bool {
+        self.meanings.iter().any(|(meaning, _)| matches!(meaning, Meaning::Refused { .. }))
+    }
+
     /// Something is to be held.
     pub(super) fn holds(&self) -> bool {
         self.lines.iter().any(|line| line.spending == Spending::Held)
@@ -169,7 +174,7 @@ impl Question {
 
     /// Takes down what was used of a reservation: for each mark of a line, `None` where this descriptor says nothing of it.
     /// What several descriptors say adds up.
-    pub(super) fn used(&mut self, reservation: &Reservation, of: impl Fn(u32) -> Option<Amount>) {
+    pub(super) fn used(&mut self, reservation: &Reservation, of: impl Fn(u64) -> Option<Amount>) {
         let known = self.settles.iter().position(|known| known.reservation.id == reservation.id);
         let at = known.unwrap_or_else(|| {
             let amounts = vec![None; reservation.lines.len()];

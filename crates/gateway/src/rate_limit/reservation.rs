@@ -3,6 +3,7 @@
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use quorate_ledger::{Amount, CHARGES_MAX, ReservationId};
+use ring::digest::{SHA256, digest};
 
 /// The entry of a descriptor that asks for a reservation, or names one.
 pub(super) const ENTRY: &str = "quorate_reservation";
@@ -13,7 +14,7 @@ pub(super) const HEADER: &str = "x-quorate-reservation";
 
 const VERSION: u8 = 2;
 /// Of a line: its mark and its amount.
-const LINE_BYTES: usize = 4 + 8;
+const LINE_BYTES: usize = 8 + 8;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Reservation {
@@ -27,16 +28,17 @@ pub(super) struct Reservation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct HeldLine {
     /// See [`mark`].
-    pub mark: u32,
+    pub mark: u64,
     /// What is charged where nobody says what was used.
     pub held: Amount,
 }
 
-/// Tells one account of a reservation from another (Fowler, Noll, Vo).
-pub(super) fn mark(budget: &str, subject: &str) -> u32 {
+/// Tells one account of a reservation from another, also where clients choose their subjects: the beginning of a SHA-256.
+pub(super) fn mark(budget: &str, subject: &str) -> u64 {
     // No text has this byte.
-    let bytes = budget.bytes().chain([0xff]).chain(subject.bytes());
-    bytes.fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+    let account = [budget.as_bytes(), &[0xff], subject.as_bytes()].concat();
+    let hash = digest(&SHA256, &account);
+    hash.as_ref().iter().take(8).fold(0, |mark, byte| mark << 8 | u64::from(*byte))
 }
 
 impl Reservation {
@@ -72,9 +74,9 @@ impl Reservation {
 
 impl HeldLine {
     fn decode(bytes: &[u8]) -> Option<Self> {
-        let (mark, held) = bytes.split_at_checked(4)?;
+        let (mark, held) = bytes.split_at_checked(8)?;
         let held = u64::from_be_bytes(held.try_into().ok()?);
-        Some(Self { mark: u32::from_be_bytes(mark.try_into().ok()?), held: Amount::from_micros(held).ok()? })
+        Some(Self { mark: u64::from_be_bytes(mark.try_into().ok()?), held: Amount::from_micros(held).ok()? })
     }
 }
 
@@ -97,7 +99,7 @@ mod tests {
         assert!(http::HeaderValue::from_str(&text).is_ok());
         assert_eq!(Reservation::decode(&text), Some(one));
         assert_eq!(Reservation::decode(HOLD), None);
-        for end in 0..40 {
+        for end in 0..50 {
             assert_eq!(Reservation::decode(&text[..end]), None, "{end}");
         }
     }

@@ -165,6 +165,7 @@ impl Service {
             within: Duration::from_millis(self.config.decision_ms),
             reservation_ms: self.config.reservation_ms,
             shadow: self.config.shadow_mode,
+            refused: question.refuses() && !self.config.quota_mode,
         };
         let Spent { standings, held } = match question.lines.as_slice() {
             [] => Spent { standings: Vec::new(), held: None },

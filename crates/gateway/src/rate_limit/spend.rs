@@ -51,6 +51,8 @@ pub(super) struct Asking<'a> {
     pub reservation_ms: u64,
     /// Nothing is refused: `shadow_mode` of the gateway.
     pub shadow: bool,
+    /// It is already, by a descriptor that has no line.
+    pub refused: bool,
 }
 
 /// Lines of one operation, by their numbers.
@@ -130,7 +132,7 @@ async fn local(
         Spending::Lease => line.budget.rule.enforcement != Enforcement::Lease,
         Spending::Count => false,
     };
-    let with_others = lines.iter().any(no_slice);
+    let with_others = asking.refused || lines.iter().any(no_slice);
     let is_leased = |line: &&Line| {
         let may = match line.spending {
             Spending::Count => true,
@@ -169,7 +171,8 @@ fn is_refused(asking: Asking<'_>, lines: &[Line], standings: &[Option<Standing>]
     let refuses = |line: &Line| line.spending != Spending::Count && !line.quota;
     let mut quotas = known().filter(|(line, _)| line.quota).peekable();
     let no_quota_left = quotas.peek().is_some() && quotas.all(is_over);
-    !asking.shadow && (no_quota_left || known().filter(|(line, _)| refuses(line)).any(is_over))
+    !asking.shadow
+        && (asking.refused || no_quota_left || known().filter(|(line, _)| refuses(line)).any(is_over))
 }
 
 async fn charge(
@@ -261,7 +264,7 @@ async fn hold(
         let group = Group::new(&lines, how);
         let id = asking.core.keeper.new_id();
         let reserved = asking.reserve(id, group.charges.clone(), asking.reservation_ms).await;
-        if reserved.is_err() {
+        if let Err(KeeperError::Unknown { .. }) = reserved {
             // It may have been made all the same.
             settle::abandon(asking.core, asking.tenant.to_owned(), id);
         }
@@ -325,9 +328,15 @@ fn unexpected(outcome: &Outcome) -> Unspent {
 }
 
 impl Asking<'_> {
-    async fn reserve(self, id: ReservationId, charges: Vec<Charge>, ttl_ms: u64) -> Result<Outcome, Unspent> {
+    async fn reserve(
+        self,
+        id: ReservationId,
+        charges: Vec<Charge>,
+        ttl_ms: u64,
+    ) -> Result<Outcome, KeeperError> {
         let tenant = self.tenant.to_owned();
-        self.execute(Command::Reserve { tenant, id, charges, ttl_ms, wait: false }).await
+        let command = Command::Reserve { tenant, id, charges, ttl_ms, wait: false };
+        self.core.keeper.execute(command, self.within).await
     }
 
     /// What stands in the way of a leased account may be a slice of this process.
@@ -349,13 +358,14 @@ impl Asking<'_> {
             other => Err(Unspent::Unavailable(other.to_string())),
         }
     }
+}
 
-    async fn execute(self, command: Command) -> Result<Outcome, Unspent> {
-        let decided = self.core.keeper.execute(command, self.within).await;
-        decided.map_err(|error| match error {
+impl From<KeeperError> for Unspent {
+    fn from(error: KeeperError) -> Self {
+        match error {
             KeeperError::Unavailable { message, .. } | KeeperError::Unknown { message } => {
-                Unspent::Unavailable(message)
+                Self::Unavailable(message)
             }
-        })
+        }
     }
 }

@@ -1,14 +1,12 @@
 //! How what Envoy's rate limit service has begun comes to its end: settled by any call, under any policy, by whoever has
 //! room for it.
 
-use std::time::Duration;
-
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 use super::rate_limit::{Door, reservation, told};
-use super::world::PER_USER;
+use super::world::{PER_USER, until};
 use crate::lower;
 
 const LIMITS: &str = "
@@ -84,7 +82,7 @@ async fn what_only_the_newer_policy_holds_is_held_and_named() {
     // The nodes have it before the gateway has.
     door.world.keeper.put_policy(&lower::compile(&newer).unwrap());
     let (response, ()) = tokio::join!(door.ask("llm", &["user=a 4"]), async {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        until("it is asked for under the older one", || door.world.keeper.reserves() == 1).await;
         door.world.put_policy(2, lower::compile(&newer).unwrap());
     });
     assert_eq!(told(&response), "OK, OK 6");

@@ -67,6 +67,17 @@ async fn a_quota_that_is_used_up_does_not_keep_another_from_being_charged() {
 }
 
 #[tokio::test]
+async fn what_is_over_as_it_stands_keeps_the_rest_from_being_charged() {
+    let door = Door::new(POOLS).await;
+    // More than can be counted.
+    for ask in [["plain=x 1", "held=x 2000000000000000"], ["leased=x 1", "held=x 2000000000000000"]] {
+        assert!(door.told("pools", &ask).await.starts_with("OVER"));
+    }
+    door.world.resolved().await;
+    assert_eq!(door.all_spent(&["plain x", "leased x"]), [0, 0]);
+}
+
+#[tokio::test]
 async fn a_refusal_says_all_that_was_asked_of_the_account() {
     let door = Door::new(POOLS).await;
     let response = door.ask("pools", &["held=x 4", "held=x 7"]).await;
