@@ -12,10 +12,10 @@ use quorate_rpc::{Client, ClientConfig};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::check::{Verdict, Violation, availability};
+use crate::check::{Verdict, Violation, availability, floor};
 use crate::deploy::{self, Deployment};
 use crate::faults::Known;
-use crate::history::{History, NEMESIS, Recorder};
+use crate::history::{Event, History, NEMESIS, Recorder};
 use crate::nemesis;
 use crate::report::{CLUSTER, Summary};
 use crate::workloads::{Context, Workload};
@@ -140,7 +140,7 @@ fn process_ends(deployment: &Deployment) -> Verdict {
     Verdict {
         checked: vec![("processes live until they are stopped".to_owned(), 1)],
         violations: violations.collect(),
-        undecided: Vec::new(),
+        ..Verdict::default()
     }
 }
 
@@ -150,10 +150,20 @@ fn judge(plan: &Plan, history: &History, mut cluster: Verdict) -> Summary {
         plan.workloads.iter().map(|workload| (workload.name().to_owned(), workload.check(history))).collect();
     verdicts.push((CLUSTER.to_owned(), cluster));
     if plan.time >= SEES_ALL_FROM {
-        verdicts.iter_mut().for_each(|(_, verdict)| verdict.unseen_is_undecided());
+        demand(history, &mut verdicts);
     }
     let faults: Vec<&str> = plan.faults.iter().map(|known| known.name).collect();
     Summary::new(history, verdicts, &faults, plan.seed, plan.time)
+}
+
+/// All properties were seen, and clients were served, in a run that was long enough for that.
+fn demand(history: &History, verdicts: &mut [(String, Verdict)]) {
+    for (name, verdict) in verdicts {
+        verdict.unseen_is_not_shown();
+        if name != CLUSTER {
+            verdict.not_shown.extend(floor::missing(history, name));
+        }
+    }
 }
 
 /// Checks a recorded history again: each workload that has events in it.
@@ -174,7 +184,55 @@ pub fn replay(path: &Path) -> Result<(History, Summary)> {
         bail!("{} holds no operations of a workload that is known here", path.display());
     }
     verdicts.push((CLUSTER.to_owned(), availability::check(&history)));
-    let time = history.events.last().map_or(0, |event| event.time_us);
-    let summary = Summary::new(&history, verdicts, &[], 0, Duration::from_micros(time));
+    let time = |event: &Event| Duration::from_micros(event.time_us);
+    let stopped = history.faults().find(|event| event.f == availability::CLIENTS_STOP).map(time);
+    if stopped.is_some_and(|time| time >= SEES_ALL_FROM) {
+        demand(&history, &mut verdicts);
+    }
+    let time = history.events.last().map_or(Duration::ZERO, time);
+    let summary = Summary::new(&history, verdicts, &[], 0, time);
     Ok((history, summary))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::Kind;
+
+    #[test]
+    fn a_long_run_has_to_show_everything_and_a_short_one_what_it_can() {
+        let event = |index, time_s: u64, workload: &str, kind, f: &str| Event {
+            index,
+            time_us: time_s * 1_000_000,
+            workload: workload.to_owned(),
+            process: 1,
+            kind,
+            f: f.to_owned(),
+            value: serde_json::Value::Null,
+            error: None,
+        };
+        let not_shown = |stop_s| {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("history.jsonl");
+            let lines = [
+                event(0, 1, "windows", Kind::Invoke, "reserve"),
+                event(1, 2, "windows", Kind::Fail, "reserve"),
+                event(2, stop_s, NEMESIS, Kind::Info, availability::CLIENTS_STOP),
+            ];
+            let lines = lines.map(|event| serde_json::to_string(&event).unwrap());
+            std::fs::write(&path, lines.join("\n")).unwrap();
+            let (_, summary) = replay(&path).unwrap();
+            let all = summary.verdicts.into_iter().flat_map(|(_, verdict)| verdict.not_shown);
+            all.collect::<Vec<_>>()
+        };
+        let long = not_shown(40);
+        assert!(long.iter().any(|why| why.contains("0 of 1 operations were decided")), "{long:?}");
+        assert!(long.iter().any(|why| why.contains("nothing was seen that could break")), "{long:?}");
+        let short = not_shown(39);
+        assert!(!short.is_empty() && short.len() < long.len(), "{short:?}");
+        assert!(
+            !short.iter().any(|why| why.contains("decided") || why.contains("nothing was seen")),
+            "{short:?}"
+        );
+    }
 }

@@ -51,10 +51,10 @@ pub fn check(history: &History, variant: &Variant) -> Verdict {
     let mut tally = Tally::new([EXACT, ONCE, FREE, COVERED, OVERSPENT, RESOLVED]);
     let events = || history.events.iter().filter(|event| event.workload == variant.name);
     if events().any(|event| event.f == LOST) {
-        tally.undecided("the provider's record lost requests before they were seen");
+        tally.not_shown("the provider's record lost requests before they were seen");
     }
     if !events().any(|event| event.f == COMPLETE) {
-        tally.undecided("the provider's record was not read to its end");
+        tally.not_shown("the provider's record was not read to its end");
     }
     let mut served: HashMap<String, Vec<(u64, Served)>> = HashMap::new();
     for event in events().filter(|event| event.f == SERVED) {
@@ -166,7 +166,7 @@ fn accounts(
         }
     }
     let Some((index, last)) = last else {
-        tally.undecided("the accounts were not read at the end");
+        tally.not_shown("the accounts were not read at the end");
         return;
     };
     for account in &last.accounts {

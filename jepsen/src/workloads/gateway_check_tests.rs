@@ -105,10 +105,10 @@ fn each_property_has_a_history_that_breaks_it() {
 #[test]
 fn without_the_record_or_the_last_read_nothing_is_decided() {
     let verdict = check(&script().history(), &PLAIN);
-    assert_eq!(verdict.undecided.len(), 2, "{verdict:?}");
+    assert_eq!(verdict.not_shown.len(), 2, "{verdict:?}");
     let mut lost = script();
     lost.info(LOST, &"steady");
-    assert!(!finished(lost, &last(60, 0, 0)).undecided.is_empty());
+    assert!(!finished(lost, &last(60, 0, 0)).not_shown.is_empty());
 }
 
 /// One whole answer of 14 by that gateway, and what was charged.

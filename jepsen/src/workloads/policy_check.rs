@@ -108,7 +108,7 @@ fn lists(tally: &mut Tally, operations: &[Operation]) -> Known {
         reads.extend(tally.read::<Versions>(value, operation.index).map(|read| (operation, read)));
     }
     if reads.is_empty() {
-        tally.undecided("the versions were never listed");
+        tally.not_shown("the versions were never listed");
     }
     for (operation, read) in &reads {
         tally.checked(GAPS);
