@@ -72,6 +72,9 @@ pub fn check(history: &History, variant: &Variant) -> Verdict {
         }
     }
     let losses = Losses::new(&spells(history));
+    // The slices of a killed gateway are charged whole, and cover what its requests held.
+    let (slices, excused) =
+        if variant.leases { (losses.of_slices(), Losses::default()) } else { (Vec::new(), losses) };
     let operations = history.operations(variant.name);
     let mut users: BTreeMap<String, Vec<(u64, Range)>> = BTreeMap::new();
     for operation in operations.iter().filter(|operation| operation.f == CHAT) {
@@ -83,15 +86,13 @@ pub fn check(history: &History, variant: &Variant) -> Verdict {
             users.entry(call.user).or_default().push((operation.index, range));
             continue;
         }
-        let range = request(&mut tally, operation, &call, &calls, &losses);
+        let range = request(&mut tally, operation, &call, &calls, &excused);
         users.entry(call.user).or_default().push((operation.index, range));
     }
     for (marker, calls) in served {
         let events = calls.into_iter().map(|(index, _)| index).collect();
         tally.violation(ONCE, format!("{marker} was served, and nobody had asked for it"), events);
     }
-    // The slices of a killed gateway are charged whole.
-    let slices = if variant.leases { losses.of_slices() } else { Vec::new() };
     accounts(&mut tally, &operations, &users, variant, &slices);
     tally.verdict()
 }

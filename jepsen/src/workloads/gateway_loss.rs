@@ -12,8 +12,10 @@ const KILLS: [&str; 2] = ["kill-gateway", "kill-gateways"];
 const STOP: &str = "restart-gateway";
 /// `settle_ms` of the gateways: an answer that did not wait for its settlement is settled by then.
 const SETTLES_US: u64 = 5_000_000;
-/// With `total_ms`: with the nodes away, any answer may come before its settlement, which is tried until the reservation ends.
+/// With `total_ms`: while the nodes are away, a settlement is tried until the reservation ends.
 const ENDS_US: u64 = 15_000_000;
+/// An answer waits so long for its settlement (`settle_wait_ms`): with the nodes away, any may come before it.
+const WAITS_US: u64 = 1_000_000;
 /// Until the nodes decide again after a fault of theirs.
 const RECOVERS_US: u64 = 5_000_000;
 
@@ -27,10 +29,10 @@ struct End {
     to_us: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Losses {
     ends: Vec<End>,
-    /// Faults of the nodes, and how long they may be felt.
+    /// From when to when faults of the nodes may be felt, without a break.
     away: Vec<(u64, u64)>,
 }
 
@@ -45,33 +47,39 @@ impl Losses {
             from_us: spell.from_us,
             to_us: spell.to_us,
         };
-        let felt = |spell: &&Spell| (spell.from_us, spell.to_us.saturating_add(RECOVERS_US));
-        Self {
-            ends: ends.iter().map(end).collect(),
-            away: others.iter().filter(|spell| spell.fault != NONE).map(felt).collect(),
+        let mut away: Vec<(u64, u64)> = Vec::new();
+        let mut others: Vec<&Spell> = others.into_iter().filter(|spell| spell.fault != NONE).collect();
+        others.sort_by_key(|spell| spell.from_us);
+        for spell in others {
+            let to_us = spell.to_us.saturating_add(RECOVERS_US);
+            match away.last_mut() {
+                Some((_, last_us)) if spell.from_us <= *last_us => *last_us = to_us.max(*last_us),
+                _ => away.push((spell.from_us, to_us)),
+            }
         }
+        Self { ends: ends.iter().map(end).collect(), away }
     }
 
     /// A client has all of this answer; may its settlement have been lost?
     pub fn may_lose(&self, operation: &Operation, gateway: u64) -> bool {
         let from_us = operation.invoked_us;
         let until = |us: u64| operation.completed_us.saturating_add(us);
-        let away = self.are_away(from_us, until(ENDS_US));
+        let is_behind = gateway == SETTLES_BEHIND as u64;
         self.ends.iter().filter(|end| end.gateways.is_empty() || end.gateways.contains(&gateway)).any(|end| {
             let met = |until_us: u64| end.from_us <= until_us && from_us <= end.to_us;
-            let is_behind = gateway == SETTLES_BEHIND as u64;
-            (away && met(until(ENDS_US))) || (end.is_kill && is_behind && met(until(SETTLES_US)))
+            // From the answer to the end of its gateway: else it was settled meanwhile.
+            let mut away =
+                self.away.iter().filter(|(from, to)| *from <= until(WAITS_US) && end.from_us <= *to);
+            (met(until(ENDS_US)) && away.any(|(_, to)| from_us <= *to))
+                || (end.is_kill && is_behind && met(until(SETTLES_US)))
         })
     }
 
     /// From when to when gateways were ended that could not return their slices.
     pub fn of_slices(&self) -> Vec<(u64, u64)> {
-        let lost = |end: &&End| end.is_kill || self.are_away(end.from_us, end.to_us.saturating_add(ENDS_US));
+        let away = |end: &End| self.away.iter().any(|(from, to)| *from <= end.to_us && end.from_us <= *to);
+        let lost = |end: &&End| end.is_kill || away(end);
         self.ends.iter().filter(lost).map(|end| (end.from_us, end.to_us)).collect()
-    }
-
-    fn are_away(&self, from_us: u64, to_us: u64) -> bool {
-        self.away.iter().any(|(from, to)| *from <= to_us && from_us <= *to)
     }
 }
 
@@ -132,13 +140,18 @@ mod tests {
         let end =
             |what, gateway, from_s| spell(what, &format!("stopped gateway {gateway}"), from_s, from_s + 4);
         for what in ["kill-gateway", "restart-gateway"] {
-            assert_eq!(lost(&[away(8), end(what, 1, 20)]), (true, false), "{what}");
-            assert_eq!(lost(&[end(what, 2, 11), away(11)]), (false, true), "{what}");
-            assert_eq!(
-                lost(&[away(8), end(what, 1, 26)]),
-                (false, false),
-                "{what}: everything has ended by then"
-            );
+            for (spells, is_lost) in [
+                (vec![away(8), end(what, 1, 19)], true),
+                // They were back before.
+                (vec![away(8), end(what, 1, 20)], false),
+                // Away all the time, by two faults; and when the reservation has expired.
+                (vec![away(18), away(8), end(what, 1, 24)], true),
+                (vec![away(18), away(8), end(what, 1, 26)], false),
+                // It was settled before they went.
+                (vec![away(12), end(what, 1, 13)], false),
+            ] {
+                assert_eq!(lost(&spells), (is_lost, false), "{spells:?}");
+            }
         }
         assert_eq!(lost(&[spell("none", "", 0, 99), end("restart-gateway", 1, 11)]), (false, false));
     }
