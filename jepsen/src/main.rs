@@ -32,9 +32,32 @@ use crate::workloads::Workload;
 const VIOLATED: u8 = 1;
 const UNDECIDED: u8 = 3;
 const BROKE: u8 = 4;
+const NOT_SHOWN: u8 = 5;
 
-/// Violations, and what could not be decided.
-type Score = (usize, usize);
+/// What speaks against a run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Score {
+    violations: usize,
+    not_shown: usize,
+    undecided: usize,
+}
+
+impl Score {
+    fn of(summary: &Summary) -> Self {
+        let (violations, not_shown) = (summary.violations(), summary.not_shown());
+        Self { violations, not_shown, undecided: summary.undecided() }
+    }
+
+    /// The worst of it.
+    fn code(self) -> u8 {
+        match self {
+            Self { violations: 0, not_shown: 0, undecided: 0 } => 0,
+            Self { violations: 0, not_shown: 0, .. } => UNDECIDED,
+            Self { violations: 0, .. } => NOT_SHOWN,
+            _ => VIOLATED,
+        }
+    }
+}
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -42,14 +65,12 @@ async fn main() -> ExitCode {
     let terminal = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_target(false).with_ansi(terminal).with_writer(std::io::stderr).init();
     let done = match (options.command.take(), &options.replay) {
-        (Some(Command::Faults(faults)), _) => faults.run().await.map(|()| (0, 0)),
+        (Some(Command::Faults(faults)), _) => faults.run().await.map(|()| Score::default()),
         (None, Some(path)) => replay(path),
         (None, None) => run(&options).await,
     };
     match done {
-        Ok((0, 0)) => ExitCode::SUCCESS,
-        Ok((0, _)) => ExitCode::from(UNDECIDED),
-        Ok(_) => ExitCode::from(VIOLATED),
+        Ok(score) => ExitCode::from(score.code()),
         Err(error) => {
             eprintln!("the run failed: {error:#}");
             ExitCode::from(BROKE)
@@ -64,7 +85,7 @@ fn replay(path: &Path) -> Result<Score> {
         summary.write(&history, folder)?;
         println!("report: {}", folder.join("index.html").display());
     }
-    Ok((summary.violations(), summary.undecided()))
+    Ok(Score::of(&summary))
 }
 
 async fn run(options: &Options) -> Result<Score> {
@@ -79,8 +100,7 @@ async fn run_mix(options: &Options) -> Result<Score> {
     if faults.len() < options.fault.len() || faults.is_empty() {
         faults.extend(usable(options)?);
     }
-    let summary = one(options, faults, options.time, "").await?;
-    Ok((summary.violations(), summary.undecided()))
+    Ok(Score::of(&one(options, faults, options.time, "").await?))
 }
 
 /// Each fault by itself, in a deployment of its own, for its share of the time.
@@ -117,11 +137,16 @@ async fn run_all(options: &Options) -> Result<Score> {
     if let Some(path) = &options.write {
         report::write_between_markers(path, &table)?;
     }
-    let sum = |of: fn(&Summary) -> usize| {
-        // A run that failed has not shown that anything holds.
-        rows.iter().map(|row| row.done.as_ref().map_or(1, of)).sum()
-    };
-    Ok((sum(Summary::violations), sum(Summary::undecided)))
+    Ok(rows.iter().fold(Score::default(), |sum, row| {
+        // What did not run has not shown that anything holds.
+        let Score { violations, not_shown, undecided } =
+            row.done.as_ref().map_or(Score { not_shown: 1, ..Score::default() }, Score::of);
+        Score {
+            violations: sum.violations + violations,
+            not_shown: sum.not_shown + not_shown,
+            undecided: sum.undecided + undecided,
+        }
+    }))
 }
 
 /// What is tested, if this is a checkout.
@@ -194,4 +219,23 @@ fn chosen_workloads(names: &[String]) -> Result<Vec<Arc<dyn Workload>>> {
         .into_iter()
         .filter(|one| names.is_empty() || names.iter().any(|name| name == one.name()))
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worst_is_told() {
+        for (violations, not_shown, undecided, code) in [
+            (0, 0, 0, 0),
+            (0, 0, 1, UNDECIDED),
+            (0, 1, 1, NOT_SHOWN),
+            (0, 1, 0, NOT_SHOWN),
+            (1, 1, 1, VIOLATED),
+        ] {
+            let score = Score { violations, not_shown, undecided };
+            assert_eq!(score.code(), code, "{score:?}");
+        }
+    }
 }

@@ -78,7 +78,8 @@ pub enum Command {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 everything that was checked holds; 1 a promise was broken; 2 wrong usage; \
-     3 something could not be decided; 4 the run itself failed";
+     3 a search for an order gave up; 4 there was no run: it did not start, or could not be read or written; \
+     5 something was checked on nothing, or on too little";
 
 fn duration(text: &str) -> Result<Duration, String> {
     let wanted = "wanted: 90s, 3m, 1h";

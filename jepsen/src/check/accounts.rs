@@ -59,7 +59,7 @@ pub fn check_within(history: &History, workload: &str, tries: u64) -> Verdict {
     let mut verdict = linear::check(&lives, tries);
     if let Some(first) = strays.first() {
         let why = format!("{} operations, event {first} for one, are of no known tenant", strays.len());
-        verdict.undecided.push(why);
+        verdict.not_shown.push(why);
     }
     verdict.merge(order::check(&order::entries(history, workload)));
     verdict.merge(amounts::check(&lives));

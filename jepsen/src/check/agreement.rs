@@ -18,7 +18,7 @@ pub fn check(history: &History, workload: &str) -> Verdict {
         let call = Call::from_history(&operation).unwrap_or_default();
         if !matches!(operation.outcome, Outcome::Ok(_)) {
             verdict
-                .undecided
+                .not_shown
                 .push(format!("node {} could not be asked at the end ({})", call.node, operation.f));
             continue;
         }
@@ -35,7 +35,7 @@ pub fn check(history: &History, workload: &str) -> Verdict {
             }));
         } else {
             let why = format!("event {}: an answer of an unknown kind ({})", operation.index, operation.f);
-            verdict.undecided.push(why);
+            verdict.not_shown.push(why);
         }
     }
     let nodes = last.values().map(Vec::len).max().unwrap_or(0);
@@ -44,7 +44,7 @@ pub fn check(history: &History, workload: &str) -> Verdict {
     for (tenant, seen) in last {
         if seen.len() < nodes.max(2) {
             let why = format!("agreement: {} of {nodes} nodes showed tenant {tenant} at the end", seen.len());
-            verdict.undecided.push(why);
+            verdict.not_shown.push(why);
         }
         let Some(((first_event, first), others)) = seen.split_first() else { continue };
         for (event, other) in others.iter().filter(|(_, other)| other.accounts != first.accounts) {

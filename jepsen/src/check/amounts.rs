@@ -157,7 +157,7 @@ fn exactly_once(life: &Life, verdict: &mut Verdict) -> u64 {
         words::answer::<Snapshot>(&asked.operation).filter(|_| is_last).map(|seen| (asked, seen))
     });
     let Some((asked, seen)) = last else {
-        verdict.undecided.push(format!("exactly once: tenant {} has no last read", life.tenant));
+        verdict.not_shown.push(format!("exactly once: tenant {} has no last read", life.tenant));
         return 0;
     };
     let known = known(life);

@@ -33,7 +33,7 @@ pub fn check(lives: &[Life], tries: u64) -> Verdict {
         for _ in 0..THREADS {
             let spawned = std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, work);
             if let Err(error) = spawned {
-                verdict.lock().undecided.push(format!("no thread to search in: {error}"));
+                verdict.lock().not_shown.push(format!("no thread to search in: {error}"));
             }
         }
     });
@@ -54,7 +54,7 @@ fn check_life(life: &Life, tries: u64) -> (Verdict, usize) {
     for asked in &life.operations {
         match step(asked) {
             Some(step) => steps.extend(step),
-            None => verdict.undecided.push(format!(
+            None => verdict.not_shown.push(format!(
                 "tenant {}, event {}: an answer of an unknown kind",
                 life.tenant, asked.operation.index
             )),

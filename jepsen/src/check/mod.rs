@@ -7,6 +7,7 @@ pub mod availability;
 pub mod counts;
 mod fates;
 pub mod faults;
+pub mod floor;
 pub mod forward;
 pub mod levels;
 mod linear;
@@ -41,20 +42,23 @@ pub struct Verdict {
     /// is not shown to hold.
     pub checked: Vec<(String, u64)>,
     pub violations: Vec<Violation>,
-    /// What could not be decided, and why: neither a pass nor a violation, but the run does not count as passed.
+    /// Searches that gave up, and where: neither a pass nor a violation, but the run does not count as passed.
     pub undecided: Vec<String>,
+    /// What the history does not hold, so that something was checked on less than it should be: a run that shows nothing.
+    pub not_shown: Vec<String>,
 }
 
 impl Verdict {
     #[cfg(test)]
     pub fn passed(&self) -> bool {
-        self.violations.is_empty() && self.undecided.is_empty()
+        self.violations.is_empty() && self.undecided.is_empty() && self.not_shown.is_empty()
     }
 
     pub fn merge(&mut self, other: Self) {
         self.checked.extend(other.checked);
         self.violations.extend(other.violations);
         self.undecided.extend(other.undecided);
+        self.not_shown.extend(other.not_shown);
     }
 
     /// Violations of what is counted in [`Verdict::checked`] under this name; what stands behind a colon says more, but names
@@ -67,10 +71,10 @@ impl Verdict {
     }
 
     /// A property that was checked on nothing has not been shown to hold.
-    pub fn unseen_is_undecided(&mut self) {
+    pub fn unseen_is_not_shown(&mut self) {
         let unseen = self.checked.iter().filter(|(_, number)| *number == 0);
         let told = unseen.map(|(property, _)| format!("nothing was seen that could break: {property}"));
-        self.undecided.extend(told.collect::<Vec<_>>());
+        self.not_shown.extend(told.collect::<Vec<_>>());
     }
 }
 

@@ -11,6 +11,8 @@ pub const RESERVE: &str = "reserve";
 pub const SETTLE: &str = "settle";
 pub const RELEASE: &str = "release";
 pub const EXTEND: &str = "extend";
+/// What needs a quorum, whoever is asked.
+pub const DECISIONS: [&str; 4] = [RESERVE, SETTLE, RELEASE, EXTEND];
 /// Linearizable.
 pub const READ: &str = "read";
 /// What the asked node has applied.

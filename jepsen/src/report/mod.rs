@@ -90,8 +90,14 @@ impl Summary {
         self.verdicts.iter().map(|(_, verdict)| verdict.violations.len()).sum()
     }
 
+    /// Searches that gave up.
     pub fn undecided(&self) -> usize {
         self.verdicts.iter().map(|(_, verdict)| verdict.undecided.len()).sum()
+    }
+
+    /// What was checked on nothing, or on too little.
+    pub fn not_shown(&self) -> usize {
+        self.verdicts.iter().map(|(_, verdict)| verdict.not_shown.len()).sum()
     }
 
     /// Writes `summary.json`, `index.html` and `history.edn` beside the history.

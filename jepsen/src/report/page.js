@@ -25,8 +25,9 @@ function table(parent, head, rows) {
 
 function tell() {
   const broken = summary.verdicts.flatMap(([workload, verdict]) => verdict.violations.map(one => [workload, one]));
-  const open = summary.verdicts.flatMap(([workload, verdict]) => verdict.undecided.map(one => [workload, one]));
-  $('title').textContent = `${broken.length ? 'FAILED' : open.length ? 'Not decided' : 'Passed'}: seed ${summary.seed}, ${summary.seconds} s, ${spans.length} faults`;
+  const unsaid = (name, word) => summary.verdicts.flatMap(([workload, verdict]) => verdict[name].map(one => [workload, word, one]));
+  const open = unsaid('undecided', 'undecided'), missing = unsaid('not_shown', 'not shown');
+  $('title').textContent = `${broken.length ? 'FAILED' : missing.length ? 'Not shown' : open.length ? 'Not decided' : 'Passed'}: seed ${summary.seed}, ${summary.seconds} s, ${spans.length} faults`;
   table($('counts'), ['workload', 'operations', 'ok', 'fail', 'unknown', 'violations'], summary.verdicts.map(([name, verdict]) => {
     const counts = summary.counts[name] ?? { operations: '', ok: '', fail: '', unknown: '' };
     return [name, counts.operations, counts.ok, counts.fail, counts.unknown, verdict.violations.length];
@@ -38,7 +39,7 @@ function tell() {
     item.textContent = `${workload}, ${one.property}: ${one.detail} (events ${one.events.join(', ')})`;
     item.onclick = () => show(one.events);
   });
-  open.forEach(([workload, one]) => element(list, 'li', `${workload}, undecided: ${one}`));
+  [...missing, ...open].forEach(([workload, word, one]) => element(list, 'li', `${workload}, ${word}: ${one}`));
   table($('faults'), ['fault', 'from, s', 'to, s', 'what'], spans.map(span =>
     [span.fault, (span.from / 1000).toFixed(2), span.to === null ? '–' : (span.to / 1000).toFixed(2), span.done]));
   table($('by-fault'), ['workload', 'fault', 'operations', 'ok', 'fail', 'unknown', 'violations'], summary.by_fault.map(row =>

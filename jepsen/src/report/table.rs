@@ -43,6 +43,9 @@ pub fn text(summary: &Summary) -> String {
         if let Some(more) = verdict.violations.len().checked_sub(20).filter(|more| *more > 0) {
             let _ = writeln!(text, "  … and {more} more");
         }
+        for why in &verdict.not_shown {
+            let _ = writeln!(text, "  not shown: {why}");
+        }
         for undecided in &verdict.undecided {
             let _ = writeln!(text, "  undecided: {undecided}");
         }
@@ -50,9 +53,10 @@ pub fn text(summary: &Summary) -> String {
     if let Some(slowest) = summary.recovery_us {
         let _ = writeln!(text, "\nserved again within {} ms of every heal", slowest / 1_000);
     }
-    let word = match (summary.violations(), summary.undecided()) {
-        (0, 0) => "passed",
-        (0, _) => "not decided",
+    let word = match (summary.violations(), summary.not_shown(), summary.undecided()) {
+        (0, 0, 0) => "passed",
+        (0, 0, _) => "not decided",
+        (0, _, _) => "NOT SHOWN",
         _ => "FAILED",
     };
     let _ = writeln!(
@@ -86,10 +90,12 @@ pub fn markdown(rows: &[Row]) -> String {
             let Counts { ok, fail, unknown, .. } = summary.counts.get(*workload).copied().unwrap_or_default();
             let _ = write!(text, " {ok} / {fail} / {unknown} |");
         }
-        let violations = match summary.undecided() {
-            0 => summary.violations().to_string(),
-            undecided => format!("{}, {undecided} undecided", summary.violations()),
-        };
+        let mut violations = summary.violations().to_string();
+        for (number, word) in [(summary.not_shown(), "not shown"), (summary.undecided(), "undecided")] {
+            if number > 0 {
+                let _ = write!(violations, ", {number} {word}");
+            }
+        }
         let again = summary.recovery_us.map_or_else(|| "–".to_owned(), |us| (us / 1_000).to_string());
         let _ = writeln!(text, " {violations} | {again} |");
     }
@@ -141,7 +147,7 @@ mod tests {
         let verdict = Verdict {
             checked: vec![("p".to_owned(), 3), ("q".to_owned(), 0)],
             violations: vec![violation; violations],
-            undecided: Vec::new(),
+            ..Verdict::default()
         };
         Summary::new(
             &history,

@@ -1,4 +1,5 @@
-//! Workload `gateway`: whole HTTP requests of several users, whole answers and streams, some of which are left half-way.
+//! Workload `gateway`: whole HTTP requests of several users, whole answers and streams, which some users leave half-way: what
+//! the others are charged can be told exactly.
 //! Workload `leases`: the same of few users, whose budgets the gateways spend from slices. What must hold of them is in
 //! `gateway_check`.
 
@@ -159,14 +160,17 @@ impl Client {
         let tokens: u64 = self.random.random_range(1..80);
         // A third says more than it may: the provider stops at the limit.
         let max_tokens = if self.random.random_bool(0.3) { tokens.div_ceil(2) } else { tokens + 8 };
-        let leave_after = (stream && self.random.random_bool(0.15))
+        let Variant { name, users, .. } = *self.variant;
+        let user = self.random.random_range(0..users);
+        // What a stream is charged that was left cannot be told exactly: half of the users leave none.
+        let leaves = user >= users / 2;
+        let leave_after = (stream && leaves && self.random.random_bool(0.3))
             .then(|| self.random.random_range(1..=max_tokens.min(tokens)));
         let slow = self.random.random_bool(0.3) || leave_after.is_some();
         let text = format!("mock:tokens={tokens} mock:chunk-ms={} say it", if slow { 10 } else { 0 });
-        let Variant { name, users, .. } = *self.variant;
         let call = Call {
             marker: format!("{name}-{}-{turn}", self.number),
-            user: format!("{name}-{}", self.random.random_range(0..users)),
+            user: format!("{name}-{user}"),
             gateway: number as u64,
             stream,
             prompt_bytes: text.len() as u64,

@@ -6,21 +6,21 @@ use serde::{Deserialize, Serialize};
 
 use super::account_reads::{ACCOUNTS, FINAL, WindowSnapshot};
 use super::gateway::Variant;
+use super::gateway_loss::Losses;
 use super::provider_record::{COMPLETE, LOST, SERVED, Served};
 use super::sse::{Answer, End};
 use super::tally::Tally;
 use crate::check::Verdict;
 use crate::check::faults::spells;
 pub use crate::check::words::CHAT;
-use crate::deploy::SETTLES_BEHIND;
 use crate::history::{History, Operation, Outcome};
 
 pub const MODEL: &str = "gpt-4o";
-/// What ends a gateway without a word.
-const KILLS: [&str; 2] = ["kill-gateway", "kill-gateways"];
 /// What the gateway adds to the bytes of one short message: docs/gateway.md, "What is charged".
 const OVERHEAD_TOKENS: u64 = 64;
 const MICROS: u64 = 1_000_000;
+/// Slices that a gateway held when it was killed are still held so soon after it has come back.
+const HELD_US: u64 = 5_000_000;
 
 const EXACT: &str = "charged = served";
 const ONCE: &str = "served at most once";
@@ -40,6 +40,13 @@ pub struct Call {
     pub leave_after: Option<u64>,
 }
 
+impl Call {
+    /// At most so many tokens are reserved for it.
+    fn bound(&self) -> u64 {
+        self.prompt_bytes + OVERHEAD_TOKENS + self.max_tokens
+    }
+}
+
 /// What may have been charged for a request, in tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Range {
@@ -50,11 +57,13 @@ struct Range {
 pub fn check(history: &History, variant: &Variant) -> Verdict {
     let mut tally = Tally::new([EXACT, ONCE, FREE, COVERED, OVERSPENT, RESOLVED]);
     let events = || history.events.iter().filter(|event| event.workload == variant.name);
-    if events().any(|event| event.f == LOST) {
-        tally.undecided("the provider's record lost requests before they were seen");
+    let has_lost = events().any(|event| event.f == LOST);
+    if has_lost {
+        tally.not_shown("the provider's record lost requests before they were seen");
     }
-    if !events().any(|event| event.f == COMPLETE) {
-        tally.undecided("the provider's record was not read to its end");
+    let is_read = events().any(|event| event.f == COMPLETE);
+    if !is_read {
+        tally.not_shown("the provider's record was not read to its end");
     }
     let mut served: HashMap<String, Vec<(u64, Served)>> = HashMap::new();
     for event in events().filter(|event| event.f == SERVED) {
@@ -62,37 +71,44 @@ pub fn check(history: &History, variant: &Variant) -> Verdict {
             served.entry(call.marker.clone()).or_default().push((event.index, call));
         }
     }
-    let killed = spells(history).iter().any(|spell| KILLS.contains(&&*spell.fault));
+    let losses = Losses::new(&spells(history));
+    // The slices of a killed gateway are charged whole, and cover what its requests held.
+    let (slices, excused) =
+        if variant.leases { (losses.of_slices(), Losses::default()) } else { (Vec::new(), losses) };
     let operations = history.operations(variant.name);
     let mut users: BTreeMap<String, Vec<(u64, Range)>> = BTreeMap::new();
     for operation in operations.iter().filter(|operation| operation.f == CHAT) {
         let Some(call) = tally.read::<Call>(&operation.call, operation.index) else { continue };
         let calls = served.remove(&call.marker).unwrap_or_default();
-        let range = request(&mut tally, operation, &call, &calls, killed);
+        if calls.is_empty() && (has_lost || !is_read) {
+            // It may have been served.
+            let range = Range { least: 0, most: call.bound() };
+            users.entry(call.user).or_default().push((operation.index, range));
+            continue;
+        }
+        let range = request(&mut tally, operation, &call, &calls, &excused);
         users.entry(call.user).or_default().push((operation.index, range));
     }
     for (marker, calls) in served {
         let events = calls.into_iter().map(|(index, _)| index).collect();
         tally.violation(ONCE, format!("{marker} was served, and nobody had asked for it"), events);
     }
-    // The slices of a killed gateway are charged whole.
-    let open_ended = variant.leases && killed;
-    accounts(&mut tally, &operations, &users, variant, open_ended);
+    accounts(&mut tally, &operations, &users, variant, &slices);
     tally.verdict()
 }
 
-/// One request, by its answer; what it may have cost. `killed`: gateways were.
+/// One request, by its answer; what it may have cost.
 fn request(
     tally: &mut Tally,
     operation: &Operation,
     call: &Call,
     calls: &[(u64, Served)],
-    killed: bool,
+    losses: &Losses,
 ) -> Range {
     let events = || std::iter::once(operation.index).chain(calls.iter().map(|(index, _)| *index)).collect();
     let tokens: u64 = calls.iter().map(|(_, call)| call.input + call.output).sum();
     let input: u64 = calls.iter().map(|(_, call)| call.input).sum();
-    let bound = Range { least: tokens, most: call.prompt_bytes + OVERHEAD_TOKENS + call.max_tokens };
+    let bound = Range { least: tokens, most: call.bound() };
     tally.checked(ONCE);
     if calls.len() > 1 {
         let detail = format!("{} reached the provider {} times", call.marker, calls.len());
@@ -123,7 +139,7 @@ fn request(
                 tally.violation(EXACT, detail, events());
             }
             // Perhaps before its settlement, and the reservation has expired.
-            let is_open = killed && call.gateway == SETTLES_BEHIND as u64;
+            let is_open = losses.may_lose(operation, call.gateway);
             Range { least: tokens, most: if is_open { bound.most } else { tokens } }
         }
         // What was still on its way to the gateway when the client left is not charged.
@@ -146,13 +162,18 @@ fn accounts(
     operations: &[Operation],
     users: &BTreeMap<String, Vec<(u64, Range)>>,
     variant: &Variant,
-    open_ended: bool,
+    slices: &[(u64, u64)],
 ) {
     let mut last = None;
+    let mut held = Held::new();
     for operation in operations.iter().filter(|operation| operation.f == ACCOUNTS || operation.f == FINAL) {
         let Outcome::Ok(value) = &operation.outcome else { continue };
         let Some(snapshot) = tally.read::<WindowSnapshot>(value, operation.index) else { continue };
         for account in &snapshot.accounts {
+            if account.budget == variant.life {
+                let seen = (operation.invoked_us, operation.completed_us, account.present.reserved);
+                held.entry(account.subject.clone()).or_default().push(seen);
+            }
             for span in std::iter::once(&account.present).chain(&account.closed) {
                 tally.checked(OVERSPENT);
                 if span.is_overspent() || span.overdraft > 0 {
@@ -166,7 +187,7 @@ fn accounts(
         }
     }
     let Some((index, last)) = last else {
-        tally.undecided("the accounts were not read at the end");
+        tally.not_shown("the accounts were not read at the end");
         return;
     };
     for account in &last.accounts {
@@ -183,7 +204,7 @@ fn accounts(
         let spent = account.map_or(0, |seen| seen.present.spent);
         let sum = |part: fn(&Range) -> u64| ranges.iter().map(|(_, range)| part(range)).sum::<u64>() * MICROS;
         let (least, most) = (sum(|range| range.least), sum(|range| range.most));
-        let most = if open_ended { u64::MAX } else { most };
+        let most = most + held.get(user).map_or(0, |reads| lost(reads, slices));
         tally.checked(COVERED);
         if !(least..=most).contains(&spent) {
             let unclear =
@@ -192,6 +213,21 @@ fn accounts(
             tally.violation(COVERED, detail, std::iter::once(index).chain(unclear.take(20)).collect());
         }
     }
+}
+
+/// Of each user: when its reads began and ended, and what they showed as held.
+type Held = HashMap<String, Vec<(u64, u64, u64)>>;
+
+/// At most so much can have been lost in slices: each time, the most that was held from then on until a while after the
+/// gateway has come back; where nobody could read that, the most that ever was.
+fn lost(reads: &[(u64, u64, u64)], slices: &[(u64, u64)]) -> u64 {
+    let most = |from_us: u64, to_us: u64| {
+        let met = reads.iter().filter(|(began_us, ended_us, _)| *ended_us >= from_us && *began_us <= to_us);
+        met.map(|(_, _, held)| *held).max()
+    };
+    let ever = most(0, u64::MAX).unwrap_or(0);
+    let of = |(from_us, to_us): &(u64, u64)| most(*from_us, to_us.saturating_add(HELD_US)).unwrap_or(ever);
+    slices.iter().map(of).sum()
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Histories made by hand: good ones, and for each property one that breaks it.
 
 use super::*;
+use crate::deploy::SETTLES_BEHIND;
 use crate::history::Kind;
 use crate::workloads::account_reads::{Seen, Span};
 use crate::workloads::gateway::{LEASES, PLAIN};
@@ -104,22 +105,27 @@ fn each_property_has_a_history_that_breaks_it() {
 
 #[test]
 fn without_the_record_or_the_last_read_nothing_is_decided() {
-    let verdict = check(&script().history(), &PLAIN);
-    assert_eq!(verdict.undecided.len(), 2, "{verdict:?}");
-    let mut lost = script();
+    let mut broken_off = script();
+    broken_off.ok(CHAT, &call("x"), &answer(200, End::Whole, 14));
+    let verdict = check(&broken_off.history(), &PLAIN);
+    assert_eq!((verdict.violations.len(), verdict.not_shown.len()), (0, 2), "{verdict:?}");
+    let mut lost = broken_off;
     lost.info(LOST, &"steady");
-    assert!(!finished(lost, &last(60, 0, 0)).undecided.is_empty());
+    let verdict = finished(lost, &last(74, 0, 0));
+    assert_eq!((verdict.violations.len(), verdict.not_shown.len()), (0, 1), "{verdict:?}");
 }
 
-/// One whole answer of 14 by that gateway, and what was charged.
+/// One whole answer of 14 by that gateway, 46 that it held then, and what was charged.
 fn one_answer(variant: &Variant, gateway: usize, fault: Option<&str>, spent: u64) -> Verdict {
     let mut script = Script::new(variant.name);
     script.ok(CHAT, &Call { gateway: gateway as u64, ..call("a") }, &answer(200, End::Whole, 14));
     script.info(SERVED, &served("a", 4, 10));
     script.info(COMPLETE, &"steady");
-    let mut last = last(spent, 0, 0);
-    last.accounts[0].budget = variant.life.to_owned();
-    script.ok(FINAL, &1, &last);
+    for (f, spent, reserved) in [(ACCOUNTS, 0, 46 * MICROS), (FINAL, spent, 0)] {
+        let mut seen = last(spent, reserved, 0);
+        seen.accounts[0].budget = variant.life.to_owned();
+        script.ok(f, &1, &seen);
+    }
     let mut history = script.history();
     if let Some(fault) = fault {
         let mut event = history.events[0].clone();
@@ -129,15 +135,32 @@ fn one_answer(variant: &Variant, gateway: usize, fault: Option<&str>, spent: u64
     check(&history, variant)
 }
 
-/// A killed gateway's slices are charged whole; nothing else excuses a charge.
+/// A killed gateway's slices are charged whole, and no more than that; nothing else excuses a charge.
 #[test]
 fn with_leases_more_is_charged_only_where_a_gateway_was_killed() {
     let history = |fault, spent| one_answer(&LEASES, 0, fault, spent);
     assert!(history(None, 14).passed());
-    for (fault, spent) in [(None, 15), (Some("kill-leader"), 15), (Some("kill-gateway"), 13), (None, 13)] {
+    let killed = Some("kill-gateway");
+    for (fault, spent) in [(None, 15), (Some("kill-leader"), 15), (killed, 13), (killed, 61), (None, 13)] {
         assert_eq!(violated(&history(fault, spent)), [COVERED], "{fault:?} {spent}");
     }
-    assert!(history(Some("kill-gateway"), 60).passed());
+    assert!(history(killed, 60).passed());
+}
+
+#[test]
+fn what_was_lost_in_slices_is_at_most_what_was_held_then() {
+    let s = |at: u64| at * 1_000_000;
+    let reads = [(1, 90), (10, 20), (12, 30), (14, 25), (30, 70)].map(|(at, held)| (s(at), s(at) + 1, held));
+    for (slices, most) in [
+        (vec![], 0),
+        (vec![(s(10), s(11))], 30),
+        (vec![(s(10), s(11)), (s(13), s(13))], 55),
+        (vec![(s(27), s(28))], 70),
+        // Nobody could read.
+        (vec![(s(40), s(42))], 90),
+    ] {
+        assert_eq!(lost(&reads, &slices), most, "{slices:?}");
+    }
 }
 
 /// Its answers do not wait for their settlements: a kill may come between, and then what was reserved is charged.

@@ -116,10 +116,10 @@ pub fn check(history: &History) -> Verdict {
     let mut tally = Tally::new([OPEN, PROBE, OPINION, MONOTONE]);
     let events = || history.events.iter().filter(|event| event.workload == NAME);
     if events().any(|event| event.f == LOST) {
-        tally.undecided("a provider's record lost requests before they were seen");
+        tally.not_shown("a provider's record lost requests before they were seen");
     }
     if events().filter(|event| event.f == COMPLETE).count() < 2 {
-        tally.undecided("the records of both providers were not read to their end");
+        tally.not_shown("the records of both providers were not read to their end");
     }
     let operations = history.operations(NAME);
     let circuits = circuits(&mut tally, &operations);
@@ -135,7 +135,7 @@ pub fn check(history: &History) -> Verdict {
         let Some(served) = tally.read::<Served>(&event.value, event.index) else { continue };
         match calls.get(&served.marker) {
             Some((call, operation)) => arrivals.push(Arrival { served, event: event.index, call, operation }),
-            None => tally.undecided(&format!("event {}: nobody sent {}", event.index, served.marker)),
+            None => tally.not_shown(&format!("event {}: nobody sent {}", event.index, served.marker)),
         }
     }
     for ((backend, model), revisions) in &circuits {

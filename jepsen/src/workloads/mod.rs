@@ -7,6 +7,7 @@ mod accounts;
 mod gateway;
 mod gateway_check;
 mod gateway_looks;
+mod gateway_loss;
 mod health;
 mod health_check;
 pub mod hierarchy;

@@ -25,6 +25,7 @@ pub const INITIAL: u64 = 100_000;
 const AGREES: &str = "each decision agrees with one version in force";
 const ORDER: &str = "versions follow each other in the log";
 const ABOVE: &str = "no grant above the limit in force";
+const ROOM: &str = "no denial where there is room";
 const ROLLOUTS: &str = "rollouts are monotone";
 const GAPS: &str = "versions have no gaps, and stay";
 const ONE: &str = "one of those who expect a version wins";
@@ -59,7 +60,7 @@ pub struct Decision {
     pub granted: bool,
     pub log_index: u64,
     pub limit: Option<u64>,
-    /// Spent and reserved, this reservation included.
+    /// Spent and reserved; of a grant, this reservation included.
     pub taken: u64,
     /// Neither granted nor denied.
     pub other: String,
@@ -87,7 +88,7 @@ struct Version {
 type Known = BTreeMap<u64, Version>;
 
 pub fn check(history: &History) -> Verdict {
-    let mut tally = Tally::new([AGREES, ORDER, ABOVE, ROLLOUTS, GAPS, ONE]);
+    let mut tally = Tally::new([AGREES, ORDER, ABOVE, ROOM, ROLLOUTS, GAPS, ONE]);
     let operations = history.operations(NAME);
     let mut known = lists(&mut tally, &operations);
     applies(&mut tally, &operations, &mut known);
@@ -107,7 +108,7 @@ fn lists(tally: &mut Tally, operations: &[Operation]) -> Known {
         reads.extend(tally.read::<Versions>(value, operation.index).map(|read| (operation, read)));
     }
     if reads.is_empty() {
-        tally.undecided("the versions were never listed");
+        tally.not_shown("the versions were never listed");
     }
     for (operation, read) in &reads {
         tally.checked(GAPS);
@@ -277,6 +278,12 @@ fn decisions(tally: &mut Tally, operations: &[Operation], known: &Known) {
             if decision.taken > limit {
                 let detail = format!("granted up to {} of {limit}", decision.taken);
                 tally.violation(ABOVE, detail, vec![operation.index]);
+            }
+        } else if let Some(asked) = tally.read::<u64>(&operation.call, operation.index) {
+            tally.checked(ROOM);
+            if decision.taken.saturating_add(asked) <= limit {
+                let detail = format!("{asked} was denied with {} of {limit} taken", decision.taken);
+                tally.violation(ROOM, detail, vec![operation.index]);
             }
         }
         if decision.log_index > 0 && !candidates.is_empty() {

@@ -14,8 +14,9 @@ fn made(version: u64) -> Applied {
 
 const REFUSED: Applied = Applied { version: None, changed: false };
 
+/// Of those who ask for 1: all of it is gone where one is denied.
 fn decided(granted: bool, log_index: u64, limit: u64) -> Decision {
-    let taken = if granted { limit / 2 * MICROS } else { 0 };
+    let taken = if granted { limit / 2 * MICROS } else { limit * MICROS };
     Decision { granted, log_index, limit: Some(limit * MICROS), taken, other: String::new() }
 }
 
@@ -71,7 +72,7 @@ fn every_decision_is_of_a_version_in_force() {
 #[test]
 fn each_property_has_a_history_that_breaks_it() {
     type Change = fn(&mut Script);
-    let table: [(&str, Change, &[&str]); 12] = [
+    let table: [(&str, Change, &[&str]); 13] = [
         ("a limit that never was", |script| script.ok(RESERVE, &1, &decided(true, 30, 7)), &[AGREES]),
         ("an old limit", |script| script.ok(RESERVE, &1, &decided(true, 30, INITIAL)), &[AGREES]),
         (
@@ -88,6 +89,11 @@ fn each_property_has_a_history_that_breaks_it() {
             "above the limit",
             |script| script.ok(RESERVE, &1, &Decision { taken: 201 * MICROS, ..decided(true, 30, 200) }),
             &[ABOVE],
+        ),
+        (
+            "room for it",
+            |script| script.ok(RESERVE, &1, &Decision { taken: 200 * MICROS - 1, ..decided(false, 30, 200) }),
+            &[ROOM],
         ),
         ("a gateway goes back", |script| script.ok(ROLLOUT, &0, &running(1, 3)), &[ROLLOUTS]),
         ("a version from nowhere", |script| script.ok(ROLLOUT, &0, &running(1, 9)), &[ROLLOUTS]),

@@ -33,8 +33,8 @@ impl Tally {
         }
     }
 
-    pub fn undecided(&mut self, why: &str) {
-        self.verdict.undecided.push(why.to_owned());
+    pub fn not_shown(&mut self, why: &str) {
+        self.verdict.not_shown.push(why.to_owned());
     }
 
     /// What a workload of this release wrote down. Anything else cannot be judged.
@@ -42,7 +42,7 @@ impl Tally {
         match T::deserialize(value) {
             Ok(read) => Some(read),
             Err(error) => {
-                self.undecided(&format!("event {event} cannot be read: {error}"));
+                self.not_shown(&format!("event {event} cannot be read: {error}"));
                 None
             }
         }

@@ -135,7 +135,7 @@ pub fn check(history: &History) -> Verdict {
         snapshots.extend(tally.read::<WindowSnapshot>(value, operation.index).map(|read| (operation, read)));
     }
     if !snapshots.iter().any(|(operation, _)| operation.f == FINAL) {
-        tally.undecided("the accounts were not read at the end");
+        tally.not_shown("the accounts were not read at the end");
     }
     let reservations = reservations(&mut tally, &operations, &snapshots);
     let mut by_subject: HashMap<&str, Vec<&Reservation>> = HashMap::new();
@@ -328,7 +328,7 @@ fn reservations(
         };
         match places.get(&call.id) {
             Some(found_at) => found[*found_at].resolved = Some((call.actual.unwrap_or(0), place)),
-            None => tally.undecided(&format!("event {}: {} was never made", operation.index, call.id)),
+            None => tally.not_shown(&format!("event {}: {} was never made", operation.index, call.id)),
         }
     }
     found

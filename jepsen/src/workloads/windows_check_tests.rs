@@ -79,7 +79,7 @@ fn sums_are_right_at_every_point_of_the_log() {
     {
         let verdict = finished(script(), &[seconds(index, before, now)]);
         let others = violated(&verdict).iter().any(|property| *property != TIME);
-        assert!(!others && verdict.undecided.is_empty(), "{index}: {verdict:?}");
+        assert!(!others && verdict.not_shown.is_empty(), "{index}: {verdict:?}");
     }
     let verdict = finished(script(), &[seconds(16, 4, 30)]);
     assert!(verdict.passed(), "{verdict:?}");
@@ -194,5 +194,5 @@ fn each_other_property_has_a_history_that_breaks_it() {
     answer.resets[0].1 += 1_000;
     wrong.ok(RESERVE, &reserve("d", 0), &answer);
     assert_eq!(violated(&finished(wrong, &[seconds(16, 4, 30)])), [NAMED]);
-    assert!(!finished(script(), &[]).undecided.is_empty());
+    assert!(!finished(script(), &[]).not_shown.is_empty());
 }
