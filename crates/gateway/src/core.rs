@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use quorate_rpc::{
-    Keys,
+    IN_FLIGHT_MAX, Keys,
     lease::{LeaseSettings, Leases},
 };
 use tokio::sync::{Semaphore, watch};
@@ -39,8 +39,6 @@ pub(crate) struct Followed {
 
 /// Long texts counted at the same time: counting is pure CPU.
 const COUNTING_MAX: usize = 4;
-/// As many operations as a client of the cluster has in flight.
-const UNHEARD_MAX: usize = 16_384;
 
 #[derive(Debug)]
 pub(crate) struct Core {
@@ -119,7 +117,7 @@ impl Core {
             leases,
             tasks,
             in_flight,
-            unheard: Arc::new(Semaphore::new(UNHEARD_MAX)),
+            unheard: Arc::new(Semaphore::new(IN_FLIGHT_MAX)),
             counting: Semaphore::new(COUNTING_MAX),
             memory,
             stop,

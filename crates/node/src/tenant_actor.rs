@@ -173,10 +173,6 @@ impl<G: Group> State<G> {
 
     /// Expires what is due, then sleeps until the next deadline, or retires.
     fn wake(&mut self, myself: &ActorRef<Message>) {
-        // It may be a later one than that which woke: there is only ever one.
-        if let Some((_, alarm)) = self.alarm.take() {
-            alarm.abort();
-        }
         self.arguments.turnstile.looks_at(END_OF_TIME);
         let (tenant, time) = (&self.arguments.tenant, self.arguments.replica.now());
         let (due, next) = self
@@ -204,9 +200,6 @@ impl<G: Group> State<G> {
     }
 
     fn set_alarm(&mut self, myself: &ActorRef<Message>, deadline: Option<TimestampMs>) {
-        if let Some((_, alarm)) = self.alarm.take() {
-            alarm.abort();
-        }
         let time = self.arguments.replica.now();
         let sleep = deadline.map_or(IDLE, |deadline| Duration::from_millis(deadline.since(time) + 1));
         let myself = myself.clone();
@@ -217,8 +210,11 @@ impl<G: Group> State<G> {
         self.looks_at(deadline.unwrap_or(END_OF_TIME), alarm);
     }
 
+    /// In place of the one that was set, whichever woke: there is only ever one.
     fn looks_at(&mut self, at: TimestampMs, alarm: JoinHandle<()>) {
-        self.alarm = Some((at, alarm));
+        if let Some((_, old)) = self.alarm.replace((at, alarm)) {
+            old.abort();
+        }
         self.arguments.turnstile.looks_at(at);
     }
 }

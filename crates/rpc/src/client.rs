@@ -21,7 +21,7 @@ use crate::tls::Security;
 use crate::watch::WatchHandle;
 
 /// Operations of one client that may wait for an answer at the same time.
-const IN_FLIGHT_MAX: usize = 16_384;
+pub const IN_FLIGHT_MAX: usize = 16_384;
 /// An attempt that takes longer goes to another node: this one may be stopped.
 const ATTEMPT: Duration = Duration::from_millis(2_500);
 /// A node that opens a session does so at once.

@@ -46,7 +46,7 @@ mod watched_providers;
 
 pub use admin_client::{Admin, BY_HEADER};
 pub use budget::PolicyDocument;
-pub use client::{Client, ClientConfig, ClientStats, Executed};
+pub use client::{Client, ClientConfig, ClientStats, Executed, IN_FLIGHT_MAX};
 pub use error::{ClientError, explain};
 pub use loopback::listen;
 pub use routing::{FORWARDED_HEADER, LEADER_HEADER, MESSAGE_MAX_BYTES, channel, check_address, endpoint};

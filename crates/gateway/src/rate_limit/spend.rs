@@ -228,9 +228,7 @@ async fn at_once(
             }
             Outcome::Denied(denial) => group.denied(&denial.account, standings),
             Outcome::Refused(refusal) => {
-                let capped = asking.without_account(refusal)?;
-                let others: Numbered<'_> =
-                    lines.iter().filter(|line| line.1.is_of(&capped)).copied().collect();
+                let others = asking.without_account(&lines, refusal)?;
                 // One of several accounts cannot be made; those that are there count.
                 if how != How::Whole && others.iter().any(|line| line.1.subject != others[0].1.subject) {
                     for line in others {
@@ -284,10 +282,7 @@ async fn hold(
             }
             Outcome::Denied(denial) => group.denied(&denial.account, standings),
             Outcome::Refused(refusal) => {
-                let capped = asking.without_account(refusal)?;
-                let others: Numbered<'_> =
-                    lines.iter().filter(|line| line.1.is_of(&capped)).copied().collect();
-                none_left(&others, standings);
+                none_left(&asking.without_account(&lines, refusal)?, standings);
             }
             other => return Err(unexpected(&other)),
         }
@@ -346,12 +341,12 @@ impl Asking<'_> {
         denial.held_by_reservations && leases.make_room(self.tenant, &account.budget, &account.subject).await
     }
 
-    /// The budget of which there is no account left; every other refusal is an error.
-    fn without_account(self, refusal: Refusal) -> Result<String, Unspent> {
+    /// Those of the budget of which there is no account left; every other refusal is an error.
+    fn without_account<'a>(self, lines: &Numbered<'a>, refusal: Refusal) -> Result<Numbered<'a>, Unspent> {
         match &refusal {
             Refusal::TooManyAccounts { budget, .. } => {
                 self.core.metrics.accounts_capped(budget);
-                Ok(budget.clone())
+                Ok(lines.iter().filter(|(_, line)| line.is_of(budget)).copied().collect())
             }
             Refusal::Invalid(message) => Err(Unspent::Wrong(Mistake(message.clone()))),
             Refusal::UnknownBudget { .. } => Err(Unspent::Outdated(refusal.to_string())),
