@@ -53,6 +53,15 @@ descriptors:
     rate_limit: {unit: year, requests_per_unit: 250}
 ";
 
+const HELD: &str = "
+domain: held
+descriptors:
+  - key: user
+    enforcement: Lease
+    reserve: true
+    rate_limit: {unit: year, requests_per_unit: 1000000}
+";
+
 struct Door(RateLimitServiceClient<Channel>);
 
 impl Door {
@@ -129,6 +138,22 @@ async fn two_doors_and_http_have_one_account() {
 
     assert!(deployment.quorate(&["delete", "-f", path]).unwrap().contains("shop deleted"));
     deployment.until(async || doors[0].passes("shop", "user", "a", 1_000).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_gateway_held_from_leases_outlives_it() {
+    let mut deployment = Deployment::without_gateways(HELD).await;
+    let doors = doors(&mut deployment, "  hold_from_leases: true\n").await;
+    let answer = doors[0].ask("held", "user", "a", 100).await.unwrap();
+    let name = &answer.request_headers_to_add[0].value;
+    let budget = "held/user";
+    // A slice has room for those that come after it.
+    deployment.until_account(budget, "a", |account| account.reserved_micros > 100_000_000).await;
+    deployment.gateways[0].signal("-TERM");
+    deployment.until_account(budget, "a", |account| account.reserved_micros == 100_000_000).await;
+    assert!(doors[1].passes("held", "quorate_reservation", name, 30).await);
+    let account = deployment.until_account(budget, "a", |account| account.reserved_micros == 0).await;
+    assert_eq!(account.spent_micros, 30_000_000);
 }
 
 /// A control plane that sends what it is told to, and hands on what it hears.

@@ -17,6 +17,7 @@ CLASSIC = "Envoy, Limitador"
 COUNTING = "Envoy, Quorate counting"
 LEASING = "Envoy, Quorate counting, Lease"
 RESERVING = "Envoy, Quorate reserving"
+HOLDING = "Envoy, Quorate reserving, Lease"
 QUORATE = "Quorate's gateway"
 BEHIND = "Quorate's gateway, settling behind"
 LEASE = "Quorate's gateway, Lease"
@@ -26,6 +27,7 @@ PLENTY = 4_000_000_000
 ADMIN, LISTENER, PROVIDER, SERVICE = 9901, 10000, 8090, 8091
 # What makes a recipe one whose descriptors are attributes of a request, for budgets of any kind.
 ATTRIBUTES = {r"domain: llm\b": "domain: quorate", r"descriptor_key: user\b": "descriptor_key: x-user-id"}
+LEASED = (r"reserve: true", "reserve: true\n    enforcement: Lease")
 LIMITS = """- namespace: llm
   max_value: {tokens}
   seconds: 3600
@@ -51,6 +53,7 @@ def systems(settings):
         LEASING: "the same calls in the domain of attributes, where they meet a budget with enforcement: Lease",
         RESERVING: "the worst case is held before a request and settled afterwards; deploy/envoy/reserving.yaml. Envoy knows of the"
         f" input only its bytes, so that one of these requests of 100 tokens is held as {overshoot.WORST_CASE}",
+        HOLDING: "the same, held out of slices: a limit with enforcement: Lease, and a gateway with hold_from_leases: true",
         QUORATE: "no Envoy: one gateway and three nodes; enforcement: Reserve",
         BEHIND: f"the same with {gateway.NO_WAIT}",
         LEASE: "no Envoy: one gateway and three nodes; enforcement: Lease",
@@ -60,6 +63,9 @@ def systems(settings):
         COUNTING: lambda tokens: with_agent(settings, "counting.yaml", with_limit(tokens)),
         LEASING: lambda tokens: with_agent(settings, "counting.yaml", quorate.budget("Lease", tokens), ATTRIBUTES),
         RESERVING: lambda tokens: with_agent(settings, "reserving.yaml", with_limit(tokens)),
+        HOLDING: lambda tokens: with_agent(
+            settings, "reserving.yaml", replaced(with_limit(tokens), *LEASED), rate_limit={"hold_from_leases": True}
+        ),
         QUORATE: lambda tokens: without_envoy(settings, tokens, "Reserve"),
         BEHIND: lambda tokens: without_envoy(settings, tokens, "Reserve", gateway.NO_WAIT),
         LEASE: lambda tokens: without_envoy(settings, tokens, "Lease"),
@@ -92,10 +98,10 @@ def with_limitador(settings, tokens):
 
 
 @contextmanager
-def with_agent(settings, recipe, policy, changes=None):
+def with_agent(settings, recipe, policy, changes=None, rate_limit=None):
     with quorate.cluster(settings, policy) as cluster:
         provider, provider_port = quorate.start_provider(settings, cluster.processes)
-        cluster.start_gateway(provider_port, with_rls=True)
+        cluster.start_gateway(provider_port, rate_limit=rate_limit or {})
         envoy, url = launch(cluster.processes, recipe, provider_port, cluster.rls.rpartition(":")[2], changes)
         behind = [*cluster.node_processes, *cluster.gateway_processes]
         yield url, {"gateways": [envoy], "nodes": behind, "provider": [provider]}, provider_port
@@ -178,11 +184,11 @@ def shortages(rows):
 def verdicts(rows):
     theirs = rows.most(CLASSIC, "per_second")
     told = []
-    for system in (COUNTING, LEASING, RESERVING, QUORATE, BEHIND, LEASE):
+    for system in (COUNTING, LEASING, RESERVING, HOLDING, QUORATE, BEHIND, LEASE):
         ratio = results.times(rows.most(system, "per_second"), theirs)
         goal = f"{system}: at least the throughput of {CLASSIC}"
         told.append(tables.goal(goal, f"{ratio or 0:.2f} times, each at its best", ratio and ratio >= 1))
-    for system in (RESERVING, QUORATE, BEHIND, LEASE):
+    for system in (RESERVING, HOLDING, QUORATE, BEHIND, LEASE):
         tokens = rows.value(system, "tokens", **overshoot.CASE)
         reached = None if tokens is None else tokens <= overshoot.CASE["allowed"]
         told.append(tables.goal(f"{system}: nothing beyond the limit", f"{tokens or 0:,.0f} tokens of 250", reached))

@@ -1,5 +1,6 @@
 """Quorate's own processes: three nodes, a gateway if wanted, and the simulated provider. Not: what is measured."""
 
+import json
 import subprocess
 import time
 from contextlib import contextmanager
@@ -58,17 +59,18 @@ class Cluster:
         for process, http in zip(self.node_processes, ports[NODES:]):
             self.processes.wait_until(process, lambda: answers(http, "/readyz"))
 
-    def start_gateway(self, provider_port, more="", with_rls=False):
-        """`more`: lines of its config."""
+    def start_gateway(self, provider_port, more="", rate_limit=None):
+        """`more`: lines of its config; `rate_limit`: settings of its rate limit service, which is not there without."""
         listen, http, rls = free_ports(3)
         nodes = ", ".join(f"'{node}'" for node in self.nodes)
         config = (
             f"name: bench\nlisten: '127.0.0.1:{listen}'\nhttp_listen: '127.0.0.1:{http}'\nnodes: [{nodes}]\n"
             f"backends: [{{name: mock, provider: OpenAI, base_url: 'http://127.0.0.1:{provider_port}/v1'}}]\n{more}\n"
         )
-        if with_rls:
+        if rate_limit is not None:
             # Without headers for the client, as Limitador answers by default.
-            config += f"rate_limit: {{listen: '127.0.0.1:{rls}', response_headers: false}}\n"
+            keys = {"listen": f"127.0.0.1:{rls}", "response_headers": False, **rate_limit}
+            config += f"rate_limit: {json.dumps(keys)}\n"
         process = self.start("gateway", "gateway", config)
         self.gateway_processes.append(process)
         self.processes.wait_until(process, lambda: answers(http, "/readyz"))

@@ -20,6 +20,7 @@ use crate::{
     metrics::Metrics,
     policy::PolicyReceiver,
     policy::Sources,
+    rate_limit::HeldHere,
     repay::Repayer,
     spare::Spare,
     tier::Hints,
@@ -56,6 +57,8 @@ pub(crate) struct Core {
     pub(crate) repayer: Arc<Repayer>,
     /// Slices of hot accounts that this process holds.
     pub(crate) leases: Leases,
+    /// What proxies reserved from them.
+    pub(crate) held_here: HeldHere,
     /// Everything that must finish before the gateway may stop: calls and settlements.
     pub(crate) tasks: TaskTracker,
     pub(crate) in_flight: Arc<Semaphore>,
@@ -93,7 +96,7 @@ impl Core {
             stop: stop.clone(),
         });
         tasks.spawn(Arc::clone(&repayer).run());
-        let hold_ms = config.timeouts.reservation_ms();
+        let hold_ms = u64::try_from(config.reservation_longest().as_millis()).unwrap_or(u64::MAX);
         let lender = Arc::new(KeeperLends(Arc::clone(&keeper)));
         let leases = Leases::start(lender, LeaseSettings::new(hold_ms));
         let Followed { policy, keys, providers } = followed;
@@ -115,6 +118,7 @@ impl Core {
             spare,
             repayer,
             leases,
+            held_here: HeldHere::default(),
             tasks,
             in_flight,
             unheard: Arc::new(Semaphore::new(IN_FLIGHT_MAX)),

@@ -189,6 +189,7 @@ impl Gateway {
                 Err(_) => tracing::warn!("some proxies did not close their connections in time"),
             }
         }
+        core.held_here.finish(&core).await;
         if timeout_at(deadline, core.tasks.wait()).await.is_err() {
             tracing::warn!("what is still under way is cut off");
         }

@@ -59,6 +59,7 @@ descriptors:
     value: gold
     descriptors:
       - {key: plan, reserve: true, accounts_max: 5, rate_limit: {unit: day, requests_per_unit: 5}}
+      - {key: held, enforcement: Lease, reserve: true, rate_limit: {unit: hour, requests_per_unit: 7}}
       - {key: whole, enforcement: Reserve, rate_limit: {unit: hour, requests_per_unit: 6}}
       - {key: hot, enforcement: Lease, rate_limit: {unit: hour}}
 ";
@@ -100,6 +101,7 @@ fn limits_are_budgets() {
         ("shop/tenant/user", 3, Window::Year, Enforcement::Shadow),
         ("shop/tenant/user=7", 4, Window::Month, Enforcement::Reserve),
         ("shop/tenant=gold/plan", 5, Window::Day, Enforcement::Reserve),
+        ("shop/tenant=gold/held", 7, Window::Hour, Enforcement::Lease),
         ("shop/tenant=gold/hot", 0, Window::Hour, Enforcement::Lease),
     ] {
         let rule = rules.iter().find(|rule| rule.name == name).unwrap();
@@ -117,7 +119,9 @@ fn limits_are_budgets() {
     let seven = limit([("tenant", "t"), ("user", "7")]);
     assert!(seven.quota && !seven.shadow && seven.replaces == ["each"]);
     assert!(matches!(&seven.metadata, Some(Metadata::Map(fields)) if fields.len() == 2));
-    assert_eq!(limit([("tenant", "gold"), ("plan", "p")]).spending, Spending::Held);
+    for key in ["plan", "held"] {
+        assert_eq!(limit([("tenant", "gold"), (key, "p")]).spending, Spending::Held, "{key}");
+    }
     assert_eq!(limit([("tenant", "gold"), ("whole", "p")]).spending, Spending::Whole);
     let brought = domain.of_override(Window::Day).unwrap();
     assert_eq!(
@@ -133,7 +137,7 @@ fn limits_are_budgets() {
 fn a_domain_is_a_manifest_like_others() {
     let set = parse(ALL).unwrap();
     let object = set.objects().next().unwrap();
-    assert_eq!((object.kind, object.name, object.summary.as_str()), ("RateLimitConfig", "shop", "9 limits"));
+    assert_eq!((object.kind, object.name, object.summary.as_str()), ("RateLimitConfig", "shop", "10 limits"));
     let again = ManifestSet::from_document(&set.to_document()).unwrap();
     assert_eq!(again, set);
     let changed = parse(&ALL.replace("requests_per_unit: 10", "requests_per_unit: 11")).unwrap();
@@ -197,7 +201,7 @@ fn mistakes_are_told_with_their_place() {
             "replaces itself",
         ),
         (
-            "domain: d\ndescriptors: [{key: a, reserve: true, enforcement: Lease}]\n",
+            "domain: d\ndescriptors: [{key: a, reserve: true, enforcement: Count}]\n",
             "reserve",
             "enforcement Reserve",
         ),

@@ -4,7 +4,7 @@ NODES and PROVIDER say where a cluster and a simulated provider run."""
 import json
 import sys
 
-from setting import DEPLOY, Setting, in_one_hour, question, until
+from setting import Setting, in_one_hour, question, until
 
 setting = Setting(sys.argv[1], sys.argv[2])
 LIMIT = 250
@@ -54,35 +54,40 @@ def counting():
     check("and costs nothing", setting.account("llm/user", "errs"), (0, 0))
 
 
-def reserving():
+def reserving(kind=""):
+    """`kind`: before the names of all users."""
     envoy = setting.envoy("reserving")
     body = question("ok", 15, size=85)
-    parallel = envoy.parallel(20, "res", body)
+    parallel = envoy.parallel(20, f"{kind}res", body)
     passed = [one for one in parallel if one.status == 200]
     used = sum(one.json()["usage"]["total_tokens"] for one in passed)
     check("of 20 parallel requests of 100 tokens, 2 fit into 250", len(passed) >= 2, True)
-    check("what they used is charged, nothing stays held", bool(charged("llm/reserving_user", "res", (used, 0))), True)
+    check("what they used is charged, nothing stays held", bool(charged("llm/reserving_user", f"{kind}res", (used, 0))), True)
     check("and no more than the limit", used <= LIMIT, True)
 
     # Those that stay open keep what is held for them: then no third fits.
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(20) as pool:
-        slow = [pool.submit(envoy.chat, "open", question("ok mock:latency-ms=2000", 15, size=85)) for _ in range(20)]
+        slow = [pool.submit(envoy.chat, f"{kind}open", question("ok mock:latency-ms=2000", 15, size=85)) for _ in range(20)]
         statuses = sorted(one.result().status for one in slow)
     check("while they run, exactly 2 of 20 pass", statuses, [200] * 2 + [429] * 18)
 
-    stream = envoy.chat("stream", question("count to 5", 15, stream=True, stream_options={"include_usage": True}))
+    stream = envoy.chat(f"{kind}stream", question("count to 5", 15, stream=True, stream_options={"include_usage": True}))
     events = [json.loads(line[6:]) for line in stream.body.splitlines() if line.startswith("data: {")]
     used = next(event["usage"]["total_tokens"] for event in events if event.get("usage"))
-    check("a stream is settled", bool(charged("llm/reserving_user", "stream", (used, 0))), True)
+    check("a stream is settled", bool(charged("llm/reserving_user", f"{kind}stream", (used, 0))), True)
 
-    forged = envoy.chat("forge", question("ok", 15), {"x-quorate-reservation": "nonsense"})
+    forged = envoy.chat(f"{kind}forge", question("ok", 15), {"x-quorate-reservation": "nonsense"})
     used = forged.json()["usage"]["total_tokens"]
-    check("what a client calls a reservation is ignored", bool(charged("llm/reserving_user", "forge", (used, 0))), True)
-    error = envoy.chat("err", question("mock:status=500", 15))
+    check("what a client calls a reservation is ignored", bool(charged("llm/reserving_user", f"{kind}forge", (used, 0))), True)
+    error = envoy.chat(f"{kind}err", question("mock:status=500", 15))
     check("an upstream's error comes through", error.status, 500)
-    check("and gives back what was held", bool(charged("llm/reserving_user", "err", (0, 0))), True)
+    check("and gives back what was held", bool(charged("llm/reserving_user", f"{kind}err", (0, 0))), True)
+
+
+def leased(text):
+    return text.replace("reserve: true", "reserve: true\n    enforcement: Lease")
 
 
 def away(gateway):
@@ -95,12 +100,18 @@ def away(gateway):
 
 
 try:
-    setting.cli("apply", "-f", str(DEPLOY / "rate-limits.yaml"))
+    setting.apply("rate-limits.yaml")
     gateway, _ = setting.gateway()
     in_one_hour()
     counting()
     in_one_hour()
     reserving()
     away(gateway)
+    setting.apply("rate-limits.yaml", leased)
+    gateway, http_port = setting.gateway("  hold_from_leases: true\n")
+    in_one_hour()
+    reserving("leased-")
+    local = setting.metric(http_port, 'quorate_gateway_lease_local_total{budget="llm/reserving_user"}')
+    check("held out of leases", local > 0, True)
 finally:
     setting.stop()

@@ -73,6 +73,11 @@ class Setting:
             sys.exit(f"{' '.join(command)}: {done.stderr}")
         return done.stdout
 
+    def apply(self, name, change=lambda text: text):
+        path = self.work / name
+        path.write_text(change((DEPLOY / name).read_text()))
+        self.cli("apply", "-f", str(path))
+
     def gateway(self, more=""):
         http_port = free_port()
         text = (DEPLOY / "gateway.yaml").read_text()
@@ -97,6 +102,10 @@ class Setting:
         self.start(f"envoy-{name}-{port}", command)
         until("Envoy is ready", lambda: get(admin, "/ready")[0] == 200)
         return Envoy(port, admin)
+
+    def metric(self, http_port, series):
+        lines = get(http_port, "/metrics")[1].splitlines()
+        return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(series)), 0)
 
     def account(self, budget, subject):
         """(spent, reserved) in hits."""

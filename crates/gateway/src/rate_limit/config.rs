@@ -38,6 +38,10 @@ pub struct RateLimitConfig {
     /// made. Default: 660,000.
     #[serde(default = "default_reservation_ms")]
     pub reservation_ms: u64,
+    /// Proxies settle here what they reserved here: what is held of budgets with `enforcement: Lease` is held from slices of
+    /// this process. Default: false.
+    #[serde(default)]
+    pub hold_from_leases: bool,
     /// Calls at work; more are RESOURCE_EXHAUSTED. Default: 16,384.
     #[serde(default = "default_in_flight")]
     pub in_flight_max: usize,

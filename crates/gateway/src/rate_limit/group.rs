@@ -1,6 +1,7 @@
 //! Lines as the charges of one operation, and where they stand by what the ledger says of it.
 
 use quorate_ledger::{Amount, Balance, Charge, Enforcement, TimestampMs};
+use quorate_rpc::lease::Want;
 
 use super::question::Line;
 
@@ -104,6 +105,16 @@ impl<'a> Group<'a> {
         Self { lines, how, charges, of_line }
     }
 
+    /// The charges, as slices are asked for them.
+    pub(super) fn wants(&self) -> Vec<Want<'_>> {
+        let first_line = |at: usize| self.of_line.iter().position(|of| *of == at);
+        let want = |(at, charge): (usize, &Charge)| {
+            let (_, line) = self.lines.get(first_line(at)?)?;
+            Some(Want { rule: &line.budget.rule, subject: &line.subject, amount: charge.amount })
+        };
+        self.charges.iter().enumerate().filter_map(want).collect()
+    }
+
     /// Where the lines stand, in their order, from what a Reserve saw.
     pub(super) fn standings(&self, balances: &[Balance], standings: &mut [Option<Standing>]) {
         let mut used = vec![Amount::ZERO; self.charges.len()];
@@ -123,6 +134,16 @@ impl<'a> Group<'a> {
                 within: if looks { Amount::ZERO } else { room.min(line.amount) },
                 resets_at: balance.resets_at,
             });
+        }
+    }
+
+    /// The same where slices hold all of it, whatever is known of the accounts.
+    pub(super) fn held(&self, balances: &[Balance], standings: &mut [Option<Standing>]) {
+        self.standings(balances, standings);
+        for (number, _) in self.lines {
+            if let Some(standing) = &mut standings[*number] {
+                standing.over = false;
+            }
         }
     }
 

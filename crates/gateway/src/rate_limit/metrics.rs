@@ -75,6 +75,10 @@ pub(crate) struct RateLimitMetrics {
     pub(super) unsettled: Counter,
     /// Settlements that said nothing of some of the accounts.
     pub(super) kept: Counter,
+    /// Reservations from slices of this process that lasted, and are in the cluster by now.
+    pub(super) handed_over: Counter,
+    /// Settlements of reservations that slices of another process hold.
+    pub(super) held_elsewhere: Counter,
     /// Calls beyond `in_flight_max`.
     pub(super) turned_away: Counter,
     pub(super) config_taken: Counter,
@@ -98,6 +102,8 @@ impl RateLimitMetrics {
             settled: Counter::default(),
             unsettled: Counter::default(),
             kept: Counter::default(),
+            handed_over: Counter::default(),
+            held_elsewhere: Counter::default(),
             turned_away: Counter::default(),
             config_taken: Counter::default(),
             config_refused: Counter::default(),
@@ -125,6 +131,16 @@ impl RateLimitMetrics {
             "rate_limit_kept",
             "Settlements that left some accounts with what was held",
             self.kept.clone(),
+        );
+        r.register(
+            "rate_limit_handed_over",
+            "Reservations from leases that lasted, handed over to the cluster",
+            self.handed_over.clone(),
+        );
+        r.register(
+            "rate_limit_held_elsewhere",
+            "Settlements of reservations from leases that are not held here",
+            self.held_elsewhere.clone(),
         );
         r.register("rate_limit_turned_away", "Calls beyond in_flight_max", self.turned_away.clone());
         r.register(

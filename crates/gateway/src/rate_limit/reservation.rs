@@ -12,7 +12,9 @@ pub(super) const HOLD: &str = "hold";
 /// The header of the request that goes on, and the key in the answer's dynamic metadata.
 pub(super) const HEADER: &str = "x-quorate-reservation";
 
-const VERSION: u8 = 2;
+/// The first byte: of one that is in the cluster, and of one that a gateway holds from its leases.
+const RESERVED: u8 = 2;
+const LEASED: u8 = 3;
 /// Of a line: its mark and its amount.
 const LINE_BYTES: usize = 8 + 8;
 
@@ -22,6 +24,8 @@ pub(super) struct Reservation {
     pub tenant: String,
     /// In the order of its charges.
     pub lines: Vec<HeldLine>,
+    /// Slices of the gateway that made it hold it, until it is handed over to the cluster.
+    pub leased: bool,
 }
 
 /// One charge of a reservation.
@@ -43,7 +47,7 @@ pub(super) fn mark(budget: &str, subject: &str) -> u64 {
 
 impl Reservation {
     pub(super) fn encode(&self) -> String {
-        let mut bytes = vec![VERSION];
+        let mut bytes = vec![if self.leased { LEASED } else { RESERVED }];
         bytes.extend(self.id.to_bytes());
         bytes.push(u8::try_from(self.lines.len()).unwrap_or(u8::MAX));
         for line in &self.lines {
@@ -61,13 +65,19 @@ impl Reservation {
         let (id, rest) = rest.split_at_checked(16)?;
         let (count, rest) = rest.split_first()?;
         let (lines, tenant) = rest.split_at_checked(usize::from(*count) * LINE_BYTES)?;
-        if *version != VERSION || usize::from(*count) > CHARGES_MAX || *count == 0 {
+        let leased = match *version {
+            RESERVED => false,
+            LEASED => true,
+            _ => return None,
+        };
+        if usize::from(*count) > CHARGES_MAX || *count == 0 {
             return None;
         }
         Some(Self {
             id: ReservationId::from_bytes(id)?,
             tenant: String::from_utf8(tenant.to_vec()).ok()?,
             lines: lines.chunks_exact(LINE_BYTES).map(HeldLine::decode).collect::<Option<_>>()?,
+            leased,
         })
     }
 }
@@ -94,14 +104,16 @@ mod tests {
         let lines = vec![line("x", 1), line("y", 2)];
         assert_ne!(lines[0].mark, lines[1].mark);
         assert_ne!(mark("a", "bc"), mark("ab", "c"));
-        let one = Reservation { id, tenant: "acme, söhne".to_owned(), lines };
-        let text = one.encode();
-        assert!(http::HeaderValue::from_str(&text).is_ok());
-        assert_eq!(Reservation::decode(&text), Some(one));
-        assert_eq!(Reservation::decode(HOLD), None);
-        for end in 0..50 {
-            assert_eq!(Reservation::decode(&text[..end]), None, "{end}");
+        for leased in [false, true] {
+            let one = Reservation { id, tenant: "acme, söhne".to_owned(), lines: lines.clone(), leased };
+            let text = one.encode();
+            assert!(http::HeaderValue::from_str(&text).is_ok());
+            assert_eq!(Reservation::decode(&text), Some(one));
+            for end in 0..50 {
+                assert_eq!(Reservation::decode(&text[..end]), None, "{end}");
+            }
         }
+        assert_eq!(Reservation::decode(HOLD), None);
     }
 
     proptest! {

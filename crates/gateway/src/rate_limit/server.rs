@@ -20,6 +20,7 @@ use tonic_health::server::{HealthReporter, health_reporter};
 use tower_service::Service as _;
 
 use super::config::RateLimitConfig;
+use super::here::HeldHere;
 use super::service::Service;
 use crate::core::Core;
 use crate::error::GatewayError;
@@ -76,6 +77,7 @@ pub(crate) async fn serve(listening: Listening, core: Arc<Core>) {
     let (reporter, health) = health_reporter();
     tell(&reporter, ServingStatus::NotServing).await;
     tokio::spawn(report(reporter, Arc::clone(&core)));
+    tokio::spawn(HeldHere::run(Arc::clone(&core)));
     let service = RateLimitServiceServer::new(Service { core, config, places });
     let service = service.max_decoding_message_size(MESSAGE_MAX_BYTES);
     let http = builder();

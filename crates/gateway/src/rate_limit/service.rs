@@ -17,7 +17,6 @@ use super::reservation::Reservation;
 use super::spend::{Asking, Spent, Unspent, spend};
 use crate::core::Core;
 use crate::policy::ActivePolicy;
-use crate::settle;
 
 /// And what is held for the request that goes on.
 type Answered = (RateLimitResponse, Option<Reservation>);
@@ -109,8 +108,8 @@ impl Service {
             let finished = service.finish(&request, question, &place).await;
             let held = finished.as_ref().ok().and_then(|(_, held)| held.clone());
             let unheard = reply.send(finished.map(|(response, _)| response)).is_err();
-            if let Some(Reservation { id, tenant, .. }) = held.filter(|_| unheard) {
-                settle::abandon(&service.core, tenant, id);
+            if let Some(reservation) = held.filter(|_| unheard) {
+                ending::give_back(&service.core, reservation);
             }
         });
         answer.await.unwrap_or_else(|_| Err(Status::internal("the call ended without an answer")))
@@ -164,6 +163,7 @@ impl Service {
             version: question.version,
             within: Duration::from_millis(self.config.decision_ms),
             reservation_ms: self.config.reservation_ms,
+            hold_from_leases: self.config.hold_from_leases,
             shadow: self.config.shadow_mode,
             refused: question.refuses() && !self.config.quota_mode,
         };
@@ -179,8 +179,8 @@ impl Service {
                 hand_over(&mut response, &reservation);
                 Ok((response, Some(reservation)))
             }
-            Some(Reservation { id, tenant, .. }) => {
-                settle::abandon(core, tenant, id);
+            Some(reservation) => {
+                ending::give_back(core, reservation);
                 Ok((response, None))
             }
             None => Ok((response, None)),

@@ -49,6 +49,8 @@ pub(super) struct Asking<'a> {
     pub version: u64,
     pub within: Duration,
     pub reservation_ms: u64,
+    /// What is held may be held from slices of this process.
+    pub hold_from_leases: bool,
     /// Nothing is refused: `shadow_mode` of the gateway.
     pub shadow: bool,
     /// It is already, by a descriptor that has no line.
@@ -110,18 +112,20 @@ async fn spend_rest(
     }
     let reservation = if held.is_empty() { None } else { hold(asking, lines, held, standings).await? };
     let charged = charge(asking, lines, counted, whole, standings).await;
-    if let (Err(_), Some(made)) = (&charged, &reservation) {
-        settle::abandon(asking.core, made.tenant.clone(), made.id);
+    if let Err(unspent) = charged {
+        if let Some(made) = reservation {
+            ending::give_back(asking.core, made);
+        }
+        return Err(unspent);
     }
-    charged?;
     let standings = standings.iter().zip(lines);
     let standings = standings.map(|(known, line)| known.unwrap_or_else(|| Standing::without_account(line)));
     Ok(Spent { standings: standings.collect(), held: reservation })
 }
 
 /// What slices of leased accounts can bear, all of it or nothing: of those that this process holds without a round trip,
-/// else of those that this call takes. What is held for later is not among it, since any process may have to settle that; nor
-/// is what is all or nothing together with lines that no slice can bear.
+/// else of those that this call takes. What is held for later is not among it (see [`hold_here`]); nor is what is all or
+/// nothing together with lines that no slice can bear.
 async fn local(
     asking: Asking<'_>,
     lines: &[Line],
@@ -257,6 +261,9 @@ async fn hold(
     standings: &mut [Option<Standing>],
 ) -> Result<Option<Reservation>, Unspent> {
     let how = if asking.shadow { How::HoldSome } else { How::Hold };
+    if let Some(reservation) = hold_here(asking, &Group::new(&lines, how), standings).await? {
+        return Ok(Some(reservation));
+    }
     let mut made_room = false;
     while !lines.is_empty() {
         let group = Group::new(&lines, how);
@@ -269,12 +276,7 @@ async fn hold(
         match reserved? {
             Outcome::Granted(grant) => {
                 group.standings(&grant.balances, standings);
-                let line = |balance: &Balance| HeldLine {
-                    mark: mark(&balance.budget, &balance.subject),
-                    held: balance.amount,
-                };
-                let lines = grant.balances.iter().map(line).collect();
-                return Ok(Some(Reservation { id, tenant: asking.tenant.to_owned(), lines }));
+                return Ok(Some(asking.reservation(id, &grant.balances, false)));
             }
             Outcome::Denied(denial) if !made_room && asking.makes_room(&denial).await => {
                 made_room = true;
@@ -294,6 +296,28 @@ async fn hold(
         }
     }
     Ok(None)
+}
+
+/// Holds all of it from slices of this process, or nothing.
+async fn hold_here(
+    asking: Asking<'_>,
+    group: &Group<'_>,
+    standings: &mut [Option<Standing>],
+) -> Result<Option<Reservation>, Unspent> {
+    let wants = group.wants();
+    let Asking { core, version, tenant, within, .. } = asking;
+    if !asking.hold_from_leases || wants.iter().any(|want| want.rule.enforcement != Enforcement::Lease) {
+        return Ok(None);
+    }
+    let taken = core.leases.take_or_wait(version, tenant, &wants, within).await;
+    let taken = taken.map_err(|error| Unspent::Unavailable(error.to_string()))?;
+    let Some(hold) = taken else { return Ok(None) };
+    let balances = hold.balances(&wants);
+    group.held(&balances, standings);
+    let reservation = asking.reservation(core.keeper.new_id(), &balances, true);
+    let whole = |charge: &Charge| Charge { at_least: charge.amount, ..charge.clone() };
+    core.held_here.keep(reservation.clone(), group.charges.iter().map(whole).collect(), hold);
+    Ok(Some(reservation))
 }
 
 /// Lines that cannot have an account are known by that.
@@ -332,6 +356,16 @@ impl Asking<'_> {
         let tenant = self.tenant.to_owned();
         let command = Command::Reserve { tenant, id, charges, ttl_ms, wait: false };
         self.core.keeper.execute(command, self.within).await
+    }
+
+    /// One of what is held now, as `balances` say it.
+    fn reservation(self, id: ReservationId, balances: &[Balance], leased: bool) -> Reservation {
+        let line = |balance: &Balance| HeldLine {
+            mark: mark(&balance.budget, &balance.subject),
+            held: balance.amount,
+        };
+        let lines = balances.iter().map(line).collect();
+        Reservation { id, tenant: self.tenant.to_owned(), lines, leased }
     }
 
     /// What stands in the way of a leased account may be a slice of this process.

@@ -34,13 +34,25 @@ pub(crate) fn descriptor(text: &str) -> RateLimitDescriptor {
     one
 }
 
+fn section(more: &str) -> String {
+    format!("rate_limit: {{listen: '127.0.0.1:0'{more}}}\n")
+}
+
 impl Door {
     pub(crate) async fn new(policy: &str) -> Self {
         Self::with(policy, "").await
     }
 
     pub(crate) async fn with(policy: &str, more: &str) -> Self {
-        let world = World::with(policy, &format!("rate_limit: {{listen: '127.0.0.1:0'{more}}}\n")).await;
+        Self::of(World::with(policy, &section(more)).await)
+    }
+
+    /// Another one of the same cluster.
+    pub(crate) async fn beside(&self, policy: &str, more: &str) -> Self {
+        Self::of(self.world.beside(policy, &section(more)).await)
+    }
+
+    fn of(world: World) -> Self {
         let address = world.gateway.rate_limit_address().unwrap();
         let channel = quorate_rpc::channel(&address.to_string(), &quorate_rpc::tls::Security::Plain).unwrap();
         let client = RateLimitServiceClient::new(channel);

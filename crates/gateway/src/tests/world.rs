@@ -141,6 +141,13 @@ pub(crate) async fn until(what: &str, done: impl Fn() -> bool) {
     }
 }
 
+fn config(base_url: &str, more: &str) -> String {
+    format!(
+        "name: g1\nlisten: 127.0.0.1:0\nhttp_listen: 127.0.0.1:0\nnodes: ['127.0.0.1:1']\n\
+         backends: [{{name: fake, provider: OpenAI, base_url: '{base_url}'}}]\n{more}"
+    )
+}
+
 impl World {
     pub(crate) async fn new(policy: &str) -> Self {
         Self::with(policy, "").await
@@ -148,13 +155,13 @@ impl World {
 
     /// `more`: lines of the config file, `backend:` keys first.
     pub(crate) async fn with(policy: &str, more: &str) -> Self {
-        Self::configured(policy, |base_url| {
-            format!(
-                "name: g1\nlisten: 127.0.0.1:0\nhttp_listen: 127.0.0.1:0\nnodes: ['127.0.0.1:1']\n\
-                 backends: [{{name: fake, provider: OpenAI, base_url: '{base_url}'}}]\n{more}"
-            )
-        })
-        .await
+        Self::configured(policy, |base_url| config(base_url, more)).await
+    }
+
+    /// Another gateway of the same cluster.
+    pub(crate) async fn beside(&self, policy: &str, more: &str) -> Self {
+        let keeper = Arc::clone(&self.keeper);
+        Self::of(keeper, lower::compile(policy).unwrap(), |base_url| config(base_url, more)).await
     }
 
     pub(crate) async fn configured(policy: &str, config: impl FnOnce(&str) -> String) -> Self {
@@ -163,10 +170,17 @@ impl World {
 
     /// With a policy that files cannot say yet, or that is easier said in types.
     pub(crate) async fn compiled(policy: CompiledPolicy, config: impl FnOnce(&str) -> String) -> Self {
+        Self::of(Arc::new(LedgerKeeper::new()), policy, config).await
+    }
+
+    async fn of(
+        keeper: Arc<LedgerKeeper>,
+        policy: CompiledPolicy,
+        config: impl FnOnce(&str) -> String,
+    ) -> Self {
         let provider = FakeProvider::start().await;
         let config: GatewayConfig = serde_yaml_ng::from_str(&config(&provider.base_url)).unwrap();
         config.check().unwrap();
-        let keeper = Arc::new(LedgerKeeper::new());
         keeper.put_policy(&policy);
         let sources = Arc::new(Sources::open(&config).unwrap());
         let policies = watch::Sender::new(Some(Arc::new(ActivePolicy::new(1, policy, &sources))));

@@ -11,7 +11,7 @@ use crate::lower::Lowering;
 use crate::lower::naming::bounded;
 use crate::manifests::kinds::{DescriptorSpec, RateLimitConfig, RateLimitSpec};
 use crate::manifests::object::Object;
-use crate::runtime::{Budget, Cost, Descriptor, DescriptorLimit, RateLimitDomain, Spending};
+use crate::runtime::{Budget, Cost, Descriptor, DescriptorLimit, RateLimitDomain};
 
 /// What the service calls the budgets of all policies, unless its own configuration says otherwise.
 const ATTRIBUTES_DOMAIN: &str = "quorate";
@@ -115,8 +115,8 @@ fn lower_limit(
         let rule = BudgetRule {
             enforcement: match spec.spending {
                 _ if spec.shadow => Enforcement::Shadow,
-                Spending::Lease => Enforcement::Lease,
-                Spending::Count | Spending::Whole | Spending::Held => Enforcement::Reserve,
+                _ if spec.leased => Enforcement::Lease,
+                _ => Enforcement::Reserve,
             },
             accounts_max: spec.accounts_max,
             ..BudgetRule::new(name.clone(), Unit::Cost, most, window)

@@ -32,6 +32,8 @@ pub(crate) struct DescriptorSpec {
     pub share_threshold: bool,
     pub metadata: Option<Metadata>,
     pub spending: Spending,
+    /// Its account may be spent from slices.
+    pub leased: bool,
     pub accounts_max: u32,
     pub descriptors: Vec<DescriptorSpec>,
 }
@@ -118,7 +120,7 @@ impl DescriptorSpec {
         let (detailed_metric, value_to_metric) =
             (fields.flag("detailed_metric"), fields.flag("value_to_metric"));
         let share_threshold = fields.flag("share_threshold");
-        let spending = read_spending(&fields);
+        let spends = read_spending(&fields);
         let accounts_max = fields.get("accounts_max").map(|max| max.integer(1, 1_000_000));
         let descriptors = read_level(&fields, depth + 1);
         fields.done();
@@ -138,6 +140,7 @@ impl DescriptorSpec {
         {
             spends.error("has no effect on what is unlimited");
         }
+        let (spending, leased) = spends?;
         let accounts_max = accounts_max.flatten().and_then(|max| u32::try_from(max).ok()).unwrap_or(0);
         Some(Self {
             key: key?,
@@ -149,7 +152,8 @@ impl DescriptorSpec {
             value_to_metric,
             share_threshold,
             metadata,
-            spending: spending?,
+            spending,
+            leased,
             accounts_max,
             descriptors,
         })
@@ -205,21 +209,24 @@ fn read_unit(at: &Cursor<'_>) -> Option<Window> {
     }
 }
 
-fn read_spending(fields: &Fields<'_>) -> Option<Spending> {
+/// And whether the account is leased.
+fn read_spending(fields: &Fields<'_>) -> Option<(Spending, bool)> {
     let reserve = fields.get("reserve").map(|reserve| (reserve.flag(), reserve));
     let enforcement = fields.get("enforcement");
     let named = enforcement.map(|at| {
         at.choice(&[("Count", Spending::Count), ("Reserve", Spending::Whole), ("Lease", Spending::Lease)])
     });
-    match (reserve, named) {
-        (Some((Some(true), at)), Some(Some(spending))) if spending != Spending::Whole => {
-            at.refuse("is only for enforcement Reserve, which may be left out")
+    let leased = named == Some(Some(Spending::Lease));
+    let spending = match (reserve, named) {
+        (Some((Some(true), at)), Some(Some(Spending::Count))) => {
+            at.refuse("is only for enforcement Reserve, which may be left out, and Lease")
         }
         (Some((Some(true), _)), _) => Some(Spending::Held),
         (Some((None, _)), _) => None,
         (_, Some(named)) => named,
         _ => Some(Spending::Count),
-    }
+    };
+    Some((spending?, leased))
 }
 
 /// Keys and values are texts, also where they look like numbers.
