@@ -20,7 +20,7 @@ use crate::{
     metrics::Metrics,
     policy::PolicyReceiver,
     policy::Sources,
-    rate_limit::HeldHere,
+    rate_limit::LocalHolds,
     repay::Repayer,
     spare::Spare,
     tier::Hints,
@@ -58,7 +58,7 @@ pub(crate) struct Core {
     /// Slices of hot accounts that this process holds.
     pub(crate) leases: Leases,
     /// What proxies reserved from them.
-    pub(crate) held_here: HeldHere,
+    pub(crate) local_holds: LocalHolds,
     /// Everything that must finish before the gateway may stop: calls and settlements.
     pub(crate) tasks: TaskTracker,
     pub(crate) in_flight: Arc<Semaphore>,
@@ -118,7 +118,7 @@ impl Core {
             spare,
             repayer,
             leases,
-            held_here: HeldHere::default(),
+            local_holds: LocalHolds::default(),
             tasks,
             in_flight,
             unheard: Arc::new(Semaphore::new(IN_FLIGHT_MAX)),

@@ -179,7 +179,7 @@ impl Gateway {
         core.tasks.close();
         // What is free at once, the rest as requests end.
         let leases = core.leases.clone();
-        let most = Duration::from_millis(core.config.timeouts.stop_ms) + 3 * SETTLE_ON_STOP;
+        let most = Duration::from_millis(core.config.timeouts.stop_ms) + 5 * SETTLE_ON_STOP;
         let mut returned = tokio::spawn(async move { leases.stop(most).await });
         // Connections end when their answers are complete; the listener's task bounds that by stop_ms.
         for listener in self.proxy.into_iter().chain(self.rate_limit) {
@@ -189,7 +189,7 @@ impl Gateway {
                 Err(_) => tracing::warn!("some proxies did not close their connections in time"),
             }
         }
-        core.held_here.finish(&core).await;
+        core.local_holds.finish(&core).await;
         if timeout_at(deadline, core.tasks.wait()).await.is_err() {
             tracing::warn!("what is still under way is cut off");
         }

@@ -90,6 +90,20 @@ def leased(text):
     return text.replace("reserve: true", "reserve: true\n    enforcement: Lease")
 
 
+def far_from_its_limit(text):
+    return leased(text).replace("requests_per_unit: 250", "requests_per_unit: 100000")
+
+
+def held_from_leases(http_port):
+    envoy, local = setting.envoy("reserving"), 'quorate_gateway_lease_local_total{budget="llm/reserving_user"}'
+    user = "leased-many"
+    passed = [envoy.chat(user, question("ok", 15)).json()["usage"]["total_tokens"] for _ in range(50)]
+    check("most of 50 are held from leases", setting.metric(http_port, local) > 25, True)
+    check("what they used is charged", bool(charged("llm/reserving_user", user, (sum(passed), 0))), True)
+    settled = setting.metric(http_port, "quorate_gateway_rate_limit_settled_total")
+    check("each of them once", settled, len(passed))
+
+
 def away(gateway):
     closed = setting.envoy("counting")
     opened = setting.envoy("counting", lambda text: text.replace("failure_mode_deny: true", "failure_mode_deny: false"))
@@ -107,11 +121,11 @@ try:
     in_one_hour()
     reserving()
     away(gateway)
-    setting.apply("rate-limits.yaml", leased)
-    gateway, http_port = setting.gateway("  hold_from_leases: true\n")
     in_one_hour()
+    setting.apply("rate-limits.yaml", far_from_its_limit)
+    _, http_port = setting.gateway("  hold_from_leases: true\n")
+    held_from_leases(http_port)
+    setting.apply("rate-limits.yaml", leased)
     reserving("leased-")
-    local = setting.metric(http_port, 'quorate_gateway_lease_local_total{budget="llm/reserving_user"}')
-    check("held out of leases", local > 0, True)
 finally:
     setting.stop()

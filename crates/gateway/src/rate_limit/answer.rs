@@ -218,7 +218,7 @@ fn tightest<'a>(verdicts: &[Verdict], spent: &'a [Standing]) -> Option<(usize, &
 }
 
 /// Tells the proxy of what is held for the request, in both of the ways that it can hand on.
-pub(super) fn hand_over(response: &mut RateLimitResponse, reservation: &Reservation) {
+pub(super) fn name_reservation(response: &mut RateLimitResponse, reservation: &Reservation) {
     let name = reservation.encode();
     response.request_headers_to_add.push(header(reservation::HEADER, name.clone()));
     let metadata =

@@ -38,8 +38,8 @@ pub struct RateLimitConfig {
     /// made. Default: 660,000.
     #[serde(default = "default_reservation_ms")]
     pub reservation_ms: u64,
-    /// Proxies settle here what they reserved here: what is held of budgets with `enforcement: Lease` is held from slices of
-    /// this process. Default: false.
+    /// Proxies settle here what they reserved here: where all that a call holds is of budgets with `enforcement: Lease`, slices
+    /// of this process hold it. Default: false.
     #[serde(default)]
     pub hold_from_leases: bool,
     /// Calls at work; more are RESOURCE_EXHAUSTED. Default: 16,384.

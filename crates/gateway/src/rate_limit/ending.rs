@@ -5,12 +5,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_ledger::{Command, Outcome, Refusal, ReservationId};
+use quorate_ledger::{Command, Outcome, RETENTION_MS, Refusal, ReservationId};
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, sleep};
 
-use super::here::HANDED_OVER_MS;
+use super::local_holds::HANDED_OVER_MS;
 use super::question::Settle;
 use super::reservation::Reservation;
+use crate::budget::KeeperError;
 use crate::core::Core;
 use crate::settle;
 
@@ -19,8 +21,10 @@ pub(super) type Place = Arc<OwnedSemaphorePermit>;
 
 /// Settlements are tried longer than a proxy waits for an answer: what was used is known nowhere else.
 const SETTLE_WITHIN: Duration = Duration::from_secs(20);
-/// From its age on, until whoever held it from leases has handed it over.
-const HANDING_OVER_MS: u64 = 6_000;
+/// What another gateway holds from leases is looked for when it is old enough to be handed over, and so often after that,
+const LOOK_EVERY: Duration = Duration::from_secs(3);
+/// until nobody can make it in the cluster any more.
+const LOOKED_FOR_MS: u64 = RETENTION_MS;
 
 /// Envoy does not look at the answer of a call at the end of a stream.
 pub(super) fn settle(core: &Arc<Core>, place: &Place, settle: Settle) {
@@ -35,16 +39,21 @@ pub(super) fn settle(core: &Arc<Core>, place: &Place, settle: Settle) {
     }
     let said = amounts.iter().zip(&reservation.lines).map(|(said, line)| said.unwrap_or(line.held));
     let actual: Vec<_> = said.collect();
-    if reservation.leased && core.held_here.settle(&core.leases, &reservation, &actual) {
+    if reservation.leased && core.local_holds.settle(core, &reservation, &actual) {
         metrics.settled.inc();
         return;
     }
     let (task_core, place) = (Arc::clone(core), Arc::clone(place));
     core.tasks.spawn(async move {
-        let _place = place;
         let Reservation { id, tenant, leased, .. } = reservation;
         let command = Command::Settle { tenant, id, actual, estimated: false };
-        if charge(&task_core, id, command, leased).await {
+        let mut settled = execute(&task_core, &command).await;
+        if leased && is_unknown(&settled) {
+            // Elsewhere: it is waited for without a place.
+            drop(place);
+            settled = when_handed_over(&task_core, id, &command).await.unwrap_or(settled);
+        }
+        if is_charged(&task_core, id, settled) {
             task_core.metrics.rate_limit.settled.inc();
         }
     });
@@ -53,7 +62,7 @@ pub(super) fn settle(core: &Arc<Core>, place: &Place, settle: Settle) {
 /// Nothing comes of it.
 pub(super) fn give_back(core: &Arc<Core>, reservation: Reservation) {
     let Reservation { id, tenant, .. } = reservation;
-    if !core.held_here.give_back(&core.leases, id) {
+    if !core.local_holds.give_back(core, id) {
         settle::abandon(core, tenant, id);
     }
 }
@@ -63,20 +72,43 @@ pub(super) fn settle_again(core: &Arc<Core>, place: &Place, id: ReservationId, c
     let (task_core, place) = (Arc::clone(core), Arc::clone(place));
     core.tasks.spawn(async move {
         let _place = place;
-        charge(&task_core, id, command, false).await
+        let settled = execute(&task_core, &command).await;
+        is_charged(&task_core, id, settled)
     });
 }
 
-async fn charge(core: &Core, id: ReservationId, command: Command, leased: bool) -> bool {
-    let execute = || core.keeper.execute_waiting(command.clone(), settle::IN_NO_HURRY, SETTLE_WITHIN);
-    let mut settled = execute().await;
-    if leased && matches!(settled, Ok(Outcome::Refused(Refusal::UnknownReservation { .. }))) {
-        core.metrics.rate_limit.held_elsewhere.inc();
-        let there = id.timestamp().saturating_add(HANDED_OVER_MS + HANDING_OVER_MS);
-        let until = Duration::from_millis(there.since(core.keeper.now()));
-        core.stop.run_until_cancelled(tokio::time::sleep(until)).await;
-        settled = execute().await;
+type Settled = Result<Outcome, KeeperError>;
+
+async fn execute(core: &Core, command: &Command) -> Settled {
+    core.keeper.execute_waiting(command.clone(), settle::IN_NO_HURRY, SETTLE_WITHIN).await
+}
+
+fn is_unknown(settled: &Settled) -> bool {
+    matches!(settled, Ok(Outcome::Refused(Refusal::UnknownReservation { .. })))
+}
+
+/// Looks for a reservation until whoever holds it from leases has handed it over. `None`: too many are waited for.
+async fn when_handed_over(core: &Core, id: ReservationId, command: &Command) -> Option<Settled> {
+    core.metrics.rate_limit.held_elsewhere.inc();
+    let _one = core.local_holds.awaited.try_acquire().ok()?;
+    let until = |age_ms| {
+        let then = id.timestamp().saturating_add(age_ms);
+        // A name can say anything.
+        Duration::from_millis(then.since(core.keeper.now()).min(age_ms))
+    };
+    let deadline = Instant::now() + until(LOOKED_FOR_MS);
+    let mut pause = until(HANDED_OVER_MS);
+    loop {
+        let goes_on = core.cut.run_until_cancelled(sleep(pause)).await.is_some();
+        let settled = execute(core, command).await;
+        if !is_unknown(&settled) || !goes_on || Instant::now() >= deadline {
+            return Some(settled);
+        }
+        pause = LOOK_EVERY;
     }
+}
+
+fn is_charged(core: &Core, id: ReservationId, settled: Settled) -> bool {
     match settled {
         Ok(Outcome::Settled(_)) => return true,
         Ok(other) => tracing::warn!(reservation = %id, ?other, "a reservation was not settled"),

@@ -77,6 +77,8 @@ pub(crate) struct RateLimitMetrics {
     pub(super) kept: Counter,
     /// Reservations from slices of this process that lasted, and are in the cluster by now.
     pub(super) handed_over: Counter,
+    /// Tries to do that which were denied or not decided.
+    pub(super) not_handed_over: Counter,
     /// Settlements of reservations that slices of another process hold.
     pub(super) held_elsewhere: Counter,
     /// Calls beyond `in_flight_max`.
@@ -103,6 +105,7 @@ impl RateLimitMetrics {
             unsettled: Counter::default(),
             kept: Counter::default(),
             handed_over: Counter::default(),
+            not_handed_over: Counter::default(),
             held_elsewhere: Counter::default(),
             turned_away: Counter::default(),
             config_taken: Counter::default(),
@@ -136,6 +139,11 @@ impl RateLimitMetrics {
             "rate_limit_handed_over",
             "Reservations from leases that lasted, handed over to the cluster",
             self.handed_over.clone(),
+        );
+        r.register(
+            "rate_limit_not_handed_over",
+            "Tries to hand over a reservation that were denied or not decided",
+            self.not_handed_over.clone(),
         );
         r.register(
             "rate_limit_held_elsewhere",

@@ -3,7 +3,8 @@
 //!
 //! `service` takes a call; `question` says what is asked of which account (`descriptors`: the domains of
 //! envoyproxy/ratelimit's configuration; `attributes`: every other policy); `spend` asks the ledger; `answer` puts it into
-//! words; `ending` does what goes on behind the answer; `here` keeps what slices of this process hold. `config_stream` is apart: it brings the configuration that a control plane sends into the cluster's policy.
+//! words; `ending` does what goes on behind the answer; `local_holds` keeps what slices of this process hold. `config_stream`
+//! is apart: it brings the configuration that a control plane sends into the cluster's policy.
 
 mod answer;
 mod attributes;
@@ -13,7 +14,7 @@ mod config_stream;
 mod descriptors;
 mod ending;
 mod group;
-mod here;
+mod local_holds;
 mod metadata;
 mod metrics;
 mod question;
@@ -26,6 +27,6 @@ mod subject;
 
 pub use config::{ConfigStream, RateLimitConfig};
 pub(crate) use config_stream::{admin, follow as follow_config_stream};
-pub(crate) use here::HeldHere;
+pub(crate) use local_holds::LocalHolds;
 pub(crate) use metrics::RateLimitMetrics;
 pub(crate) use server::{Listening, serve};

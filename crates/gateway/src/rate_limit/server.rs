@@ -20,7 +20,7 @@ use tonic_health::server::{HealthReporter, health_reporter};
 use tower_service::Service as _;
 
 use super::config::RateLimitConfig;
-use super::here::HeldHere;
+use super::local_holds::LocalHolds;
 use super::service::Service;
 use crate::core::Core;
 use crate::error::GatewayError;
@@ -77,7 +77,9 @@ pub(crate) async fn serve(listening: Listening, core: Arc<Core>) {
     let (reporter, health) = health_reporter();
     tell(&reporter, ServingStatus::NotServing).await;
     tokio::spawn(report(reporter, Arc::clone(&core)));
-    tokio::spawn(HeldHere::run(Arc::clone(&core)));
+    if config.hold_from_leases {
+        tokio::spawn(LocalHolds::run(Arc::clone(&core), config.reservation_ms));
+    }
     let service = RateLimitServiceServer::new(Service { core, config, places });
     let service = service.max_decoding_message_size(MESSAGE_MAX_BYTES);
     let http = builder();

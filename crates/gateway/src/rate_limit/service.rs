@@ -9,7 +9,7 @@ use quorate_rpc::rls::{RateLimitRequest, RateLimitResponse};
 use tokio::sync::{Semaphore, oneshot};
 use tonic::{Request, Response, Status};
 
-use super::answer::{Answer, Answering, hand_over};
+use super::answer::{Answer, Answering, name_reservation};
 use super::config::RateLimitConfig;
 use super::ending::{self, Place};
 use super::question::{Mistake, Question};
@@ -176,7 +176,7 @@ impl Service {
         let Answer { mut response, passes } = answering.answer(request, question, &standings);
         match held {
             Some(reservation) if passes => {
-                hand_over(&mut response, &reservation);
+                name_reservation(&mut response, &reservation);
                 Ok((response, Some(reservation)))
             }
             Some(reservation) => {

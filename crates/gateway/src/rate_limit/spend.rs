@@ -124,7 +124,7 @@ async fn spend_rest(
 }
 
 /// What slices of leased accounts can bear, all of it or nothing: of those that this process holds without a round trip,
-/// else of those that this call takes. What is held for later is not among it (see [`hold_here`]); nor is what is all or
+/// else of those that this call takes. What is held for later is not among it (see [`hold_locally`]); nor is what is all or
 /// nothing together with lines that no slice can bear.
 async fn local(
     asking: Asking<'_>,
@@ -261,7 +261,7 @@ async fn hold(
     standings: &mut [Option<Standing>],
 ) -> Result<Option<Reservation>, Unspent> {
     let how = if asking.shadow { How::HoldSome } else { How::Hold };
-    if let Some(reservation) = hold_here(asking, &Group::new(&lines, how), standings).await? {
+    if let Some(reservation) = hold_locally(asking, &Group::new(&lines, how), standings).await? {
         return Ok(Some(reservation));
     }
     let mut made_room = false;
@@ -275,6 +275,7 @@ async fn hold(
         }
         match reserved? {
             Outcome::Granted(grant) => {
+                asking.core.leases.saw(asking.tenant, &grant.balances);
                 group.standings(&grant.balances, standings);
                 return Ok(Some(asking.reservation(id, &grant.balances, false)));
             }
@@ -299,7 +300,7 @@ async fn hold(
 }
 
 /// Holds all of it from slices of this process, or nothing.
-async fn hold_here(
+async fn hold_locally(
     asking: Asking<'_>,
     group: &Group<'_>,
     standings: &mut [Option<Standing>],
@@ -316,7 +317,7 @@ async fn hold_here(
     group.held(&balances, standings);
     let reservation = asking.reservation(core.keeper.new_id(), &balances, true);
     let whole = |charge: &Charge| Charge { at_least: charge.amount, ..charge.clone() };
-    core.held_here.keep(reservation.clone(), group.charges.iter().map(whole).collect(), hold);
+    core.local_holds.keep(reservation.clone(), group.charges.iter().map(whole).collect(), hold);
     Ok(Some(reservation))
 }
 

@@ -1,7 +1,7 @@
 //! The cluster as the pipeline sees it: a real ledger in memory, that can be made unreachable.
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -39,6 +39,8 @@ pub(crate) struct LedgerKeeper {
     end_wait: watch::Sender<Option<Duration>>,
     /// Commands applied so far.
     applied: watch::Sender<u64>,
+    /// How far the ledger's clock is ahead of the machine's.
+    ahead_ms: AtomicU64,
 }
 
 pub(crate) fn now() -> TimestampMs {
@@ -62,7 +64,16 @@ impl LedgerKeeper {
             ends_held_back: watch::Sender::new(false),
             end_wait: watch::Sender::new(None),
             applied: watch::Sender::new(0),
+            ahead_ms: AtomicU64::new(0),
         }
+    }
+
+    pub(crate) fn advance_ms(&self, ms: u64) {
+        self.ahead_ms.fetch_add(ms, Ordering::SeqCst);
+    }
+
+    fn ledger_time(&self) -> TimestampMs {
+        now().saturating_add(self.ahead_ms.load(Ordering::SeqCst))
     }
 
     pub(crate) fn set_reachable(&self, reachable: bool) {
@@ -135,7 +146,7 @@ impl LedgerKeeper {
     }
 
     pub(crate) fn apply(&self, command: &Command) -> Outcome {
-        let outcome = self.ledger.lock().apply(now(), command);
+        let outcome = self.ledger.lock().apply(self.ledger_time(), command);
         self.applied.send_modify(|applied| *applied += 1);
         outcome
     }
@@ -152,13 +163,13 @@ impl LedgerKeeper {
     }
 
     pub(crate) fn account(&self, tenant: &str, budget: &str, subject: &str) -> Option<AccountView> {
-        self.ledger.lock().account(now(), tenant, budget, subject)
+        self.ledger.lock().account(self.ledger_time(), tenant, budget, subject)
     }
 
     /// Of every account of a tenant, in whole units.
     pub(crate) fn spent(&self, tenant: &str) -> Vec<u64> {
         let ledger = self.ledger.lock();
-        ledger.accounts(now(), tenant, None).map(|account| account.spent.units_floor()).collect()
+        ledger.accounts(self.ledger_time(), tenant, None).map(|account| account.spent.units_floor()).collect()
     }
 
     /// Waits until `done` holds of the ledger.
@@ -202,7 +213,8 @@ async fn decided(held_back: &watch::Sender<bool>) {
 
 impl BudgetKeeper for LedgerKeeper {
     fn new_id(&self) -> ReservationId {
-        ReservationId::from_u128(uuid::Uuid::now_v7().as_u128()).unwrap()
+        let ahead = u128::from(self.ahead_ms.load(Ordering::SeqCst)) << 80;
+        ReservationId::from_u128(uuid::Uuid::now_v7().as_u128() + ahead).unwrap()
     }
 
     fn execute_waiting(
@@ -245,7 +257,7 @@ impl BudgetKeeper for LedgerKeeper {
             // As the tenant's queue: asked again whenever something has changed, until the time is up.
             loop {
                 applied.borrow_and_update();
-                let outcome = self.ledger.lock().apply(now(), &command);
+                let outcome = self.ledger.lock().apply(self.ledger_time(), &command);
                 let waits = matches!(&outcome, Outcome::Denied(denial) if denial.held_by_reservations);
                 if !waits || tokio::time::timeout_at(until, applied.changed()).await.is_err() {
                     self.applied.send_modify(|applied| *applied += 1);

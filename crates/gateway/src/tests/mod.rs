@@ -23,7 +23,7 @@ mod quotas;
 mod rate_limit;
 mod rate_limit_bounds;
 mod rate_limit_ends;
-mod rate_limit_here;
+mod rate_limit_holds;
 mod rate_limit_whole;
 mod recordings;
 mod refusals;
