@@ -5,15 +5,18 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use rustix::process::Signal;
 
+use super::config::GatewayPlace;
 use super::process::{Process, Spec};
-use super::{BACKENDS, Deployment, GATEWAY_HTTP_PORT, GATEWAY_PORT, PROVIDER_PORT, Place, config};
+use super::{
+    BACKENDS, Deployment, GATEWAY_HTTP_PORT, GATEWAY_PORT, GATEWAY_RATE_LIMIT_PORT, PROVIDER_PORT, Place,
+    config,
+};
 
 const STOP_WITHIN: Duration = Duration::from_secs(40);
 
 #[derive(Debug)]
 pub struct Gateway {
-    pub address: String,
-    pub http: String,
+    pub place: GatewayPlace,
     pub process: Option<Process>,
 }
 
@@ -28,9 +31,12 @@ impl Deployment {
         if let Some(network) = &self.network {
             network.add(place)?;
         }
-        let address = self.listen(place, GATEWAY_PORT)?;
-        let http = self.listen(place, GATEWAY_HTTP_PORT)?;
-        self.gateways.lock().push(Gateway { address, http, process: None });
+        let place = GatewayPlace {
+            address: self.listen(place, GATEWAY_PORT)?,
+            http: self.listen(place, GATEWAY_HTTP_PORT)?,
+            rate_limit: self.listen(place, GATEWAY_RATE_LIMIT_PORT)?,
+        };
+        self.gateways.lock().push(Gateway { place, process: None });
         self.start_gateway(number)?;
         Ok(number)
     }
@@ -45,17 +51,17 @@ impl Deployment {
     /// There is none, or it cannot be started.
     pub fn start_gateway(&self, number: usize) -> Result<()> {
         let nodes = self.node_addresses();
-        let (address, http) = {
+        let place = {
             let gateways = self.gateways.lock();
             let gateway = gateways.get(number).with_context(|| format!("there is no gateway {number}"))?;
             if gateway.process.is_some() {
                 return Ok(());
             }
-            (gateway.address.clone(), gateway.http.clone())
+            gateway.place.clone()
         };
         let name = config::gateway_name(number);
         let provider = |backend: &str| self.provider_address(backend).unwrap_or_default();
-        let text = config::gateway(number, &address, &http, &nodes, provider);
+        let text = config::gateway(number, &place, &nodes, provider);
         let path = self.options.folder.join(format!("{name}.yaml"));
         std::fs::write(&path, text)?;
         let process = Process::start(&Spec {

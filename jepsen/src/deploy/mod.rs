@@ -45,6 +45,7 @@ const GRPC_PORT: u16 = 7701;
 const HTTP_PORT: u16 = 7702;
 const GATEWAY_PORT: u16 = 8080;
 const GATEWAY_HTTP_PORT: u16 = 8081;
+const GATEWAY_RATE_LIMIT_PORT: u16 = 8082;
 const PROVIDER_PORT: u16 = 8090;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -199,12 +200,17 @@ impl Deployment {
 
     /// `host:port` of each gateway's HTTP side.
     pub fn gateway_addresses(&self) -> Vec<String> {
-        self.gateways.lock().iter().map(|gateway| gateway.address.clone()).collect()
+        self.gateways.lock().iter().map(|gateway| gateway.place.address.clone()).collect()
     }
 
     /// `host:port` of each gateway's /metrics and /readyz, in the same order.
     pub fn gateway_http_addresses(&self) -> Vec<String> {
-        self.gateways.lock().iter().map(|gateway| gateway.http.clone()).collect()
+        self.gateways.lock().iter().map(|gateway| gateway.place.http.clone()).collect()
+    }
+
+    /// `host:port` of each gateway's rate limit service, in the same order.
+    pub fn rate_limit_addresses(&self) -> Vec<String> {
+        self.gateways.lock().iter().map(|gateway| gateway.place.rate_limit.clone()).collect()
     }
 
     /// `host:port` of the provider behind the backend of this name; see [`BACKENDS`].

@@ -130,7 +130,8 @@ impl Deployment {
         if let Err(error) = ledger_time_ms(&leader.address).await {
             return Some(format!("the leader does not answer a read: {error:#}"));
         }
-        let gateways: Vec<String> = self.gateways.lock().iter().map(|gateway| gateway.http.clone()).collect();
+        let gateways: Vec<String> =
+            self.gateways.lock().iter().map(|gateway| gateway.place.http.clone()).collect();
         for (number, http) in gateways.iter().enumerate() {
             if let Err(error) = says_yes(http, path).await {
                 return Some(format!("gateway {} is not ready: {error}", number + 1));

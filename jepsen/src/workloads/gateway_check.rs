@@ -25,9 +25,9 @@ const HELD_US: u64 = 5_000_000;
 const EXACT: &str = "charged = served";
 const ONCE: &str = "served at most once";
 const FREE: &str = "refused is not served";
-const COVERED: &str = "charged covers what was cut off";
-const OVERSPENT: &str = "never above the limit";
-const RESOLVED: &str = "all reservations resolved";
+pub const COVERED: &str = "charged covers what was cut off";
+pub const OVERSPENT: &str = "never above the limit";
+pub const RESOLVED: &str = "all reservations resolved";
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Call {
@@ -49,9 +49,15 @@ impl Call {
 
 /// What may have been charged for a request, in tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Range {
-    least: u64,
-    most: u64,
+pub struct Range {
+    pub least: u64,
+    pub most: u64,
+}
+
+impl Range {
+    pub fn exactly(tokens: u64) -> Self {
+        Self { least: tokens, most: tokens }
+    }
 }
 
 pub fn check(history: &History, variant: &Variant) -> Verdict {
@@ -93,7 +99,7 @@ pub fn check(history: &History, variant: &Variant) -> Verdict {
         let events = calls.into_iter().map(|(index, _)| index).collect();
         tally.violation(ONCE, format!("{marker} was served, and nobody had asked for it"), events);
     }
-    accounts(&mut tally, &operations, &users, variant, &slices);
+    accounts(&mut tally, &operations, &users, variant.life, &slices);
     tally.verdict()
 }
 
@@ -157,11 +163,13 @@ fn request(
     }
 }
 
-fn accounts(
+/// What the accounts show, and each user is charged by the end. `life`: the budget that everything is in; `slices`: from when
+/// to when gateways were ended that could not return theirs.
+pub fn accounts(
     tally: &mut Tally,
     operations: &[Operation],
     users: &BTreeMap<String, Vec<(u64, Range)>>,
-    variant: &Variant,
+    life: &str,
     slices: &[(u64, u64)],
 ) {
     let mut last = None;
@@ -170,7 +178,7 @@ fn accounts(
         let Outcome::Ok(value) = &operation.outcome else { continue };
         let Some(snapshot) = tally.read::<WindowSnapshot>(value, operation.index) else { continue };
         for account in &snapshot.accounts {
-            if account.budget == variant.life {
+            if account.budget == life {
                 let seen = (operation.invoked_us, operation.completed_us, account.present.reserved);
                 held.entry(account.subject.clone()).or_default().push(seen);
             }
@@ -200,7 +208,7 @@ fn accounts(
         }
     }
     for (user, ranges) in users {
-        let account = last.accounts.iter().find(|seen| seen.budget == variant.life && &seen.subject == user);
+        let account = last.accounts.iter().find(|seen| seen.budget == life && &seen.subject == user);
         let spent = account.map_or(0, |seen| seen.present.spent);
         let sum = |part: fn(&Range) -> u64| ranges.iter().map(|(_, range)| part(range)).sum::<u64>() * MICROS;
         let (least, most) = (sum(|range| range.least), sum(|range| range.most));

@@ -8,8 +8,8 @@ use crate::deploy::SETTLES_BEHIND;
 use crate::history::Operation;
 
 /// What ends a gateway without a word, and in good order.
-const KILLS: [&str; 2] = ["kill-gateway", "kill-gateways"];
-const STOP: &str = "restart-gateway";
+pub const KILLS: [&str; 2] = ["kill-gateway", "kill-gateways"];
+pub const STOP: &str = "restart-gateway";
 /// `settle_ms` of the gateways: an answer that did not wait for its settlement is settled by then.
 const SETTLES_US: u64 = 5_000_000;
 /// With `total_ms`: while the nodes are away, a settlement is tried until the reservation ends.

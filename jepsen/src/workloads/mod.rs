@@ -15,6 +15,8 @@ mod http;
 mod policy;
 mod policy_check;
 mod provider_record;
+mod proxies;
+mod proxies_check;
 #[cfg(test)]
 mod script;
 mod sse;
@@ -71,5 +73,6 @@ pub fn all() -> Vec<Arc<dyn Workload>> {
         Arc::new(policy::Policy::new()),
         Arc::new(windows::Windows),
         Arc::new(gateway::Gateway::new(&gateway::LEASES)),
+        Arc::new(proxies::Proxies),
     ]
 }
