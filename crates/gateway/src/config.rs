@@ -151,6 +151,12 @@ impl GatewayConfig {
         Duration::from_millis(self.timeouts.reservation_ms().max(through_proxies))
     }
 
+    /// How long slices of this process hold anything at most.
+    pub(crate) fn hold_longest_ms(&self) -> u64 {
+        let section = self.rate_limit.as_ref().filter(|section| section.hold_from_leases);
+        self.timeouts.reservation_ms().max(section.map_or(0, |section| section.reservation_ms))
+    }
+
     /// What the types cannot say.
     ///
     /// # Errors

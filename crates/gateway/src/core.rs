@@ -96,7 +96,7 @@ impl Core {
             stop: stop.clone(),
         });
         tasks.spawn(Arc::clone(&repayer).run());
-        let hold_ms = u64::try_from(config.reservation_longest().as_millis()).unwrap_or(u64::MAX);
+        let hold_ms = config.hold_longest_ms();
         let lender = Arc::new(KeeperLends(Arc::clone(&keeper)));
         let leases = Leases::start(lender, LeaseSettings::new(hold_ms));
         let Followed { policy, keys, providers } = followed;

@@ -181,15 +181,10 @@ impl Gateway {
         let leases = core.leases.clone();
         let most = Duration::from_millis(core.config.timeouts.stop_ms) + 5 * SETTLE_ON_STOP;
         let mut returned = tokio::spawn(async move { leases.stop(most).await });
-        // Connections end when their answers are complete; the listener's task bounds that by stop_ms.
-        for listener in self.proxy.into_iter().chain(self.rate_limit) {
-            match timeout_at(deadline, listener).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::error!(%error, "a listener's task failed"),
-                Err(_) => tracing::warn!("some proxies did not close their connections in time"),
-            }
-        }
+        // What proxies have held here is handed over while it is young.
+        closed(self.rate_limit, deadline).await;
         core.local_holds.finish(&core).await;
+        closed(self.proxy, deadline).await;
         if timeout_at(deadline, core.tasks.wait()).await.is_err() {
             tracing::warn!("what is still under way is cut off");
         }
@@ -210,5 +205,15 @@ impl Gateway {
         // Ends at once with the token.
         let _ = self.http.await;
         tracing::info!(name = core.config.name, "gateway stopped");
+    }
+}
+
+/// Connections end when their answers are complete; the listener's task bounds that by `stop_ms`.
+async fn closed(listener: Option<JoinHandle<()>>, deadline: Instant) {
+    let Some(listener) = listener else { return };
+    match timeout_at(deadline, listener).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!(%error, "a listener's task failed"),
+        Err(_) => tracing::warn!("some connections were not closed in time"),
     }
 }

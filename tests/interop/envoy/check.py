@@ -125,6 +125,7 @@ try:
     setting.apply("rate-limits.yaml", far_from_its_limit)
     _, http_port = setting.gateway("  hold_from_leases: true\n")
     held_from_leases(http_port)
+    in_one_hour()
     setting.apply("rate-limits.yaml", leased)
     reserving("leased-")
 finally:

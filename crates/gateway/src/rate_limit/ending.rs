@@ -1,6 +1,7 @@
 //! What goes on behind an answer: reservations are settled, whether the proxy waits or not.
 //!
-//! All of it keeps the place of its call, so that `in_flight_max` bounds it too, also while the cluster is away.
+//! All of it keeps the place of its call, so that `in_flight_max` bounds it too, also while the cluster is away; but for what
+//! waits for another gateway, which has a bound of its own.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +22,8 @@ pub(super) type Place = Arc<OwnedSemaphorePermit>;
 
 /// Settlements are tried longer than a proxy waits for an answer: what was used is known nowhere else.
 const SETTLE_WITHIN: Duration = Duration::from_secs(20);
-/// What another gateway holds from leases is looked for when it is old enough to be handed over, and so often after that,
+/// What another gateway holds from leases is looked for when it can have been handed over, and so often after that,
+const FIRST_LOOK_MS: u64 = HANDED_OVER_MS + 1_000;
 const LOOK_EVERY: Duration = Duration::from_secs(3);
 /// until nobody can make it in the cluster any more.
 const LOOKED_FOR_MS: u64 = RETENTION_MS;
@@ -48,7 +50,7 @@ pub(super) fn settle(core: &Arc<Core>, place: &Place, settle: Settle) {
         let Reservation { id, tenant, leased, .. } = reservation;
         let command = Command::Settle { tenant, id, actual, estimated: false };
         let mut settled = execute(&task_core, &command).await;
-        if leased && is_unknown(&settled) {
+        if leased && is_missing(&settled) {
             // Elsewhere: it is waited for without a place.
             drop(place);
             settled = when_handed_over(&task_core, id, &command).await.unwrap_or(settled);
@@ -83,11 +85,13 @@ async fn execute(core: &Core, command: &Command) -> Settled {
     core.keeper.execute_waiting(command.clone(), settle::IN_NO_HURRY, SETTLE_WITHIN).await
 }
 
-fn is_unknown(settled: &Settled) -> bool {
-    matches!(settled, Ok(Outcome::Refused(Refusal::UnknownReservation { .. })))
+/// It may come yet.
+fn is_missing(settled: &Settled) -> bool {
+    matches!(settled, Err(_) | Ok(Outcome::Refused(Refusal::UnknownReservation { .. })))
 }
 
-/// Looks for a reservation until whoever holds it from leases has handed it over. `None`: too many are waited for.
+/// Looks for a reservation until whoever holds it from leases has handed it over. `None`: it is too old for that, or too many
+/// are waited for.
 async fn when_handed_over(core: &Core, id: ReservationId, command: &Command) -> Option<Settled> {
     core.metrics.rate_limit.held_elsewhere.inc();
     let _one = core.local_holds.awaited.try_acquire().ok()?;
@@ -96,12 +100,15 @@ async fn when_handed_over(core: &Core, id: ReservationId, command: &Command) -> 
         // A name can say anything.
         Duration::from_millis(then.since(core.keeper.now()).min(age_ms))
     };
-    let deadline = Instant::now() + until(LOOKED_FOR_MS);
-    let mut pause = until(HANDED_OVER_MS);
+    let left = until(LOOKED_FOR_MS);
+    if left.is_zero() {
+        return None;
+    }
+    let (deadline, mut pause) = (Instant::now() + left, until(FIRST_LOOK_MS));
     loop {
         let goes_on = core.cut.run_until_cancelled(sleep(pause)).await.is_some();
         let settled = execute(core, command).await;
-        if !is_unknown(&settled) || !goes_on || Instant::now() >= deadline {
+        if !is_missing(&settled) || !goes_on || Instant::now() >= deadline {
             return Some(settled);
         }
         pause = LOOK_EVERY;

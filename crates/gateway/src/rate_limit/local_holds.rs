@@ -3,7 +3,8 @@
 //!
 //! One that lasts is handed over: made in the cluster under the same id, and only then given back here, so that it is never
 //! held less than once. From then on any gateway can settle it, and it outlives this process. Where the account has no room
-//! for both, or the cluster does not answer, it stays here and is tried again, as long as its id is young enough.
+//! for both, or the cluster does not answer, it stays here and is tried again, as long as its id is young enough. Where nobody
+//! knows whether the cluster has it, it is not charged before that is known.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,15 +25,20 @@ use crate::settle;
 /// As old as this it is handed over. Most requests have ended by then.
 pub(super) const HANDED_OVER_MS: u64 = 20_000;
 /// The cluster makes none of an older id; this leaves time for the last try.
-const TRIED_MS: u64 = RETENTION_MS - 10_000;
-/// One try, and all of a round.
-const WITHIN: Duration = Duration::from_secs(5);
+const TRIED_UNTIL_MS: u64 = RETENTION_MS - 10_000;
+/// What could not be handed over is tried again after so long.
+const AGAIN_MS: u64 = 5_000;
 const EVERY: Duration = Duration::from_millis(500);
-/// Those that could not be handed over.
-const AGAIN: Duration = Duration::from_secs(5);
-/// Before the tries of a gateway that stops: room may still be on its way back from its slices.
-const FINISH_PAUSES: [Duration; 3] = [Duration::ZERO, Duration::from_millis(200), Duration::from_millis(500)];
+/// All tries of a round; the last ones have a second of it at least.
+const WITHIN: Duration = Duration::from_secs(5);
+const LAST_WITHIN: Duration = Duration::from_secs(1);
+/// For room that other reservations hold. What waited is not denied for good; briefly, since others stand behind it.
+const WAIT: Duration = Duration::from_millis(20);
+/// Of a gateway that stops: what its slices had free is on its way back.
+const WAIT_STOPPING: Duration = Duration::from_millis(500);
 const AT_ONCE: usize = 256;
+/// More are held by the cluster.
+const MOST: usize = 262_144;
 /// Ends that wait for other gateways to hand over.
 const AWAITED_MAX: usize = 4_096;
 
@@ -43,7 +49,8 @@ struct LocalHold {
     charges: Vec<Charge>,
     /// One line for each charge.
     hold: Hold,
-    tried: bool,
+    /// By the ledger's clock, as the ids.
+    next_try: TimestampMs,
     /// The cluster may have it by now.
     unheard: bool,
 }
@@ -65,19 +72,16 @@ impl Default for LocalHolds {
     }
 }
 
-/// Which are to be handed over.
-#[derive(Debug, Clone, Copy)]
-struct Due {
-    made_before: TimestampMs,
-    /// Those too that could not be before.
-    again: bool,
-}
-
 impl LocalHolds {
     pub(super) fn keep(&self, reservation: Reservation, charges: Vec<Charge>, hold: Hold) {
         let id = reservation.id;
-        let local = LocalHold { reservation, charges, hold, tried: false, unheard: false };
+        let next_try = id.timestamp().saturating_add(HANDED_OVER_MS);
+        let local = LocalHold { reservation, charges, hold, next_try, unheard: false };
         self.by_id.lock().insert(id, local);
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.by_id.lock().len() >= MOST
     }
 
     /// Charges what was used, one amount for each line. False: it is not here.
@@ -98,121 +102,115 @@ impl LocalHolds {
 
     /// Until the gateway stops.
     pub(super) async fn run(core: Arc<Core>, reservation_ms: u64) {
-        let mut tried_again = Instant::now();
+        let holds = &core.local_holds;
         while core.stop.run_until_cancelled(sleep(EVERY)).await.is_some() {
-            let again = tried_again.elapsed() >= AGAIN;
-            if again {
-                tried_again = Instant::now();
-            }
-            let ago = |ms| TimestampMs(core.keeper.now().0.saturating_sub(ms));
-            let due = Due { made_before: ago(HANDED_OVER_MS), again };
-            let one = core.local_holds.handing_over.lock().await;
-            core.local_holds.hand_over(&core, due, reservation_ms, Instant::now() + WITHIN).await;
-            core.local_holds.expire(&core, ago(reservation_ms));
-            drop(one);
+            let _one = holds.handing_over.lock().await;
+            holds.hand_over(&core, reservation_ms, false).await;
+            let made_before = core.keeper.now().0.saturating_sub(reservation_ms);
+            holds.expire(&core, |id, local| id.timestamp().0 < made_before && !local.unheard);
         }
     }
 
     /// When no proxy asks any more. What cannot be handed over is charged as it was held.
     pub(crate) async fn finish(&self, core: &Arc<Core>) {
         let Some(section) = &core.config.rate_limit else { return };
-        let all = TimestampMs(u64::MAX);
         let _one = self.handing_over.lock().await;
-        let until = Instant::now() + WITHIN;
-        for pause in FINISH_PAUSES {
-            sleep(pause).await;
-            let due = Due { made_before: all, again: true };
-            self.hand_over(core, due, section.reservation_ms, until).await;
-            if self.by_id.lock().is_empty() {
-                return;
-            }
+        self.hand_over(core, section.reservation_ms, true).await;
+        let left = self.expire(core, |_, _| true);
+        if left > 0 {
+            core.metrics.rate_limit.unsettled.inc_by(left as u64);
+            tracing::warn!(
+                reservations = left,
+                "what proxies reserved here could not be handed over to the cluster; it is charged as it was held"
+            );
         }
-        let left = self.expire(core, all);
-        core.metrics.rate_limit.unsettled.inc_by(left as u64);
-        tracing::warn!(
-            reservations = left,
-            "what proxies reserved here could not be handed over to the cluster; it is charged as it was held"
-        );
     }
 
-    /// One round. What there is no time for is left for the next; the rounds of a stop are its own.
-    async fn hand_over(&self, core: &Arc<Core>, due: Due, reservation_ms: u64, until: Instant) {
+    /// One round, of all or of those whose time it is. What there is no time for is left for the next; those of a stop are not
+    /// those of before.
+    async fn hand_over(&self, core: &Arc<Core>, ttl_ms: u64, all: bool) {
+        let until = Instant::now() + WITHIN;
         let of_stop = core.stop.is_cancelled();
-        for ids in self.due(due, core.keeper.now()).chunks(AT_ONCE) {
-            if Instant::now() >= until || core.stop.is_cancelled() != of_stop {
+        for ids in self.due(core.keeper.now(), all).chunks(AT_ONCE) {
+            if Instant::now() + LAST_WITHIN >= until || core.stop.is_cancelled() != of_stop {
                 return;
             }
-            let each = ids.iter().map(|id| self.hand_over_one(core, *id, reservation_ms, until));
+            let each = ids.iter().map(|id| self.hand_over_one(core, *id, ttl_ms, until));
             join_all(each).await;
         }
     }
 
-    fn due(&self, due: Due, now: TimestampMs) -> Vec<ReservationId> {
+    fn due(&self, now: TimestampMs, all: bool) -> Vec<ReservationId> {
         let by_id = self.by_id.lock();
-        let old_enough = by_id.iter().take_while(|(id, _)| id.timestamp() < due.made_before);
+        let is_its_time = |id: &ReservationId| all || now.since(id.timestamp()) >= HANDED_OVER_MS;
         let is_due = |id: &ReservationId, local: &LocalHold| {
-            now.since(id.timestamp()) < TRIED_MS && (due.again || !local.tried)
+            // What the cluster has it tells, however old.
+            let can_be = local.unheard || now.since(id.timestamp()) < TRIED_UNTIL_MS;
+            can_be && (all || local.next_try <= now)
         };
+        let old_enough = by_id.iter().take_while(|(id, _)| is_its_time(id));
         old_enough.filter(|(id, local)| is_due(id, local)).map(|(id, _)| *id).collect()
     }
 
-    /// Sends the same command each time: the cluster may remember what came of it, also that it was denied.
+    /// Sends the same command each time, which is recognised by its id.
     async fn hand_over_one(&self, core: &Arc<Core>, id: ReservationId, ttl_ms: u64, until: Instant) {
-        let Some((tenant, charges)) = self.by_id.lock().get_mut(&id).map(LocalHold::tried) else { return };
-        let command = Command::Reserve { tenant: tenant.clone(), id, charges, ttl_ms, wait: false };
+        let now = core.keeper.now();
+        let Some((tenant, charges)) = self.by_id.lock().get_mut(&id).map(|local| {
+            local.next_try = now.saturating_add(AGAIN_MS);
+            (local.reservation.tenant.clone(), local.charges.clone())
+        }) else {
+            return;
+        };
+        let command = Command::Reserve { tenant: tenant.clone(), id, charges, ttl_ms, wait: true };
+        let wait = if core.stop.is_cancelled() { WAIT_STOPPING } else { WAIT };
+        let within = until.saturating_duration_since(Instant::now());
+        let reserved = core.keeper.execute_waiting(command, wait, within).await;
         let metrics = &core.metrics.rate_limit;
-        match core.keeper.execute(command, until.saturating_duration_since(Instant::now())).await {
-            Ok(Outcome::Granted(_)) => {
-                let local = self.by_id.lock().remove(&id);
-                match local {
-                    Some(local) => {
-                        core.leases.give_back(local.hold);
-                        metrics.handed_over.inc();
-                    }
-                    // It has ended here meanwhile.
-                    None => settle::abandon(core, tenant, id),
+        if let Ok(Outcome::Granted(_)) = reserved {
+            let local = self.by_id.lock().remove(&id);
+            match local {
+                Some(local) => {
+                    core.leases.give_back(local.hold);
+                    metrics.handed_over.inc();
                 }
+                // It has ended here meanwhile.
+                None => settle::abandon(core, tenant, id),
             }
-            Err(KeeperError::Unknown { message }) => {
-                metrics.not_handed_over.inc();
-                tracing::warn!(reservation = %id, tenant, message, "nobody knows whether it is handed over");
-                let is_here = self.by_id.lock().get_mut(&id).map(|local| local.unheard = true).is_some();
-                if !is_here {
-                    settle::abandon(core, tenant, id);
-                }
-            }
-            other => {
-                metrics.not_handed_over.inc();
-                tracing::debug!(reservation = %id, tenant, ?other, "not handed over to the cluster");
-            }
+            return;
+        }
+        metrics.not_handed_over.inc();
+        tracing::debug!(reservation = %id, tenant, ?reserved, "not handed over to the cluster");
+        let unheard = match reserved {
+            Err(KeeperError::Unknown { .. }) => true,
+            // Whatever was sent before.
+            Err(KeeperError::Unavailable { .. }) => return,
+            // It was never made.
+            Ok(_) => false,
+        };
+        let is_here = self.by_id.lock().get_mut(&id).map(|local| local.unheard = unheard).is_some();
+        if unheard && !is_here {
+            settle::abandon(core, tenant, id);
         }
     }
 
-    /// Charges those that were made before as they were held.
-    fn expire(&self, core: &Arc<Core>, time: TimestampMs) -> usize {
-        let mut expired = 0;
-        while let Some(local) = self.oldest_made_before(time) {
+    /// Charges such holds as they were held; how many there were.
+    fn expire(&self, core: &Arc<Core>, is_over: impl Fn(&ReservationId, &LocalHold) -> bool) -> usize {
+        let over: Vec<_> = self
+            .by_id
+            .lock()
+            .extract_if(.., |id, local| is_over(id, local))
+            .map(|(_, local)| local)
+            .collect();
+        let count = over.len();
+        for local in over {
             let held: Vec<Amount> = local.reservation.lines.iter().map(|line| line.held).collect();
             local.end(core, &held, true);
-            expired += 1;
         }
-        expired
-    }
-
-    fn oldest_made_before(&self, time: TimestampMs) -> Option<LocalHold> {
-        let mut by_id = self.by_id.lock();
-        let oldest = by_id.first_entry()?;
-        (oldest.key().timestamp() < time).then(|| oldest.remove())
+        count
     }
 }
 
 impl LocalHold {
-    /// Whose it is, and the same in the cluster.
-    fn tried(&mut self) -> (String, Vec<Charge>) {
-        self.tried = true;
-        (self.reservation.tenant.clone(), self.charges.clone())
-    }
-
     fn end(self, core: &Arc<Core>, used: &[Amount], estimated: bool) {
         core.leases.settle(self.hold, used, estimated);
         if self.unheard {
@@ -229,8 +227,7 @@ impl LocalHolds {
 
     /// All of them, however young.
     pub(crate) async fn hand_over_all(&self, core: &Arc<Core>) {
-        let all = Due { made_before: TimestampMs(u64::MAX), again: true };
         let _one = self.handing_over.lock().await;
-        self.hand_over(core, all, 660_000, Instant::now() + WITHIN).await;
+        self.hand_over(core, 660_000, true).await;
     }
 }

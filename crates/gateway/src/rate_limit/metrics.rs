@@ -79,7 +79,7 @@ pub(crate) struct RateLimitMetrics {
     pub(super) handed_over: Counter,
     /// Tries to do that which were denied or not decided.
     pub(super) not_handed_over: Counter,
-    /// Settlements of reservations that slices of another process hold.
+    /// Settlements of reservations from leases that are neither here nor in the cluster: another gateway's, mostly.
     pub(super) held_elsewhere: Counter,
     /// Calls beyond `in_flight_max`.
     pub(super) turned_away: Counter,

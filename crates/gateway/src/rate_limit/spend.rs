@@ -307,7 +307,8 @@ async fn hold_locally(
 ) -> Result<Option<Reservation>, Unspent> {
     let wants = group.wants();
     let Asking { core, version, tenant, within, .. } = asking;
-    if !asking.hold_from_leases || wants.iter().any(|want| want.rule.enforcement != Enforcement::Lease) {
+    let is_off = !asking.hold_from_leases || core.local_holds.is_full();
+    if is_off || wants.iter().any(|want| want.rule.enforcement != Enforcement::Lease) {
         return Ok(None);
     }
     let taken = core.leases.take_or_wait(version, tenant, &wants, within).await;

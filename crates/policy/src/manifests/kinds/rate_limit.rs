@@ -120,7 +120,7 @@ impl DescriptorSpec {
         let (detailed_metric, value_to_metric) =
             (fields.flag("detailed_metric"), fields.flag("value_to_metric"));
         let share_threshold = fields.flag("share_threshold");
-        let spends = read_spending(&fields);
+        let spending = read_spending(&fields);
         let accounts_max = fields.get("accounts_max").map(|max| max.integer(1, 1_000_000));
         let descriptors = read_level(&fields, depth + 1);
         fields.done();
@@ -140,7 +140,7 @@ impl DescriptorSpec {
         {
             spends.error("has no effect on what is unlimited");
         }
-        let (spending, leased) = spends?;
+        let (spending, leased) = spending?;
         let accounts_max = accounts_max.flatten().and_then(|max| u32::try_from(max).ok()).unwrap_or(0);
         Some(Self {
             key: key?,
