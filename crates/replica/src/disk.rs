@@ -13,6 +13,7 @@ use crate::durable_file;
 use crate::end_mark::EndMark;
 use crate::frame::{Frame, damaged};
 use crate::types::{Entry, LogId, Vote, decode};
+use crate::unsynced;
 use crate::writer::{Files, Job, WaitingCommitted, Writer};
 
 /// Jobs that may wait; openraft itself has only a few in flight.
@@ -99,6 +100,7 @@ impl Disk {
     /// Opens the log and checks every frame of it.
     pub fn open(folder: &Path, group: u32) -> io::Result<(Self, Found)> {
         let keys = Keys { group };
+        unsynced::write_anew(folder)?;
         wait_until_let_go(&folder.join("db"))?;
         let db = open_db(folder)?;
         let found = scan(&db, keys)?;
@@ -115,7 +117,7 @@ impl Disk {
         let purge_below = found.purged.map_or(0, |purged| purged.index + 1);
         let committed = Arc::new(WaitingCommitted::default());
         let bounds = (found.last, purge_below);
-        let files = Files { db: file, vote_copy, mark };
+        let files = Files { db: file, vote_copy, mark, folder: folder.to_owned() };
         let writer = Writer::new(keys, db.clone(), files, stats.clone(), bounds, committed.clone());
         let thread =
             std::thread::Builder::new().name("quorate-log".to_owned()).spawn(move || writer.run(&jobs))?;

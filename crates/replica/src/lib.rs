@@ -41,6 +41,7 @@ mod state_machine;
 mod status;
 mod tail;
 mod types;
+mod unsynced;
 mod writer;
 
 pub use backup::{Backup, BackupError, BackupInfo};

@@ -11,6 +11,7 @@ use quorate_ledger::{Command, TimestampMs};
 
 use crate::log_store::LogStore;
 use crate::types::{Batch, Entry, TypeConfig, encode, log_id};
+use crate::unsynced;
 
 fn entry(index: u64, bytes: usize) -> Entry {
     let command = Command::PutPolicy {
@@ -44,7 +45,10 @@ enum Step {
     /// Keeps this share of what is there, in percent.
     Truncate(u64),
     Purge(u64),
-    Reopen,
+    /// Perhaps after it could not be written.
+    Reopen {
+        unsynced: bool,
+    },
     Read(u64, u64),
 }
 
@@ -55,7 +59,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (1..10_usize, 1..10_usize).prop_map(|(a, b)| Step::AppendTwiceAndTruncate(a, b)),
         2 => (0..100_u64).prop_map(Step::Truncate),
         2 => (0..100_u64).prop_map(Step::Purge),
-        2 => Just(Step::Reopen),
+        2 => any::<bool>().prop_map(|unsynced| Step::Reopen { unsynced }),
         2 => (0..100_u64, 0..100_u64).prop_map(|(a, b)| Step::Read(a.min(b), a.max(b))),
     ];
     proptest::collection::vec(step, 1..25)
@@ -115,8 +119,11 @@ async fn run(steps: Vec<Step>, folder: &Path) {
                     model.purged = bound;
                 }
             }
-            Step::Reopen => {
+            Step::Reopen { unsynced } => {
                 drop(log);
+                if unsynced {
+                    unsynced::mark(folder);
+                }
                 log = LogStore::open(folder, 0).unwrap();
             }
             Step::Read(from, to) => {

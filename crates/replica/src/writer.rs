@@ -25,6 +25,7 @@ use crate::durable_file;
 use crate::end_mark::EndMark;
 use crate::frame::{Frame, FrameBuilder};
 use crate::types::{LogId, TypeConfig, Vote, encode};
+use crate::unsynced;
 
 /// One group commit.
 const GROUP_MAX_JOBS: usize = 1_024;
@@ -144,6 +145,7 @@ pub(crate) struct Files {
     pub db: File,
     pub vote_copy: PathBuf,
     pub mark: EndMark,
+    pub folder: PathBuf,
 }
 
 pub(crate) struct Writer {
@@ -206,6 +208,7 @@ impl Writer {
             acks.into_iter().for_each(|ack| ack.send(&result));
             if let Err(error) = result {
                 tracing::error!(%error, "the log cannot be written; this node stops");
+                unsynced::mark(&self.files.folder);
                 // sled writes once more when its last handle goes, and panics where it cannot: one stays.
                 std::mem::forget(self.db.clone());
                 if open {
@@ -435,6 +438,7 @@ mod tests {
             db: File::options().write(true).open(folder.join("db")).unwrap(),
             vote_copy,
             mark: EndMark::open(folder, None).unwrap(),
+            folder: folder.to_owned(),
         };
         Writer::new(Keys { group: 0 }, db, files, Arc::default(), (None, 0), committed)
     }
@@ -475,6 +479,7 @@ mod tests {
         });
         end.recv_timeout(Duration::from_secs(30)).expect("it waits for more jobs");
         assert!(told.blocking_recv().unwrap().is_err());
+        assert!(folder.path().join("unsynced").exists());
         drop(queue);
     }
 }

@@ -106,8 +106,8 @@ impl LocalHolds {
         while core.stop.run_until_cancelled(sleep(EVERY)).await.is_some() {
             let _one = holds.handing_over.lock().await;
             holds.hand_over(&core, reservation_ms, false).await;
-            let made_before = core.keeper.now().0.saturating_sub(reservation_ms);
-            holds.expire(&core, |id, local| id.timestamp().0 < made_before && !local.unheard);
+            let made_before = TimestampMs(core.keeper.now().0.saturating_sub(reservation_ms));
+            holds.expire(&core, made_before, false);
         }
     }
 
@@ -116,7 +116,7 @@ impl LocalHolds {
         let Some(section) = &core.config.rate_limit else { return };
         let _one = self.handing_over.lock().await;
         self.hand_over(core, section.reservation_ms, true).await;
-        let left = self.expire(core, |_, _| true);
+        let left = self.expire(core, TimestampMs(u64::MAX), true);
         if left > 0 {
             core.metrics.rate_limit.unsettled.inc_by(left as u64);
             tracing::warn!(
@@ -193,14 +193,14 @@ impl LocalHolds {
         }
     }
 
-    /// Charges such holds as they were held; how many there were.
-    fn expire(&self, core: &Arc<Core>, is_over: impl Fn(&ReservationId, &LocalHold) -> bool) -> usize {
-        let over: Vec<_> = self
-            .by_id
-            .lock()
-            .extract_if(.., |id, local| is_over(id, local))
-            .map(|(_, local)| local)
-            .collect();
+    /// Charges those that were made before as they were held; how many there were. `all`: also those that the cluster may have.
+    fn expire(&self, core: &Arc<Core>, made_before: TimestampMs, all: bool) -> usize {
+        let over: Vec<LocalHold> = {
+            let mut by_id = self.by_id.lock();
+            let old = by_id.iter().take_while(|(id, _)| id.timestamp() < made_before);
+            let old: Vec<_> = old.filter(|(_, local)| all || !local.unheard).map(|(id, _)| *id).collect();
+            old.iter().filter_map(|id| by_id.remove(id)).collect()
+        };
         let count = over.len();
         for local in over {
             let held: Vec<Amount> = local.reservation.lines.iter().map(|line| line.held).collect();

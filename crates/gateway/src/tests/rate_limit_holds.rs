@@ -1,6 +1,7 @@
 //! Reservations of proxies that slices of the gateway hold (`hold_from_leases`): made and settled without the cluster, handed
 //! to it when they last, and never held less than once.
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use futures_util::future::join_all;
 
 use super::rate_limit::{Door, reservation, told};
@@ -271,6 +272,20 @@ async fn a_name_of_another_time_is_not_waited_for_without_end() {
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     }
     assert!(began.elapsed().as_secs() < 90, "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn only_the_name_that_was_given_settles() {
+    let door = door(LIMITS).await;
+    let (asked, name) = door.until_user().await;
+    // Of another tenant, under the same id.
+    let mut bytes = URL_SAFE_NO_PAD.decode(&name).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    door.ask("llm", &[&used(&URL_SAFE_NO_PAD.encode(bytes), 1)]).await;
+    assert!(!door.world.core.local_holds.is_empty());
+    door.ask("llm", &[&used(&name, 70)]).await;
+    assert!(door.world.core.local_holds.is_empty());
+    assert_eq!(door.count("settled"), asked);
 }
 
 #[tokio::test]
