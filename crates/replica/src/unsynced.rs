@@ -68,6 +68,7 @@ fn write_file_anew(path: &Path) -> io::Result<()> {
             read => to.write_all(chunk.get(..read).unwrap_or_default())?,
         }
     }
+    to.set_permissions(from.metadata()?.permissions())?;
     to.sync_all()?;
     durable_file::rename(Path::new(&name), path)
 }
