@@ -8,8 +8,8 @@ use crate::deploy::SETTLES_BEHIND;
 use crate::history::Operation;
 
 /// What ends a gateway without a word, and in good order.
-pub const KILLS: [&str; 2] = ["kill-gateway", "kill-gateways"];
-pub const STOP: &str = "restart-gateway";
+const KILLS: [&str; 2] = ["kill-gateway", "kill-gateways"];
+const STOP: &str = "restart-gateway";
 /// `settle_ms` of the gateways: an answer that did not wait for its settlement is settled by then.
 const SETTLES_US: u64 = 5_000_000;
 /// With `total_ms`: while the nodes are away, a settlement is tried until the reservation ends.
@@ -80,6 +80,13 @@ impl Losses {
         let away = |end: &End| self.away.iter().any(|(from, to)| *from <= end.to_us && end.from_us <= *to);
         let lost = |end: &&End| end.is_kill || away(end);
         self.ends.iter().filter(lost).map(|end| (end.from_us, end.to_us)).collect()
+    }
+
+    /// From when to when what a gateway was told may be lost: while any is ended, and while the nodes are away for longer than
+    /// `away_us` without a break.
+    pub fn of_told(&self, away_us: u64) -> Vec<(u64, u64)> {
+        let ends = self.ends.iter().map(|end| (end.from_us, end.to_us));
+        ends.chain(self.away.iter().copied().filter(|(from, to)| to - from > away_us)).collect()
     }
 }
 

@@ -6,12 +6,11 @@ use std::collections::{BTreeMap, HashMap};
 use serde::{Deserialize, Serialize};
 
 use super::gateway_check::{COVERED, OVERSPENT, RESOLVED, Range, accounts};
-use super::gateway_loss::{KILLS, Losses, STOP};
+use super::gateway_loss::Losses;
 use super::proxies::NAME;
 use super::tally::Tally;
 use crate::check::Verdict;
-use crate::check::counts::NONE;
-use crate::check::faults::{Spell, spells};
+use crate::check::faults::spells;
 pub use crate::check::words::CHAT as HOLD;
 use crate::history::{History, Operation, Outcome};
 
@@ -23,8 +22,6 @@ pub const LIFE: &str = "proxies-life";
 const SETTLES_US: u64 = 25_000_000;
 /// While they do not for so long, it may be given up.
 const AWAY_US: u64 = 10_000_000;
-/// Until the nodes decide again after a fault of theirs.
-const RECOVERS_US: u64 = 5_000_000;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hold {
@@ -57,9 +54,8 @@ pub fn check(history: &History) -> Verdict {
             told.insert(tell.marker.clone(), (operation, tell));
         }
     }
-    let spells = spells(history);
-    let losses = Losses::new(&spells).of_slices();
-    let unquiet = unquiet(&spells);
+    let losses = Losses::new(&spells(history));
+    let unquiet = losses.of_told(AWAY_US);
     let mut users: BTreeMap<String, Vec<(u64, Range)>> = BTreeMap::new();
     for operation in operations.iter().filter(|operation| operation.f == HOLD) {
         let Some(hold) = tally.read::<Hold>(&operation.call, operation.index) else { continue };
@@ -78,7 +74,7 @@ pub fn check(history: &History) -> Verdict {
         };
         users.entry(hold.user).or_default().push((operation.index, range));
     }
-    accounts(&mut tally, &operations, &users, LIFE, &losses);
+    accounts(&mut tally, &operations, &users, LIFE, &losses.of_slices());
     tally.verdict()
 }
 
@@ -100,29 +96,11 @@ fn held(
     Range { least: said.used, most: hold.held }
 }
 
-/// From when to when what was told may have been lost: while gateways end, and while nodes are away for long.
-fn unquiet(spells: &[Spell]) -> Vec<(u64, u64)> {
-    let is_end = |spell: &&Spell| KILLS.contains(&&*spell.fault) || spell.fault == STOP;
-    let mut unquiet: Vec<(u64, u64)> =
-        spells.iter().filter(is_end).map(|spell| (spell.from_us, spell.to_us)).collect();
-    let mut others: Vec<&Spell> =
-        spells.iter().filter(|spell| !is_end(spell) && spell.fault != NONE).collect();
-    others.sort_by_key(|spell| spell.from_us);
-    let mut away: Vec<(u64, u64)> = Vec::new();
-    for spell in others {
-        let to_us = spell.to_us.saturating_add(RECOVERS_US);
-        match away.last_mut() {
-            Some((_, last_us)) if spell.from_us <= *last_us => *last_us = to_us.max(*last_us),
-            _ => away.push((spell.from_us, to_us)),
-        }
-    }
-    unquiet.extend(away.into_iter().filter(|(from, to)| to - from > AWAY_US));
-    unquiet
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::check::counts::NONE;
+    use crate::check::faults::Spell;
     use crate::history::Kind;
     use crate::workloads::account_reads::{FINAL, Seen, Span, WindowSnapshot};
     use crate::workloads::script::{Script, violated};
@@ -195,7 +173,8 @@ mod tests {
             event: 0,
         };
         let of = |spells: &[Spell]| {
-            unquiet(spells).iter().map(|(from, to)| (from / 1_000_000, to / 1_000_000)).collect::<Vec<_>>()
+            let unquiet = Losses::new(spells).of_told(AWAY_US);
+            unquiet.iter().map(|(from, to)| (from / 1_000_000, to / 1_000_000)).collect::<Vec<_>>()
         };
         assert_eq!(of(&[spell("kill-one", 10, 15), spell("kill-gateway", 30, 31)]), [(30, 31)]);
         assert_eq!(of(&[spell("loss", 10, 16)]), [(10, 21)]);
