@@ -15,7 +15,7 @@ use serde_json::json;
 use super::gateway_check::{self, Call, MODEL};
 use super::http::Http;
 use super::provider_record::ProviderRecord;
-use super::{Context, Workload, account_reads};
+use super::{Context, LEASED, Workload, account_reads, budget};
 use crate::check::Verdict;
 use crate::deploy::Deployment;
 use crate::history::{History, Recorder};
@@ -82,12 +82,9 @@ impl Workload for Gateway {
 
     fn policy(&self, _deployment: &Deployment) -> String {
         let Variant { name: tenant, life, budgets, leases, .. } = *self.variant;
-        let enforcement = if leases { "  enforcement: Lease\n" } else { "" };
+        let enforcement = if leases { LEASED } else { "" };
         let budget = |(name, subject, tokens, window): &(&str, &str, u64, &str)| {
-            format!(
-                "apiVersion: quorate.dev/v1alpha1\nkind: Budget\nmetadata: {{name: {name}}}\nspec:\n  tenant: {tenant}\n  \
-                 subject: [{subject}]\n  limit: {{tokens: {tokens}}}\n  window: {window}\n{enforcement}"
-            )
+            budget(tenant, name, subject, *tokens, window, enforcement)
         };
         let all = [(life, "user", 100_000_000, "Lifetime")];
         all.iter().chain(budgets).map(budget).collect::<Vec<_>>().join("---\n")

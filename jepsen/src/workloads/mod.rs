@@ -63,6 +63,16 @@ pub trait Workload: Send + Sync {
     fn check(&self, history: &History) -> Verdict;
 }
 
+/// The manifest of a budget of the workload's own tenant. `more`: further lines of its `spec`.
+fn budget(tenant: &str, name: &str, subject: &str, tokens: u64, window: &str, more: &str) -> String {
+    format!(
+        "apiVersion: quorate.dev/v1alpha1\nkind: Budget\nmetadata: {{name: {name}}}\nspec:\n  tenant: {tenant}\n  \
+         subject: [{subject}]\n  limit: {{tokens: {tokens}}}\n  window: {window}\n{more}"
+    )
+}
+/// Of a budget: gateways spend it from slices.
+const LEASED: &str = "  enforcement: Lease\n";
+
 /// All of them, in the order of the issue.
 pub fn all() -> Vec<Arc<dyn Workload>> {
     vec![

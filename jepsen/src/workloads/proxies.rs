@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use tonic::transport::Channel;
 
 use super::proxies_check::{self, Answer, HOLD, Hold, LIFE, TELL, Tell};
-use super::{Context, Workload, account_reads};
+use super::{Context, LEASED, Workload, account_reads, budget};
 use crate::check::Verdict;
 use crate::deploy::Deployment;
 use crate::history::{History, Recorder};
@@ -43,12 +43,8 @@ impl Workload for Proxies {
     }
 
     fn policy(&self, _deployment: &Deployment) -> String {
-        let budget = |(name, tokens, window): (&str, u64, &str)| {
-            format!(
-                "apiVersion: quorate.dev/v1alpha1\nkind: Budget\nmetadata: {{name: {name}}}\nspec:\n  tenant: {NAME}\n  \
-                 subject: [user]\n  limit: {{tokens: {tokens}}}\n  window: {window}\n  enforcement: Lease\n"
-            )
-        };
+        let budget =
+            |(name, tokens, window): (&str, u64, &str)| budget(NAME, name, "user", tokens, window, LEASED);
         // The second is near its limit now and then.
         [(LIFE, 100_000_000, "Lifetime"), ("proxies-minute", 60_000, "Minute")].map(budget).join("---\n")
     }

@@ -14,7 +14,7 @@ use rand::{Rng as _, SeedableRng as _};
 use super::windows_check::{
     self, BUDGETS, DENIED, MICROS, RELEASE, RESERVE, Reserve, Reserved, Resolve, Resolved, SETTLE,
 };
-use super::{Context, Workload, account_reads};
+use super::{Context, Workload, account_reads, budget};
 use crate::check::Verdict;
 use crate::client::{CALL, Ending, Ids, Nodes, Via};
 use crate::deploy::Deployment;
@@ -40,12 +40,8 @@ impl Workload for Windows {
     }
 
     fn policy(&self, _deployment: &Deployment) -> String {
-        let budget = |(name, window, tokens): (&str, &str, u64)| {
-            format!(
-                "apiVersion: quorate.dev/v1alpha1\nkind: Budget\nmetadata: {{name: {name}}}\nspec:\n  tenant: {NAME}\n  \
-                 subject: [user]\n  limit: {{tokens: {tokens}}}\n  window: {window}\n"
-            )
-        };
+        let budget =
+            |(name, window, tokens): (&str, &str, u64)| budget(NAME, name, "user", tokens, window, "");
         let [second, minute, sliding] = BUDGETS;
         [(second, "Second", 300), (minute, "Minute", 9_000), (sliding, "{sliding: 5s}", 1_000)]
             .map(budget)
