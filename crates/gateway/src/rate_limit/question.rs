@@ -43,6 +43,11 @@ impl Line {
         self.subject == other.subject && Arc::ptr_eq(&self.budget, &other.budget)
     }
 
+    /// Its account may be spent from slices.
+    pub(super) fn is_leased(&self) -> bool {
+        self.budget.rule.enforcement == Enforcement::Lease
+    }
+
     /// What is over is refused: it is not only counted.
     pub(super) fn binds(&self) -> bool {
         self.limit.is_some() || self.budget.rule.enforcement != Enforcement::Shadow

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_ledger::{
-    Amount, Balance, CHARGES_MAX, Charge, Command, Denial, Enforcement, Outcome, Refusal, ReservationId,
+    Amount, Balance, CHARGES_MAX, Charge, Command, Denial, Outcome, Refusal, ReservationId,
 };
 use quorate_policy::runtime::Spending;
 use quorate_rpc::lease::{Left, Want};
@@ -133,7 +133,7 @@ async fn local(
 ) -> Result<(), Unspent> {
     let no_slice = |line: &Line| match line.spending {
         Spending::Held | Spending::Whole => true,
-        Spending::Lease => line.budget.rule.enforcement != Enforcement::Lease,
+        Spending::Lease => !line.is_leased(),
         Spending::Count => false,
     };
     let with_others = asking.refused || lines.iter().any(no_slice);
@@ -143,7 +143,7 @@ async fn local(
             Spending::Lease | Spending::Whole => !with_others || line.amount.is_zero(),
             Spending::Held => false,
         };
-        may && line.budget.rule.enforcement == Enforcement::Lease
+        may && line.is_leased()
     };
     let leased = || lines.iter().filter(is_leased);
     let twin = |(at, line): (usize, &Line)| leased().take(at).any(|other| other.is_twin_of(line));
@@ -261,7 +261,7 @@ async fn hold(
     standings: &mut [Option<Standing>],
 ) -> Result<Option<Reservation>, Unspent> {
     let how = if asking.shadow { How::HoldSome } else { How::Hold };
-    if let Some(reservation) = hold_locally(asking, &Group::new(&lines, how), standings).await? {
+    if let Some(reservation) = hold_locally(asking, &lines, how, standings).await? {
         return Ok(Some(reservation));
     }
     let mut made_room = false;
@@ -302,23 +302,25 @@ async fn hold(
 /// Holds all of it from slices of this process, or nothing.
 async fn hold_locally(
     asking: Asking<'_>,
-    group: &Group<'_>,
+    lines: &Numbered<'_>,
+    how: How,
     standings: &mut [Option<Standing>],
 ) -> Result<Option<Reservation>, Unspent> {
-    let wants = group.wants();
     let Asking { core, version, tenant, within, .. } = asking;
     let is_off = !asking.hold_from_leases || core.local_holds.is_full();
-    if is_off || wants.iter().any(|want| want.rule.enforcement != Enforcement::Lease) {
+    if is_off || !lines.iter().all(|(_, line)| line.is_leased()) {
         return Ok(None);
     }
+    let group = Group::new(lines, how);
+    let wants = group.wants();
     let taken = core.leases.take_or_wait(version, tenant, &wants, within).await;
     let taken = taken.map_err(|error| Unspent::Unavailable(error.to_string()))?;
     let Some(hold) = taken else { return Ok(None) };
     let balances = hold.balances(&wants);
     group.held(&balances, standings);
     let reservation = asking.reservation(core.keeper.new_id(), &balances, true);
-    let whole = |charge: &Charge| Charge { at_least: charge.amount, ..charge.clone() };
-    core.local_holds.keep(reservation.clone(), group.charges.iter().map(whole).collect(), hold);
+    let whole = |charge: Charge| Charge { at_least: charge.amount, ..charge };
+    core.local_holds.keep(reservation.clone(), group.charges.into_iter().map(whole).collect(), hold);
     Ok(Some(reservation))
 }
 
