@@ -57,10 +57,8 @@ fn write_all_anew(folder: &Path) -> io::Result<()> {
 
 /// Byte by byte: `copy` may have the file system share what is on disk.
 fn write_file_anew(path: &Path) -> io::Result<()> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".");
-    name.push(ANEW);
-    let (mut from, mut to) = (File::open(path)?, File::create(&name)?);
+    let anew = path.with_added_extension(ANEW);
+    let (mut from, mut to) = (File::open(path)?, File::create(&anew)?);
     let mut chunk = vec![0; CHUNK_BYTES];
     loop {
         match from.read(&mut chunk)? {
@@ -70,7 +68,7 @@ fn write_file_anew(path: &Path) -> io::Result<()> {
     }
     to.set_permissions(from.metadata()?.permissions())?;
     to.sync_all()?;
-    durable_file::rename(Path::new(&name), path)
+    durable_file::rename(&anew, path)
 }
 
 #[cfg(test)]

@@ -113,10 +113,10 @@ fn lower_limit(
         let name = bounded(&way.name);
         let most = Amount::from_units(requests_per_unit.into()).unwrap_or(Amount::MAX);
         let rule = BudgetRule {
-            enforcement: match spec.spending {
-                _ if spec.shadow => Enforcement::Shadow,
-                _ if spec.leased => Enforcement::Lease,
-                _ => Enforcement::Reserve,
+            enforcement: match (spec.shadow, spec.leased) {
+                (true, _) => Enforcement::Shadow,
+                (false, true) => Enforcement::Lease,
+                (false, false) => Enforcement::Reserve,
             },
             accounts_max: spec.accounts_max,
             ..BudgetRule::new(name.clone(), Unit::Cost, most, window)
