@@ -51,6 +51,30 @@ fn is_letter(class: Class) -> bool {
     matches!(class, Class::Upper | Class::Lower)
 }
 
+/// Each byte of a window.
+const EACH: u128 = u128::MAX / 0xff;
+const HIGH: u128 = 0x80 * EACH;
+
+/// The high bit of each byte that is one of `low..=high`, of ASCII.
+fn between(window: u128, low: u8, high: u8) -> u128 {
+    let seven = window & !HIGH;
+    let from_low = seven + u128::from(0x80 - low) * EACH;
+    let beyond = seven + u128::from(0x7f - high) * EACH;
+    from_low & !beyond & !window & HIGH
+}
+
+/// How long the first piece is, by whichever rules, where the next sixteen bytes of a text show that it is a word of small
+/// letters: with or without a space and a capital before them, and behind them what belongs to no word. Most pieces are.
+pub(crate) fn plain_word(window: u128) -> Option<usize> {
+    let space = usize::from(window as u8 == b' ');
+    let word = window >> (8 * space);
+    let capital = between(word, b'A', b'Z') & 0x80;
+    let end = ((!(between(word, b'a', b'z') | capital) & HIGH).trailing_zeros() / 8) as usize;
+    let behind = window.checked_shr(8 * (space + end) as u32)? as u8;
+    let ends = matches!(CLASSES[usize::from(behind)], Class::Digit | Class::Space | Class::Newline | Class::Sign);
+    (end > 0 && ends && behind != b'\'').then_some(space + end)
+}
+
 /// How long the first piece is, in bytes. `None`: ask the regular expression (also where there is no text).
 pub(crate) fn first(text: &[u8], rules: Rules) -> Option<usize> {
     match class(text, 0) {
@@ -215,6 +239,28 @@ mod tests {
     }
 
     #[test]
+    fn plain_words_are_known_by_sixteen_bytes() {
+        for (text, length) in [
+            ("budget is held by", Some(6)),
+            (" budget, held by ", Some(7)),
+            ("Budgets\nare held ", Some(7)),
+            (" B is a budget of", Some(2)),
+            ("a23456789012345678", Some(1)),
+            ("fourteenletters ", Some(15)),
+            ("morethanfifteenxx", None),
+            (" 12345678901234567", None),
+            ("HTTP is in capital", None),
+            ("camelCase is two x", None),
+            ("it's so, isn't it?", None),
+            ("caf\u{e9} au lait, two", None),
+            ("  two spaces before", None),
+        ] {
+            let window = u128::from_le_bytes(*text.as_bytes().first_chunk().unwrap());
+            assert_eq!(plain_word(window), length, "{text:?}");
+        }
+    }
+
+    #[test]
     fn plain_text_is_cut_without_asking() {
         let text = "A budget is held by whoever counts first: it's so.\n\n    let x = y.z(12, \"a b\");\n\tEnd (of it)\n";
         for rules in [Rules::O200k, Rules::Cl100k] {
@@ -229,6 +275,18 @@ mod tests {
             text in "([a-cA-CsStTlLmMdDrRvVeE]{0,3}|[0-9]{0,4}|['’/\"(_.]{0,2}|[ \\t\\r\\n\\x0b]{0,3}|[éſ\u{a0}\u{301}中²]?){0,12}"
         ) {
             agrees(&text);
+        }
+
+        #[test]
+        fn a_plain_word_is_the_first_piece_by_either_rules(
+            window in "[ -~\\t\\n\\r\\x00é]{0,2}[A-Z]{0,2}[a-z]{0,15}[ -~\\t\\n\\x00éſ]{0,16}[ -~]{16}"
+        ) {
+            let text = window.as_bytes();
+            if let Some(length) = plain_word(u128::from_le_bytes(*text.first_chunk().unwrap())) {
+                for rules in [Rules::O200k, Rules::Cl100k] {
+                    prop_assert_eq!(first(text, rules), Some(length));
+                }
+            }
         }
 
         #[test]

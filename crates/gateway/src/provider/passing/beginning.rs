@@ -4,6 +4,9 @@
 //! Made of decoded texts while the body is walked, so neither escapes nor the order of fields change it. It decides
 //! nothing but where a request goes; two conversations with the same digest share a backend and no more.
 
+/// Words of a text that are mixed at the same time.
+const LANES: usize = 4;
+
 /// Collects the digest. Closed unless a field that carries the beginning is being walked.
 #[derive(Debug, Default)]
 pub(crate) struct Beginning {
@@ -40,14 +43,24 @@ impl Beginning {
             return;
         };
         field.any = true;
-        let (words, rest) = text.as_bytes().as_chunks::<8>();
-        for word in words {
-            field.state = mixed(field.state ^ u64::from_le_bytes(*word));
+        let (rows, rest) = text.as_bytes().as_chunks::<{ 8 * LANES }>();
+        if !rows.is_empty() {
+            // Side by side: one after the other, each would wait for the one before.
+            let mut lanes: [u64; LANES] = std::array::from_fn(|lane| field.state.wrapping_add(lane as u64));
+            for row in rows {
+                for (lane, word) in lanes.iter_mut().zip(row.as_chunks::<8>().0) {
+                    *lane = mixed(*lane ^ u64::from_le_bytes(*word));
+                }
+            }
+            field.state = lanes.into_iter().fold(field.state, |state, lane| mixed(state ^ lane));
         }
-        let mut last = [0; 8];
-        last[..rest.len()].copy_from_slice(rest);
+        for word in rest.chunks(8) {
+            let mut bytes = [0; 8];
+            bytes[..word.len()].copy_from_slice(word);
+            field.state = mixed(field.state ^ u64::from_le_bytes(bytes));
+        }
         // With the length, so that no two lists of texts run into one.
-        field.state = mixed(field.state ^ u64::from_le_bytes(last)).wrapping_add(text.len() as u64);
+        field.state = mixed(field.state ^ text.len() as u64);
     }
 
     /// Whose message it is.
