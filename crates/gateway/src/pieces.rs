@@ -71,7 +71,8 @@ pub(crate) fn plain_word(window: u128) -> Option<usize> {
     let capital = between(word, b'A', b'Z') & 0x80;
     let end = ((!(between(word, b'a', b'z') | capital) & HIGH).trailing_zeros() / 8) as usize;
     let behind = window.checked_shr(8 * (space + end) as u32)? as u8;
-    let ends = matches!(CLASSES[usize::from(behind)], Class::Digit | Class::Space | Class::Newline | Class::Sign);
+    let ends =
+        matches!(CLASSES[usize::from(behind)], Class::Digit | Class::Space | Class::Newline | Class::Sign);
     (end > 0 && ends && behind != b'\'').then_some(space + end)
 }
 

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, value::RawValue};
 
-use super::fields::{Fields, list, string, wrong};
+use super::fields::{Fields, string, wrong};
 use crate::provider::{
     conversation::{Block, Cache, Content, Extra, Source},
     error_body::BadRequest,
@@ -30,7 +30,7 @@ pub(super) fn decode(
     if !raw.get().starts_with('[') {
         return Err(wrong(at, "must be a string or a list of blocks"));
     }
-    list(at, raw)?.into_iter().map(|(at, raw)| block(Fields::of(at, raw)?, place, rest)).collect()
+    Fields::list_of(at, raw)?.into_iter().map(|fields| block(fields, place, rest)).collect()
 }
 
 fn block(mut fields: Fields<'_>, place: Place, rest: &mut Vec<Extra>) -> Result<Block, BadRequest> {

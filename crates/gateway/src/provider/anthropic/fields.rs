@@ -35,6 +35,19 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// A list of objects, each with its place in it.
+    pub(super) fn list_of(at: &str, raw: &'a RawValue) -> Result<Vec<Self>, BadRequest> {
+        let place = |index| format!("{at}[{index}]");
+        // In one go: each look at a list reads all of it, which may be a megabyte.
+        if let Ok(objects) = serde_json::from_str::<Vec<BTreeMap<String, &'a RawValue>>>(raw.get()) {
+            let fields = |(index, fields)| Self { at: place(index), fields };
+            return Ok(objects.into_iter().enumerate().map(fields).collect());
+        }
+        let elements: Vec<&RawValue> =
+            serde_json::from_str(raw.get()).map_err(|_| wrong(at, "must be a list"))?;
+        elements.into_iter().enumerate().map(|(index, raw)| Self::of(place(index), raw)).collect()
+    }
+
     pub(super) fn place(&self, name: &str) -> String {
         if self.at.is_empty() { name.to_owned() } else { format!("{}.{name}", self.at) }
     }
@@ -106,17 +119,28 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The elements of a list, each with its place.
-pub(super) fn list<'a>(at: &str, raw: &'a RawValue) -> Result<Vec<(String, &'a RawValue)>, BadRequest> {
-    let elements: Vec<&RawValue> =
-        serde_json::from_str(raw.get()).map_err(|_| wrong(at, "must be a list"))?;
-    Ok(elements.into_iter().enumerate().map(|(index, raw)| (format!("{at}[{index}]"), raw)).collect())
-}
-
 /// The string, where this is one.
 pub(super) fn string(at: &str, raw: &RawValue) -> Result<Option<String>, BadRequest> {
     if !raw.get().starts_with('"') {
         return Ok(None);
     }
     serde_json::from_str(raw.get()).map(Some).map_err(|_| wrong(at, "is not a valid string"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_objects_names_what_is_none() {
+        let list = |json: &str| {
+            let raw = serde_json::value::to_raw_value(&serde_json::from_str::<Value>(json).unwrap()).unwrap();
+            let fields = Fields::list_of("messages", &raw).map_err(|bad| bad.message)?;
+            Ok::<_, String>(fields.into_iter().map(|fields| fields.place("role")).collect::<Vec<_>>())
+        };
+        assert_eq!(list(r#"[{"role": "user"}, {}]"#).unwrap(), ["messages[0].role", "messages[1].role"]);
+        assert!(list("[]").unwrap().is_empty());
+        assert_eq!(list(r#"[{}, "hi", {}]"#).unwrap_err(), "`messages[1]` must be an object");
+        assert_eq!(list(r#"{"role": "user"}"#).unwrap_err(), "`messages` must be a list");
+    }
 }

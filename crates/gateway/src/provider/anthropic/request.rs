@@ -5,7 +5,7 @@ use serde_json::{Value, value::RawValue};
 pub(crate) use super::outgoing::encode;
 use super::{
     blocks::{self, Place},
-    fields::{Fields, list, wrong},
+    fields::{Fields, wrong},
 };
 use crate::provider::{
     conversation::{Conversation, Extra, Format, Reasoning, Role, Tool, ToolChoice, Turn},
@@ -53,8 +53,8 @@ pub(crate) fn decode(body: &[u8]) -> Result<Conversation, BadRequest> {
     let raw = fields.take("messages");
     messages(fields.needed("messages", raw)?, &mut conversation)?;
     if let Some(raw) = fields.take("tools") {
-        for (at, raw) in list("tools", raw)? {
-            let tool = tool(Fields::of(at, raw)?, &mut conversation.rest)?;
+        for fields in Fields::list_of("tools", raw)? {
+            let tool = tool(fields, &mut conversation.rest)?;
             conversation.tools.push(tool);
         }
     }
@@ -84,8 +84,7 @@ fn left_over(fields: Fields<'_>, harmless: bool, into: &mut Conversation) -> Res
 }
 
 fn messages(raw: &RawValue, into: &mut Conversation) -> Result<(), BadRequest> {
-    for (at, raw) in list("messages", raw)? {
-        let mut message = Fields::of(at, raw)?;
+    for mut message in Fields::list_of("messages", raw)? {
         let role = message.needed_text("role")?;
         let content = message.take("content");
         let content = message.needed("content", content)?;

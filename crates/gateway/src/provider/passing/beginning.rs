@@ -10,6 +10,8 @@ const LANES: usize = 4;
 /// Collects the digest. Closed unless a field that carries the beginning is being walked.
 #[derive(Debug, Default)]
 pub(crate) struct Beginning {
+    /// The digest is known, and this walk is for something else.
+    is_known: bool,
     sum: Option<u64>,
     field: Option<Field>,
 }
@@ -26,9 +28,15 @@ struct Field {
 }
 
 impl Beginning {
+    /// Collects nothing.
+    pub(crate) fn known() -> Self {
+        Self { is_known: true, ..Self::default() }
+    }
+
     /// A field of the body begins.
     pub(crate) fn opens(&mut self, name: &str) {
         let whole = match name {
+            _ if self.is_known => return,
             "messages" | "input" | "prompt" => false,
             "system" | "instructions" => true,
             _ => return,

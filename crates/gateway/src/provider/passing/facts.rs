@@ -6,6 +6,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Vis
 use serde_json::value::RawValue;
 
 use crate::provider::{
+    beginning::Beginning,
     borrowed::Borrowed,
     endpoint::{Dialect, Endpoint},
     error_body::BadRequest,
@@ -69,7 +70,7 @@ pub(crate) struct Places {
 impl Facts {
     /// Reads a body of at most a few MiB. Errors name the line and column or the field.
     pub(crate) fn decode(endpoint: Endpoint, body: &[u8]) -> Result<Self, BadRequest> {
-        let (fields, input) = walk(endpoint, body, |text| text.len() as u64)?;
+        let (fields, input) = walk(endpoint, body, |text| text.len() as u64, Beginning::default())?;
         let output_named = fields.max_tokens.max(fields.max_completion_tokens).max(fields.max_output_tokens);
         let per_prompt = fields.n.unwrap_or(1).max(fields.best_of.unwrap_or(1)).max(1);
         Ok(Self {
@@ -103,15 +104,16 @@ pub(crate) fn measure_input(
     body: &[u8],
     measure: impl FnMut(&str) -> u64,
 ) -> Result<Input, BadRequest> {
-    walk(endpoint, body, measure).map(|(_, input)| input)
+    walk(endpoint, body, measure, Beginning::known()).map(|(_, input)| input)
 }
 
 fn walk<F: FnMut(&str) -> u64>(
     endpoint: Endpoint,
     body: &[u8],
     measure: F,
+    beginning: Beginning,
 ) -> Result<(Fields, Input), BadRequest> {
-    let mut tally = Tally::new(measure);
+    let mut tally = Tally::new(measure, beginning);
     let mut bad = None;
     let mut json = serde_json::Deserializer::from_slice(body);
     let fields = json

@@ -51,8 +51,8 @@ const RESULT_TOKENS: u64 = 4;
 const AUDIO_BYTES_PER_TOKEN: u64 = 32;
 
 impl<F: FnMut(&str) -> u64> Tally<F> {
-    pub(crate) fn new(measure: F) -> Self {
-        Self { measure, input: Input::default(), beginning: Beginning::default() }
+    pub(crate) fn new(measure: F, beginning: Beginning) -> Self {
+        Self { measure, input: Input::default(), beginning }
     }
 
     fn text(&mut self, text: &str) {
@@ -375,7 +375,7 @@ mod tests {
     use super::*;
 
     fn measured(place: Place, json: &str) -> Input {
-        let mut tally = Tally::new(|text: &str| text.len() as u64);
+        let mut tally = Tally::new(|text: &str| text.len() as u64, Beginning::default());
         Walk { tally: &mut tally, place }.deserialize(&mut serde_json::Deserializer::from_str(json)).unwrap();
         tally.input
     }
