@@ -15,8 +15,7 @@ from pathlib import Path
 
 TICKS = os.sysconf("SC_CLK_TCK")
 READY_WITHIN_S = 120
-# `bench`: what `quorate bench` charges. The tenant `short` has so little for a prompt of 1 MB that it must be counted, and
-# enough for three of them a second.
+# What `quorate bench` charges.
 POLICY = """apiVersion: quorate.dev/v1alpha1
 kind: Budget
 metadata: {name: bench}
@@ -24,12 +23,15 @@ spec:
   limit: {tokens: 900000000000}
   window: Year
   enforcement: ENFORCEMENT
----
+"""
+# Tenants with so little for a prompt of 1 MB that it must be counted, and enough for three of them a second.
+SHORT = [f"short-{at}" for at in range(24)]
+SHORT_POLICY = """---
 apiVersion: quorate.dev/v1alpha1
 kind: Budget
-metadata: {name: short}
+metadata: {name: TENANT}
 spec:
-  tenant: short
+  tenant: TENANT
   limit: {tokens: 900000}
   window: Second
 """
@@ -62,6 +64,16 @@ class Process:
                 pass
         return int(user) / TICKS, int(system) / TICKS, waits
 
+    def cpu_ms(self):
+        """On a processor, in user space and the kernel, by the scheduler's clock: of the threads that are alive."""
+        nanoseconds = 0
+        for task in Path(f"/proc/{self.pid}/task").iterdir():
+            try:
+                nanoseconds += int((task / "schedstat").read_text().split()[0])
+            except (FileNotFoundError, ProcessLookupError):
+                pass
+        return nanoseconds / 1e6
+
     def metric(self, name):
         text = urllib.request.urlopen(f"http://{self.http}/metrics", timeout=60).read().decode()
         values = re.findall(rf"^{name}(?:\{{.*\}})? ([0-9.e+]+)$", text, re.M)
@@ -90,6 +102,7 @@ class Cluster:
     def __init__(self, binary, under=None, lease=False):
         self.binary, self.under = binary.resolve(), under or {}
         self.policy = POLICY.replace("ENFORCEMENT", "Lease" if lease else "Reserve")
+        self.policy += "".join(SHORT_POLICY.replace("TENANT", tenant) for tenant in SHORT)
         self.folder = Path(tempfile.mkdtemp(prefix="quorate-profile-"))
         self.started = []
 

@@ -51,16 +51,17 @@ fn is_letter(class: Class) -> bool {
     matches!(class, Class::Upper | Class::Lower)
 }
 
-/// Each byte of a window.
-const EACH: u128 = u128::MAX / 0xff;
-const HIGH: u128 = 0x80 * EACH;
+/// Eight bytes.
+const EACH: u64 = u64::MAX / 0xff;
+const HIGH: u64 = 0x80 * EACH;
 
-/// The high bit of each byte that is one of `low..=high`, of ASCII.
-fn between(window: u128, low: u8, high: u8) -> u128 {
-    let seven = window & !HIGH;
-    let from_low = seven + u128::from(0x80 - low) * EACH;
-    let beyond = seven + u128::from(0x7f - high) * EACH;
-    from_low & !beyond & !window & HIGH
+/// How many of these bytes are small letters of ASCII, or the first a capital where `capital`, before one that is not.
+fn letters_of_eight(bytes: u64, capital: bool) -> usize {
+    let seven = bytes & !HIGH;
+    let from_a = seven + u64::from(0x80 - b'a') * EACH;
+    let beyond_z = seven + u64::from(0x7f - b'z') * EACH;
+    let others = (!from_a | beyond_z | bytes) & HIGH & !(u64::from(capital) << 7);
+    (others.trailing_zeros() / 8) as usize
 }
 
 /// How long the first piece is, by whichever rules, where the next sixteen bytes of a text show that it is a word of small
@@ -68,8 +69,10 @@ fn between(window: u128, low: u8, high: u8) -> u128 {
 pub(crate) fn plain_word(window: u128) -> Option<usize> {
     let space = usize::from(window as u8 == b' ');
     let word = window >> (8 * space);
-    let capital = between(word, b'A', b'Z') & 0x80;
-    let end = ((!(between(word, b'a', b'z') | capital) & HIGH).trailing_zeros() / 8) as usize;
+    let mut end = letters_of_eight(word as u64, (word as u8).is_ascii_uppercase());
+    if end == 8 {
+        end += letters_of_eight((word >> 64) as u64, false);
+    }
     let behind = window.checked_shr(8 * (space + end) as u32)? as u8;
     let ends =
         matches!(CLASSES[usize::from(behind)], Class::Digit | Class::Space | Class::Newline | Class::Sign);
