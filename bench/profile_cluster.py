@@ -24,17 +24,6 @@ spec:
   window: Year
   enforcement: ENFORCEMENT
 """
-# Tenants with so little for a prompt of 1 MB that it must be counted, and enough for three of them a second.
-SHORT = [f"short-{at}" for at in range(24)]
-SHORT_POLICY = """---
-apiVersion: quorate.dev/v1alpha1
-kind: Budget
-metadata: {name: TENANT}
-spec:
-  tenant: TENANT
-  limit: {tokens: 900000}
-  window: Second
-"""
 
 
 def chat(messages):
@@ -53,26 +42,23 @@ class Process:
         )
         self.pid = self.child.pid
 
+    def threads(self, file):
+        """The text of this file of each thread; one that ends meanwhile has none."""
+        for thread in Path(f"/proc/{self.pid}/task").iterdir():
+            try:
+                yield (thread / file).read_text()
+            except (FileNotFoundError, ProcessLookupError):
+                pass
+
     def usage(self):
         """Seconds in user space and in the kernel, and how often it gave up the processor to wait."""
         user, system = (Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()[at] for at in (11, 12))
-        waits = 0
-        for task in Path(f"/proc/{self.pid}/task").iterdir():
-            try:
-                waits += int(re.search(r"\nvoluntary_ctxt_switches:\s+(\d+)", (task / "status").read_text())[1])
-            except (FileNotFoundError, ProcessLookupError):
-                pass
+        waits = sum(int(re.search(r"\nvoluntary_ctxt_switches:\s+(\d+)", text)[1]) for text in self.threads("status"))
         return int(user) / TICKS, int(system) / TICKS, waits
 
     def cpu_ms(self):
         """On a processor, in user space and the kernel, by the scheduler's clock: of the threads that are alive."""
-        nanoseconds = 0
-        for task in Path(f"/proc/{self.pid}/task").iterdir():
-            try:
-                nanoseconds += int((task / "schedstat").read_text().split()[0])
-            except (FileNotFoundError, ProcessLookupError):
-                pass
-        return nanoseconds / 1e6
+        return sum(int(text.split()[0]) for text in self.threads("schedstat")) / 1e6
 
     def metric(self, name):
         text = urllib.request.urlopen(f"http://{self.http}/metrics", timeout=60).read().decode()
@@ -97,12 +83,11 @@ class Process:
 
 class Cluster:
     """Runs while it is a context. `under`: the command that a process of this name is started with. `lease`: the gateway
-    spends from slices."""
+    spends from slices. `policy`: manifests beside the one of the budget `bench`."""
 
-    def __init__(self, binary, under=None, lease=False):
+    def __init__(self, binary, under=None, lease=False, policy=""):
         self.binary, self.under = binary.resolve(), under or {}
-        self.policy = POLICY.replace("ENFORCEMENT", "Lease" if lease else "Reserve")
-        self.policy += "".join(SHORT_POLICY.replace("TENANT", tenant) for tenant in SHORT)
+        self.policy = POLICY.replace("ENFORCEMENT", "Lease" if lease else "Reserve") + policy
         self.folder = Path(tempfile.mkdtemp(prefix="quorate-profile-"))
         self.started = []
 

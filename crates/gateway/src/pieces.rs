@@ -51,7 +51,7 @@ fn is_letter(class: Class) -> bool {
     matches!(class, Class::Upper | Class::Lower)
 }
 
-/// Eight bytes.
+/// A one in each of eight bytes.
 const EACH: u64 = u64::MAX / 0xff;
 const HIGH: u64 = 0x80 * EACH;
 
